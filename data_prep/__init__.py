@@ -1,0 +1,1 @@
+"""From raw files to ranking tasks in Parquet: one module a raw format, and the embedded world."""

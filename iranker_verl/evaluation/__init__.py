@@ -1,0 +1,1 @@
+"""Metrics, rivals, statistics and the report."""

@@ -29,7 +29,7 @@ Message = dict[str, str]
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-def _fill(text: str, **values: str) -> str:
+def _fill(text: str, /, **values: str) -> str:
     # One pass, so that braces inside a title or a passage are text and nothing else.
     return _FIELD.sub(lambda m: values.get(m.group(1), m.group(0)), text)
 

@@ -1,0 +1,1 @@
+"""Hydra configs that recipes build on."""

@@ -1,0 +1,42 @@
+"""Entry point of the group ``verl.plugins``: ``import verl`` loads this module in the driver and in every Ray worker.
+
+verl logs an exception here at DEBUG level only and goes on without the plug-in, so what must not be missed is raised as
+``SystemExit``, which verl does not catch.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+
+from iranker_verl.training.cpu.detect import chosen
+
+VERL_VERSION = "0.9.1"
+
+# Settings that have to be in the environment before vLLM or verl read them; a user's own values win.
+ENVIRONMENT = {
+    "VERL_ENGINE_DEVICE": "cuda",  # picks verl's FSDP engine, which is registered for cuda and npu only
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default takes a share of all memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding assumes that vLLM has the cores to itself; here the actor shares them
+}
+
+
+def _activate() -> None:
+    on_cpu, _ = chosen()
+    if not on_cpu:
+        return
+    found = metadata.version("verl")
+    if found != VERL_VERSION:
+        raise SystemExit(
+            f"iranker-verl: the CPU platform is written and tested for verl {VERL_VERSION}, but {found} is installed; "
+            f"install verl=={VERL_VERSION}, or set VERL_USE_EXTERNAL_PLUGINS=none to run verl without it"
+        )
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from iranker_verl.training.cpu import patches
+    from iranker_verl.training.cpu import platform as _platform  # noqa: F401 (registers the platform)
+
+    patches.apply()
+
+
+_activate()

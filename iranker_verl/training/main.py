@@ -1,0 +1,101 @@
+"""The training entry point: a recipe (Hydra YAML over verl's ``ppo_trainer``) plus overrides, run on Ray.
+
+``python -m iranker_verl.training.main recipes/tiny_cpu/tiny_cpu.yaml trainer.total_training_steps=10``
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from iranker_verl.errors import UserError
+
+
+def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
+    """The composed config of a recipe folder or file. UserError, in one line, for a missing recipe or a wrong override."""
+    path = Path(recipe)
+    if path.is_dir():
+        path = path / f"{path.name}.yaml"
+    if not path.is_file():
+        raise UserError(f"{recipe}: no such recipe; give a folder of recipes/ or a YAML file")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base=None, config_dir=str(path.parent.resolve())):
+            config = compose(path.stem, overrides=overrides)
+            OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{path}: {' '.join(lines[:2])}") from error
+    return config
+
+
+def check(config: DictConfig) -> None:
+    """verl's own validation and ours. UserError with the option's name."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    actor, data = config.actor_rollout_ref.actor, config.data
+    if config.iranker.credit.balance_sessions and not actor.loss_agg_mode.startswith("seq-mean"):
+        raise UserError(
+            f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; sessions can be "
+            "balanced with seq-mean-token-mean or seq-mean-token-sum only (or set iranker.credit.balance_sessions=false)"
+        )
+    if data.train_batch_size % actor.ppo_mini_batch_size:
+        raise UserError(
+            f"data.train_batch_size={data.train_batch_size} is not a multiple of "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} (both count tasks)"
+        )
+    try:
+        validate_config(
+            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+        )
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
+
+
+def task_runner_class() -> Any:
+    """verl's task runner, with our trainer in the place of its synchronous one."""
+    import ray
+    from verl.trainer.main_ppo import TaskRunnerV1
+
+    class EliminationTaskRunner(TaskRunnerV1.__ray_metadata__.modified_class):  # type: ignore[name-defined,misc]
+        def run(self, config: DictConfig) -> None:
+            from verl.trainer.ppo.v1 import trainer_base
+
+            from iranker_verl.training.trainer import EliminationTrainer
+
+            # Not a name of its own: any trainer_mode but "sync" silently selects the asynchronous data path.
+            trainer_base.TRAINER_REGISTRY["sync"] = EliminationTrainer
+            super().run(config)
+
+    return ray.remote(EliminationTaskRunner)
+
+
+def run(config: DictConfig) -> None:
+    """Train. Resumes from the last checkpoint in ``trainer.default_local_dir``."""
+    from verl.trainer.main_ppo import run_ppo
+    from verl.utils.device import auto_set_device
+
+    auto_set_device(config)
+    check(config)
+    run_ppo(config, task_runner_class())
+
+
+def main() -> None:
+    try:
+        if len(sys.argv) < 2:
+            raise UserError("usage: python -m iranker_verl.training.main RECIPE [override=value …]")
+        run(compose_recipe(sys.argv[1], sys.argv[2:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""verl's synchronous PPO trainer with credit for every exclusion.
+
+Three things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
+
+* ``algorithm.adv_estimator=exclusion_grpo`` takes step-level advantages from :mod:`iranker_verl.training.credit`
+  (verl's own ``grpo`` uses each session's last row only); every other estimator is verl's, over all rows;
+* every session weighs the same in the loss, however many exclusions it took (``iranker.credit.balance_sessions``);
+* a batch takes ``data.train_batch_size / actor.ppo_mini_batch_size`` optimiser steps, whatever its number of rows. verl
+  counts rows, so episodes of N - 1 rows would take N - 1 times the steps, and a varying number of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.metric import reduce_metrics
+from verl.utils.py_functional import rename_dict
+from verl.workers.utils.padding import response_to_nested
+
+from iranker_verl.training import credit
+from iranker_verl.training.metrics_log import MetricsLog, step_metrics
+
+
+def _plain(values: Any) -> list[Any]:
+    """A non-tensor column as a list; TransferQueue returns a tensordict stack or a plain list, depending on the backend."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+class EliminationTrainer(PPOTrainerSync):
+    """See the module's docstring. Reads ``config.iranker.credit`` and writes ``config.iranker.metrics_file``."""
+
+    def init(self) -> None:
+        super().init()
+        self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
+
+    # ------------------------------------------------------------------ optimiser steps a batch
+
+    def _updates(self, role: Any) -> int:
+        """Optimiser steps a batch and epoch, in tasks: train_batch_size / ppo_mini_batch_size."""
+        return max(1, self.config.data.train_batch_size // role.ppo_mini_batch_size)
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        roles = [self.config.actor_rollout_ref.actor] + ([self.config.critic] if self.use_critic else [])
+        multiple = dp_size
+        for role in roles:
+            micro = 1 if role.use_dynamic_bsz else role.ppo_micro_batch_size_per_gpu
+            multiple = math.lcm(multiple, self._updates(role) * dp_size * micro)
+        return multiple
+
+    def _training_info(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:
+        rows = len(batch) // self._updates(role)
+        return {
+            "global_batch_size": rows,
+            "mini_batch_size": rows,
+            "epochs": role.ppo_epochs,
+            "seed": role.data_loader_seed,
+            "dataloader_kwargs": {"shuffle": role.shuffle},
+            "temperature": self.config.actor_rollout_ref.rollout.temperature,
+        }
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch.extra_info.update(self._training_info(batch, self.config.critic))
+        output = rename_dict(self.critic_wg.train_mini_batch(batch).get()["metrics"], "critic/")
+        output["perf/mfu/critic"] = output.pop("critic/mfu")
+        metrics.update(reduce_metrics(output))
+        return batch
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        actor = self.config.actor_rollout_ref.actor
+        batch.extra_info.update(
+            self._training_info(batch, actor)
+            | {
+                "calculate_entropy": actor.calculate_entropy or actor.entropy_coeff != 0.0,
+                "distillation_use_topk": False,
+                "distillation_only": False,
+            }
+        )
+        output = rename_dict(self.actor_rollout_wg.update_actor(batch)["metrics"], "actor/")
+        output["perf/mfu/actor"] = output.pop("actor/mfu")
+        metrics.update(reduce_metrics(output))
+        metrics["training/optimizer_steps"] = self._updates(actor) * actor.ppo_epochs
+        return batch
+
+    # ------------------------------------------------------------------ advantages
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        real = [not tag.get("is_padding", False) for tag in batch.tags]
+        rows = self._step_rows(batch, real)
+        sessions = iter(rows)
+        row_sessions = [next(sessions).session if is_real else None for is_real in real]
+        played, asked = len(set(row_sessions) - {None}), self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        metrics["elimination/failed_sessions"] = asked - played
+
+        if self.config.algorithm.adv_estimator == credit.ESTIMATOR:
+            values, group_metrics = credit.step_advantages(
+                rows, prior=self.config.iranker.credit.prior, normalise=self.config.iranker.credit.normalise
+            )
+            metrics.update(group_metrics)
+            advantage = np.zeros(len(real))
+            advantage[np.array(real)] = values
+            mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])[
+                "response_mask"
+            ]
+            batch = self._put_rows(batch, mask, torch.as_tensor(advantage), ("advantages", "returns"))
+        else:
+            batch = super()._compute_advantage(batch, metrics)
+        if self.config.iranker.credit.balance_sessions:
+            batch = self._balance_sessions(batch, row_sessions)
+        metrics.update(step_metrics(rows, self._step_fields))
+        return batch
+
+    def _step_rows(self, batch: KVBatchMeta, real: list[bool]) -> list[credit.StepRow]:
+        """The real rows of the batch as credit sees them, in the batch's order, from what the agent loop stored."""
+        keys = [key for key, is_real in zip(batch.keys, real, strict=True) if is_real]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields", "rm_scores", "data_source"])
+        rewards = data["rm_scores"].to_padded_tensor(padding=0.0).sum(dim=1).tolist()
+        self._step_fields = [
+            fields["step"] | fields["reward_extra_info"] | {"data_source": source}
+            for fields, source in zip(_plain(data["extra_fields"]), _plain(data["data_source"]), strict=True)
+        ]
+        rows = []
+        for key, reward, step in zip(keys, rewards, self._step_fields, strict=True):
+            uid, session, _ = key.rsplit("_", 2)
+            rows.append(
+                credit.StepRow(uid, f"{uid}_{session}", step["pool"], step["pool_size"], reward, step["expected"])
+            )
+        return rows
+
+    def _balance_sessions(self, batch: KVBatchMeta, row_sessions: list[str | None]) -> KVBatchMeta:
+        weights = torch.as_tensor(credit.session_weights(row_sessions), dtype=torch.float32)
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"])
+        weighted = data["advantages"].to_padded_tensor(padding=0.0) * weights[:, None]
+        output = {"advantages": response_to_nested(weighted, data["response_mask"])}
+        return tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(output, batch_size=len(batch))
+        )
+
+    @staticmethod
+    def _put_rows(batch: KVBatchMeta, mask: torch.Tensor, values: torch.Tensor, fields: tuple[str, ...]) -> KVBatchMeta:
+        """Store one value a row, on all its response tokens, under each of ``fields``; returns verl's new metadata."""
+        padded = mask.to_padded_tensor(padding=0)
+        spread = response_to_nested(values.to(torch.float32)[:, None] * padded, mask)
+        return tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(dict.fromkeys(fields, spread), batch_size=len(batch)),
+        )
+
+    # ------------------------------------------------------------------ metrics
+
+    def _compute_metrics(self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)

@@ -1,0 +1,234 @@
+"""The report's figures, drawn with matplotlib as SVG that lives in the page.
+
+Colours leave here as CSS variables and texts as texts, so that a figure takes the page's font and its light or dark
+colours. Each function takes plain numbers and returns an ``<svg>``, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Stand-ins that matplotlib can parse; in the SVG each becomes var(--name).
+PARTS = ("prepare", "base", "rl", "evaluate")
+PHASES = ("generate", "forward", "backward", "other")
+_NAMES = ("ink", "muted", "grid", "card", "before", "after", "rival", *PARTS, *PHASES)
+COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(_NAMES, start=1)}
+WIDTH = 5.4  # inches; 389 units in the SVG, about what a phone shows
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a data set's name is a "$"
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["grid"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.titlecolor": COLOURS["ink"],
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.8,
+    "xtick.color": COLOURS["grid"],
+    "ytick.color": COLOURS["grid"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+}
+RIVAL_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
+LABELS = {"before": "before RL", "after": "after RL", "random": "random", "popularity": "popularity", "bm25": "BM25"}
+
+
+Points = Sequence[tuple[float, float]]  # (step, value)
+
+
+def learning(reward: Points, validation: Points, malformed: Points) -> str | None:
+    """Reward, validation MRR and malformed rate over RL steps, one panel each, those that there are."""
+    panels = [
+        (name, points, colour, share)
+        for name, points, colour, share in (
+            ("Reward per step", reward, "after", False),
+            ("Validation MRR", validation, "after", False),
+            ("Malformed answers", malformed, "before", True),
+        )
+        if points
+    ]
+    if not panels:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, (name, points, colour, share) in zip(axes, panels, strict=True):
+            x, y = [p[0] for p in points], [p[1] for p in points]
+            few = len(points) < 30
+            ax.plot(x, y, color=COLOURS[colour], lw=1.0 if not few else 1.6, alpha=1 if few else 0.35)
+            if few:
+                ax.plot(x, y, "o", color=COLOURS[colour], ms=3.5)
+            else:
+                ax.plot(x, _smooth(y), color=COLOURS[colour], lw=2)
+            ax.set_title(name)
+            ax.grid(axis="x", visible=False)
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+            if share:
+                ax.set_ylim(0, max(0.05, *y) * 1.08)
+                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes[-1].set_xlabel("RL step")
+
+    return _svg(draw, 1.55 * len(panels) + 0.35, "learning")
+
+
+def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str | None:
+    """MRR of every system on every dataset: before and after with their 95 % intervals, rivals as marks."""
+    if not datasets:
+        return None
+    names = list(datasets)
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        for row, name in enumerate(names):
+            systems = datasets[name]
+            for system, shift in (("before", 0.16), ("after", -0.16)):
+                if numbers := systems.get(system):
+                    low, high = numbers["ci95"]
+                    ax.plot([low, high], [row + shift] * 2, color=COLOURS[system], lw=2, alpha=0.5)
+                    ax.plot(numbers["rr"], row + shift, "o", color=COLOURS[system], ms=7)
+            for system, mark in RIVAL_MARKS.items():
+                if numbers := systems.get(system):
+                    _rival(ax, numbers["rr"], row, mark)
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
+        ax.set_ylim(len(names) - 0.45, -0.55)
+        ax.set_xlim(0, 1.02)
+        ax.set_xlabel("mean reciprocal rank")
+        present = {s for systems in datasets.values() for s in systems}
+        keys = [
+            Line2D([], [], color=COLOURS[s], marker="o", ms=7, lw=2, label=LABELS[s])
+            for s in ("before", "after")
+            if s in present
+        ] + [
+            Line2D([], [], color=COLOURS["rival"], marker=m, mfc="none", ms=6, lw=0, label=LABELS[s])
+            for s, m in RIVAL_MARKS.items()
+            if s in present
+        ]
+        figure.legend(handles=keys, loc="outside upper left", ncols=3, **_LEGEND)
+
+    return _svg(draw, 0.43 * len(names) + 1.15, "datasets")
+
+
+def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
+    """How often the best candidate came first, second, …; as shares of the tasks."""
+    if not before and not after:
+        return None
+    last = max([*before, *after])
+    shown = min(last, 20)
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        given = [(s, r) for s, r in (("before", before), ("after", after)) if r]
+        for number, (system, found) in enumerate(given):
+            counts = Counter(min(r, shown) for r in found)
+            x = [r + (number - (len(given) - 1) / 2) * 0.4 for r in range(1, shown + 1)]
+            y = [counts[r] / len(found) for r in range(1, shown + 1)]
+            ax.bar(x, y, 0.38, color=COLOURS[system], label=LABELS[system])
+        ax.grid(axis="x", visible=False)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.set_xticks(range(1, shown + 1), [*map(str, range(1, shown)), f"{shown}{'+' if last > shown else ''}"])
+        ax.set_xlabel("rank of the best candidate")
+        ax.set_ylabel("share of tasks")
+        ax.legend(**_LEGEND)
+
+    return _svg(draw, 2.9, "ranks")
+
+
+def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | None:
+    """Where time went: the job's parts in minutes, and the phases of an RL step as shares."""
+    parts = [(n, seconds[n]) for n in PARTS if seconds.get(n) is not None]
+    phases = [(n, shares[n]) for n in PHASES if shares.get(n) is not None]
+    if not parts and not phases:
+        return None
+
+    def draw(figure: Figure) -> None:
+        rows = [bool(parts), bool(phases)]
+        axes = iter(figure.subplots(sum(rows), 1, squeeze=False, height_ratios=[3] * sum(rows))[:, 0])
+        if parts:
+            ax = next(axes)
+            _stack(ax, parts, lambda v: f"{v / 60:.1f} min" if v >= 60 else f"{v:.0f} s")
+            ax.set_title("The whole job")
+        if phases:
+            ax = next(axes)
+            _stack(ax, phases, lambda v: f"{v:.0%}")
+            ax.set_title("An RL step")
+
+    return _svg(draw, 1.45 * (bool(parts) + bool(phases)), "times")
+
+
+_LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1.4, "columnspacing": 1.4, "labelspacing": 0.4}
+_TIGHT: dict[str, Any] = {
+    "frameon": False,
+    "handlelength": 0.8,
+    "handleheight": 0.8,
+    "columnspacing": 0.8,
+    "fontsize": 10,
+}
+
+
+def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str]) -> None:
+    total = sum(value for _, value in parts) or 1.0
+    left = 0.0
+    keys = []
+    for name, value in parts:
+        bar = ax.barh(0, value / total, left=left, height=0.8, color=COLOURS[name], ec=COLOURS["card"], lw=2)
+        keys.append((bar, f"{'RL' if name == 'rl' else name} {show(value)}"))
+        left += value / total
+    ax.set_xlim(0, 1)
+    ax.set_axis_off()
+    ax.legend(*zip(*keys, strict=True), loc="upper left", bbox_to_anchor=(-0.02, 0.02), ncols=len(keys), **_TIGHT)
+
+
+def _rival(ax: Axes, x: float, row: float, mark: str) -> None:
+    ax.plot(x, row, mark, color=COLOURS["rival"], mfc="none", ms=6, mew=1.3, zorder=1.9)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """A centred moving mean over a tenth of the curve."""
+    half = max(1, len(values) // 20)
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(w) / len(w) for w in windows]
+
+
+def _svg(draw: Callable[[Figure], None], height: float, name: str) -> str:
+    style: Any = {**_STYLE, "svg.hashsalt": name}  # the salt keeps ids of two figures apart
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        out = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)  # not needed within HTML
+    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', rf'\1 class="figure" id="figure-{name}" role="img"', text, count=1)
+    for colour, code in COLOURS.items():
+        text = text.replace(code, f"var(--{colour})")
+    return text

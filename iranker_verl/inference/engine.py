@@ -1,0 +1,224 @@
+"""vLLM in this process's care: one asynchronous engine on one model folder, on a GPU or on a CPU.
+
+    async with Engine(folder, max_model_len=512) as engine:
+        answer = await engine.generate(engine.encode(messages), max_new_tokens=8)
+
+vLLM runs its model in processes of its own. They end with the ``async with``, however it ends; and if this process is
+killed, they end themselves. All settings that differ between a CPU and a GPU are decided in :func:`engine_settings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from iranker_verl.errors import UserError
+from iranker_verl.inference.orphans import Guard
+
+# Read by vLLM and the Hugging Face libraries when they are imported; what the user has set already stays.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # a model is a folder here: nothing is fetched
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding wants a core that it has for itself
+}
+MAX_NUM_SEQS = 64
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer: its text (special tokens left out), its tokens, and how many tokens it was asked with."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+
+
+class ChatTokenizer:
+    """A model folder's tokenizer and chat template. UserError where the folder lacks either."""
+
+    def __init__(self, model: Path) -> None:
+        check_model(model)
+        _set_environment(ENVIRONMENT)
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # whatever a broken tokenizer file leads to
+            raise UserError(f"{model}: its tokenizer cannot be read ({_first_line(error)})") from error
+        if not self._tokenizer.chat_template:
+            raise UserError(f"{model}: its tokenizer has no chat template; use a chat or instruct model")
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The token ids of chat ``messages``, up to where the assistant's answer begins."""
+        ids = self._tokenizer.apply_chat_template(
+            [dict(m) for m in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return list(ids)
+
+
+def check_model(model: Path) -> dict[str, Any]:
+    """A model folder's ``config.json``. UserError for a missing folder, configuration, tokenizer or weights."""
+    if not model.is_dir():
+        raise UserError(f"{model}: no such model folder")
+    try:
+        config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder") from error
+    except ValueError as error:
+        raise UserError(f"{model}/config.json: not valid JSON ({error})") from error
+    if not any((model / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{model}: no tokenizer (tokenizer.json); save the model's tokenizer beside it")
+    if not any(model.glob("*.safetensors")) and not any(model.glob("*.bin")):
+        raise UserError(f"{model}: no weights (*.safetensors); is the export complete?")
+    return config
+
+
+def longest_context(model: Path) -> int | None:
+    """The most tokens, prompt and answer together, that the model admits; None where its config does not say."""
+    length = check_model(model).get("max_position_embeddings")
+    return int(length) if length is not None else None
+
+
+def engine_settings(
+    model: Path, *, max_model_len: int | None, max_num_seqs: int, seed: int, cpu: bool
+) -> dict[str, Any]:
+    """vLLM's arguments: all of them, and the one place where CPU and GPU differ."""
+    common: dict[str, Any] = {
+        "model": str(model),
+        "trust_remote_code": False,
+        "max_model_len": max_model_len,
+        "max_num_seqs": max_num_seqs,
+        "seed": seed,
+        "enable_prefix_caching": True,  # an episode's steps begin alike
+        "disable_log_stats": True,
+    }
+    if cpu:
+        # Compilation costs minutes that a small model never earns back; bfloat16 is emulated on most CPUs.
+        return {**common, "dtype": "float32", "enforce_eager": True, "block_size": 32}
+    return {**common, "dtype": "auto", "gpu_memory_utilization": 0.85}
+
+
+class Engine:
+    """One model, ready to answer. Use it with ``async with``; it is used once.
+
+    ``max_model_len`` bounds prompt and answer together (default: what the model admits) and with it the memory.
+    """
+
+    def __init__(
+        self, model: Path | str, *, max_model_len: int | None = None, max_num_seqs: int = MAX_NUM_SEQS, seed: int = 0
+    ) -> None:
+        self.model = Path(model)
+        self.tokenizer = ChatTokenizer(self.model)
+        self.max_model_len = max_model_len
+        admitted = longest_context(self.model)
+        if max_model_len is not None and admitted is not None and max_model_len > admitted:
+            raise UserError(f"{model}: {max_model_len} tokens are needed, but the model admits {admitted}")
+        self._max_num_seqs = max_num_seqs
+        self._seed = seed
+        self._numbers = itertools.count()
+        self._llm: Any = None
+        self._before: dict[str, str] = {}
+        self._guard = Guard()
+
+    async def __aenter__(self) -> Engine:
+        self._before = dict(os.environ)
+        try:
+            # In a thread, so that the caller's loop goes on (and can show that something happens).
+            start = asyncio.get_running_loop().run_in_executor(None, self._start)
+            try:
+                self._llm = await asyncio.shield(start)
+            except asyncio.CancelledError:
+                with suppress(Exception):
+                    self._llm = await start
+                raise
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        await asyncio.sleep(0)  # lets vLLM's cancelled reader task end
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """See :meth:`ChatTokenizer.encode`."""
+        return self.tokenizer.encode(messages)
+
+    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Generation:
+        """The answer to one prompt. Call it many times at once: the requests are batched continuously.
+
+        UserError where prompt and answer together exceed the engine's length. RuntimeError if the engine has died.
+        """
+        if self._llm is None:
+            raise RuntimeError("the engine is not open; use it within `async with`")
+        if self.max_model_len is not None and len(token_ids) + max_new_tokens > self.max_model_len:
+            raise UserError(
+                f"a prompt of {len(token_ids)} tokens and an answer of up to {max_new_tokens} "
+                f"do not fit in {self.max_model_len} tokens"
+            )
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = SamplingParams(
+            temperature=temperature, max_tokens=max_new_tokens, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        prompt = {"prompt_token_ids": list(token_ids)}
+        async for output in self._llm.generate(prompt, sampling, str(next(self._numbers))):
+            answer = output.outputs[0]
+            return Generation(answer.text, tuple(answer.token_ids), len(token_ids))
+        raise RuntimeError("vLLM ended a request without an answer")
+
+    def _start(self) -> Any:
+        _set_environment(ENVIRONMENT)
+        cpu = not _has_gpu()
+        if cpu:
+            _set_environment(CPU_ENVIRONMENT)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        settings = engine_settings(
+            self.model, max_model_len=self.max_model_len, max_num_seqs=self._max_num_seqs, seed=self._seed, cpu=cpu
+        )
+        with self._guard.watching():
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
+
+    def _close(self) -> None:
+        llm, self._llm = self._llm, None
+        try:
+            if llm is not None:
+                llm.shutdown(timeout=5)
+        finally:
+            self._guard.end()
+            # vLLM leaves LD_PRELOAD and more behind, which later processes (Ray's, say) would inherit.
+            os.environ.clear()
+            os.environ.update(self._before)
+
+
+def _has_gpu() -> bool:
+    torch = importlib.import_module("torch")
+    return bool(torch.cuda.is_available())
+
+
+def _set_environment(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,80 @@
+"""No process stays behind: what a library starts ends when we are done with it, or when we are killed.
+
+vLLM's engine core outlives a parent that dies of SIGKILL. A :class:`Guard` is a small process that holds the other end
+of a pipe. When the pipe closes, because we said so or because we are gone, it ends every process that bears its mark:
+an environment variable, inherited by whatever is started while :meth:`Guard.watching`, and by that one's children.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+MARK = "IRANKER_GUARD"
+
+# The guard's whole programme: standard library only, so that it starts in milliseconds.
+_PROGRAMME = """
+import os, signal, sys, time
+mark = sys.argv[1].encode()
+
+def bearers():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark in file.read().split(b"\\0"):
+                    yield int(pid)
+        except OSError:
+            pass
+
+sys.stdin.buffer.read()
+for kind, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+    until = time.monotonic() + seconds
+    while (left := list(bearers())) and time.monotonic() < until:
+        for pid in left:
+            try:
+                os.kill(pid, kind)
+            except OSError:
+                pass
+        time.sleep(0.1)
+"""
+
+
+class Guard:
+    """Ends what was started within :meth:`watching`, at :meth:`end` or at this process's death, whichever is first.
+
+    Linux only (it reads ``/proc``); elsewhere it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._mark = uuid.uuid4().hex
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Mark what is started in here. Meant for start-up alone: other threads' children would be marked too."""
+        if not sys.platform.startswith("linux"):
+            yield
+            return
+        resource_tracker.ensure_running()  # this process's own, shared helper: it has to start unmarked
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _PROGRAMME, f"{MARK}={self._mark}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C in the terminal is not for the guard
+        )
+        os.environ[MARK] = self._mark
+        try:
+            yield
+        finally:
+            os.environ.pop(MARK, None)
+
+    def end(self) -> None:
+        """End the marked processes that are still there, and the guard; returns when they are gone."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.wait()

@@ -9,6 +9,7 @@ with spaces between). Other columns are not read: every row is an interaction, w
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def _columns(
     table = rows(path, "\t", None, dropped)
     row, header = next(table)
     names = [field.partition(":")[0] for field in header]
-    if not all(":" in field for field in header):
+    if not all(re.fullmatch(r"[^:,;|]+:\w+", field) for field in header):
         first = shown("\t".join(header))
         raise UserError(f"{path} row {row}: not a RecBole header (name:type, separated by tabs) but {first}")
     places = [next((names.index(name) for name in choices if name in names), None) for choices in columns]

@@ -192,7 +192,7 @@ def evaluate_rivals(
     rivals: Sequence[Rival] | None = None,
     say: Say = print,
 ) -> list[SystemResult]:
-    """Rank all tasks with methods that ask no language model. A rival leaves out the tasks that it does not apply to."""
+    """Rank all tasks without a language model. A rival leaves out the tasks that it does not apply to."""
     _check_tasks(tasks)
     results = []
     for rival in standard_rivals(seed) if rivals is None else rivals:

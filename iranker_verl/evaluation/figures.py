@@ -24,7 +24,7 @@ PARTS = ("prepare", "base", "rl", "evaluate")
 PHASES = ("generate", "forward", "backward", "other")
 _NAMES = ("ink", "muted", "grid", "card", "before", "after", "rival", *PARTS, *PHASES)
 COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(_NAMES, start=1)}
-WIDTH = 5.4  # inches; 389 units in the SVG, about what a phone shows
+WIDTH = 4.9  # inches; 353 units in the SVG, about what a phone shows
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a "$" in a data set's name is a "$"
@@ -199,8 +199,10 @@ def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str
         keys.append((bar, f"{'RL' if name == 'rl' else name} {show(value)}"))
         left += value / total
     ax.set_xlim(0, 1)
+    ax.set_ylim(-1.25, 0.42)  # room for the keys below the bar
     ax.set_axis_off()
-    ax.legend(*zip(*keys, strict=True), loc="upper left", bbox_to_anchor=(-0.02, 0.02), ncols=len(keys), **_TIGHT)
+    legend = ax.legend(*zip(*keys, strict=True), loc="lower left", bbox_to_anchor=(-0.02, -0.02), ncols=4, **_TIGHT)
+    legend.set_in_layout(False)  # its width is not to narrow the bar
 
 
 def _rival(ax: Axes, x: float, row: float, mark: str) -> None:

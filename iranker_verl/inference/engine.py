@@ -202,7 +202,7 @@ class Engine:
         llm, self._llm = self._llm, None
         try:
             if llm is not None:
-                llm.shutdown(timeout=5)
+                llm.shutdown()
         finally:
             self._guard.end()
             # vLLM leaves LD_PRELOAD and more behind, which later processes (Ray's, say) would inherit.

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from iranker_verl.job.supervise import say
 from iranker_verl.training.credit import StepRow
 
 GENERATE = ("gen",)
@@ -81,11 +82,10 @@ class MetricsLog:
         line |= {f"verl/{k}": float(v) for k, v in metrics.items() if k.startswith(verls) and _is_number(v)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n")
-        print(
+        say(
             f"step {step}/{steps}  reward {line['reward/corrected']:+.3f} over random  episode RR {line['episode/rr']:.3f}  "
             f"malformed {line['reward/malformed']:.1%}  {line['time/step']:.1f} s "
-            f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})",
-            flush=True,
+            f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )
 
 

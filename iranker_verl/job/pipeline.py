@@ -1,0 +1,205 @@
+"""The stages of a job in order. What is done is not done again, so the same command goes on where a job was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from iranker_verl import doctor
+from iranker_verl.errors import UserError
+from iranker_verl.job import supervise
+from iranker_verl.job.stages import STAGES, last_step, write_json
+from iranker_verl.ranking import templates
+from iranker_verl.training.main import check, compose_recipe
+from iranker_verl.training.metrics_log import read as read_metrics
+
+RESUME = "Run the same command again to go on from the last checkpoint"
+
+
+def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path | None:
+    """Run a recipe from raw data to ``report.html`` and return its path; with ``dry_run`` only compose and check it.
+
+    UserError for anything that a user can put right; nothing of a failed stage is left half done.
+    """
+    config = compose_recipe(recipe, overrides)
+    check(config)
+    templates.load(config.iranker.template)
+    if dry_run:
+        wanted = doctor.demand(config)
+        print(f"{recipe}: the config composes; it asks Ray for {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs")
+        return None
+    check_machine(config)
+    doctor.check_fits(config)
+    run = Path(config.iranker.run_dir).resolve()
+    doctor.check_room(run)
+    with locked(run):
+        _same_run(config, run)
+        for stage in STAGES:
+            _run_stage(stage, config, run)
+        return report(config, run)
+
+
+def check_machine(config: DictConfig) -> None:
+    """UserError, in one line, where the recipe's device or model is not here."""
+    from iranker_verl.training.cpu.detect import chosen
+
+    on_cpu, why = chosen()
+    wants_cpu = config.trainer.device == "cpu"
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if on_cpu and not wants_cpu:
+        raise UserError(
+            f"this recipe needs {gpus} GPU(s), and this is a CPU installation ({why}). Submit it to a Ray cluster with GPUs, "
+            "or try `make train-tiny` here; DRY_RUN=1 checks its config on any machine"
+        )
+    if wants_cpu and not on_cpu:
+        raise UserError(f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same")
+    model = config.actor_rollout_ref.model.path
+    if config.iranker.base.make is None and not Path(str(model)).is_dir():
+        raise UserError(
+            f"{model}: no such model folder; download the model and give its folder: actor_rollout_ref.model.path=FOLDER"
+        )
+
+
+class locked:
+    """One job at a time in a run folder. UserError names the process that holds it."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / "lock"
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        self._file = self.path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{self.path.parent}: another job is running in this folder; wait for it or choose another") from error
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def fingerprint(config: DictConfig) -> dict[str, Any]:
+    """What two runs must share to be the same run: the whole resolved config but for where and how often it saves."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    raw = config.iranker.data.raw
+    flat = {"iranker.data.raw": str(Path(raw).resolve()) if raw else None}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            flat.setdefault(prefix, value)
+
+    walk("", content)
+    return {k: v for k, v in flat.items() if k not in ("trainer.save_freq", "trainer.logger", "iranker.run_dir")}
+
+
+def _same_run(config: DictConfig, run: Path) -> None:
+    path = run / "run.json"
+    now = fingerprint(config)
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+        changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if changed:
+            key = changed[0]
+            raise UserError(
+                f"{run} holds a run with other settings ({key} was {before.get(key)!r}, is now {now.get(key)!r}"
+                f"{f', and {len(changed) - 1} more' if len(changed) > 1 else ''}); choose another folder with "
+                "RUN=… (iranker.run_dir=…), or remove that one"
+            )
+    write_json(path, {"fingerprint": now, "hash": hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()[:16]})
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    part = run / "config.yaml.part"
+    OmegaConf.save(resolved, part)
+    os.replace(part, run / "config.yaml")
+
+
+def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
+    """Run a stage unless it is done. Its seconds add up over interrupted attempts."""
+    record = run / "stages" / f"{stage}.json"
+    record.parent.mkdir(exist_ok=True)
+    done = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if done.get("done"):
+        print(f"{stage:>9}  done before, in {done['seconds']:.0f} s", flush=True)
+        return
+    if stage == "rl" and (step := last_step(Path(config.trainer.default_local_dir))):
+        print(f"{stage:>9}  going on from the checkpoint of step {step}", flush=True)
+    command = [sys.executable, "-m", "iranker_verl.job.stages", stage, str(run)]
+    start = time.monotonic()
+    seconds, peak = done.get("seconds", 0.0), done.get("peak_rss_bytes", 0)
+    try:
+        finished = supervise.run(stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment())
+        peak = max(peak, finished.peak_rss_bytes)
+        write_json(record, {"done": True, "seconds": seconds + finished.seconds, "peak_rss_bytes": peak})
+    except BaseException:
+        write_json(record, {"done": False, "seconds": seconds + time.monotonic() - start, "peak_rss_bytes": peak})
+        raise
+
+
+def environment() -> dict[str, str]:
+    """The environment of a stage: nothing is fetched, and Ray does not cut each worker down to one thread."""
+    env = dict(os.environ)
+    defaults = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "WANDB_MODE": "offline",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return defaults | env
+
+
+def report(config: DictConfig, run: Path) -> Path:
+    """``results.json`` and ``report.html`` from what the stages left."""
+    from data_prep.schema import read_manifest
+    from iranker_verl.evaluation.report import write_report
+
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    base = json.loads((run / "base.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(run / "data")
+    stages = {s: json.loads((run / "stages" / f"{s}.json").read_text(encoding="utf-8")) for s in STAGES}
+    steps = read_metrics(run / "metrics.jsonl")
+    total = sum(line["time/step"] for line in steps) or 1.0
+    seconds = {s: stages[s]["seconds"] for s in STAGES}
+    results = evaluation | {
+        "seed": config.iranker.seed,
+        "versions": doctor.versions(),
+        "data_hash": manifest["data_hash"],
+        "template_hash": manifest["template_hash"],
+        "time_s": seconds | {"total": sum(seconds.values())},
+        "rl_time_share": {
+            part: sum(line[f"time/{part}"] for line in steps) / total for part in ("generate", "forward", "backward", "other")
+        },
+        "rl_steps": len(steps),
+        "peak_rss_bytes": max(s["peak_rss_bytes"] for s in stages.values()),
+        "base": base.get("report"),
+        "about": [*base["about"], _about_rl(config)],
+        "config": OmegaConf.to_container(config.iranker, resolve=True),
+        "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
+    }
+    write_json(run / "results.json", results)
+    return write_report(run)
+
+
+def _about_rl(config: DictConfig) -> str:
+    rollout, data, actor = config.actor_rollout_ref.rollout, config.data, config.actor_rollout_ref.actor
+    return (
+        f"Reinforcement learning: {config.trainer.total_training_steps} steps of verl on Ray, each {data.train_batch_size} "
+        f"training tasks with {rollout.n} vLLM rollouts (temperature {rollout.temperature:g}), one row an exclusion; advantage "
+        f"estimator {config.algorithm.adv_estimator}, learning rate {actor.optim.lr:g}. Test tasks are used for the "
+        "evaluation before and after, and for nothing else."
+    )
+
+

@@ -1,0 +1,160 @@
+"""What each stage of a job does. Each runs in a process of its own: ``python -m iranker_verl.job.stages STAGE RUN_DIR``.
+
+A stage reads ``RUN_DIR/config.yaml`` and the files of the stages before it, and leaves its result whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from iranker_verl.errors import UserError
+from iranker_verl.job.supervise import say
+from iranker_verl.ranking import templates
+
+MAX_WORLD_CANDIDATES = 6
+WORLD_HISTORY = 5
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write beside, then rename."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def prepare(config: DictConfig, run: Path) -> None:
+    """Raw files (or the embedded world's, which are written first) to ``RUN_DIR/data``."""
+    from data_prep.prepare import prepare as prepare_data
+    from data_prep.sampling import Options
+    from data_prep.world import WorldSize, write_world
+
+    given = {k: v for k, v in config.iranker.data.options.items() if v is not None}
+    raw = config.iranker.data.raw
+    if raw is None:
+        raw = run / "raw"
+        if not raw.exists():
+            say("writing the embedded world's raw files")
+            part = run / "raw.part"
+            shutil.rmtree(part, ignore_errors=True)
+            write_world(part, config.iranker.seed, WorldSize(**config.iranker.data.world))
+            os.replace(part, raw)
+        given = {"history": WORLD_HISTORY, "candidates": MAX_WORLD_CANDIDATES} | given
+    tasks = list(config.iranker.data.tasks or []) or None
+    prepare_data(
+        Path(raw), run / "data", templates.load(config.iranker.template), Options(**given, seed=config.iranker.seed), tasks, say
+    )
+
+
+def base(config: DictConfig, run: Path) -> None:
+    """The model that reinforcement learning starts from: made here (``iranker.base.make``), or checked."""
+    from data_prep.lengths import check_lengths
+    from data_prep.schema import read_tasks
+    from iranker_verl.inference.engine import ChatTokenizer
+
+    template = templates.load(config.iranker.template)
+    train = read_tasks(run / "data" / "train.parquet", template)
+    record: dict[str, Any] = {"path": config.actor_rollout_ref.model.path, "about": []}
+    if config.iranker.base.make == "tiny":
+        from iranker_verl.training.tiny.base import BaseConfig, make_base
+
+        report = make_base(
+            train, template, Path(config.iranker.base.cache), config.iranker.seed, BaseConfig(**config.iranker.base.tiny), say
+        )
+        record = {"path": report["path"], "report": report, "about": report["about"]}
+    tokenizer = ChatTokenizer(Path(record["path"]))
+    tasks = train + read_tasks(run / "data" / "test.parquet", template)
+    longest = check_lengths(tasks, template, lambda m: len(tokenizer.encode(m)), config.data.max_prompt_length)
+    say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
+    write_json(run / "base.json", record | {"longest_prompt": longest})
+
+
+def rl(config: DictConfig, run: Path) -> None:
+    """Reinforcement learning with verl; then the last checkpoint as a Hugging Face folder, ``RUN_DIR/model``."""
+    from iranker_verl.training import main
+
+    config.actor_rollout_ref.model.path = _base_path(run)
+    main.run(config)
+    export(config, run)
+
+
+def export(config: DictConfig, run: Path) -> None:
+    """Copy the last checkpoint's Hugging Face files to ``RUN_DIR/model``, stamped with the template it was trained with."""
+    checkpoints = Path(config.trainer.default_local_dir)
+    step = last_step(checkpoints)
+    source = checkpoints / f"global_step_{step}" / "actor" / "huggingface"
+    if not any(source.glob("*.safetensors")):
+        raise UserError(f"{source}: no weights; add hf_model to actor_rollout_ref.actor.checkpoint.save_contents")
+    template = templates.load(config.iranker.template)
+    part = run / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    write_json(part / "iranker.json", {"template_id": template.id, "template_hash": template.hash, "step": step})
+    shutil.rmtree(run / "model", ignore_errors=True)
+    os.replace(part, run / "model")
+    say(f"exported step {step} to {run / 'model'}")
+
+
+def last_step(checkpoints: Path) -> int:
+    """The step of the last whole checkpoint; 0 where there is none (verl writes this file last)."""
+    try:
+        return int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def evaluate(config: DictConfig, run: Path) -> None:
+    """Every test task, before and after, and the rivals: ``RUN_DIR/evaluation.json``."""
+    from data_prep.schema import read_tasks
+    from iranker_verl.evaluation.evaluate import collect, evaluate_model, evaluate_rivals
+
+    template = templates.load(config.iranker.template)
+    train, test = (read_tasks(run / "data" / f"{split}.parquet", template) for split in ("train", "test"))
+    results = evaluate_rivals(train, test, seed=config.iranker.seed, run_dir=run, say=say)
+    for system, model in (("before", _base_path(run)), ("after", run / "model")):
+        results.append(
+            evaluate_model(
+                Path(model),
+                test,
+                template,
+                system=system,
+                run_dir=run,
+                max_new_tokens=config.data.max_response_length,
+                seed=config.iranker.seed,
+                say=say,
+            )
+        )
+    write_json(run / "evaluation.json", collect(results, seed=config.iranker.seed))
+
+
+def _base_path(run: Path) -> str:
+    return str(json.loads((run / "base.json").read_text(encoding="utf-8"))["path"])
+
+
+STAGES: dict[str, Callable[[DictConfig, Path], None]] = {
+    "prepare": prepare,
+    "base": base,
+    "rl": rl,
+    "evaluate": evaluate,
+}
+
+
+def main() -> None:
+    stage, run = sys.argv[1], Path(sys.argv[2])
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    try:
+        STAGES[stage](config, run)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -120,7 +120,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `iranker prepare` first") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); prepare it again") from error
+        raise UserError(
+            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); prepare it again"
+        ) from error
 
 
 def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask]:

@@ -11,7 +11,9 @@ import typer
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train one LLM to rank anything by iterative elimination.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Train one LLM to rank anything by iterative elimination."
+)
 OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -32,7 +34,9 @@ def train(
 def prepare(
     raw: Annotated[Path, typer.Option(help="raw files: a folder or a file")],
     out: Annotated[Path, typer.Option(help="folder to write train.parquet, test.parquet and manifest.json to")],
-    task: Annotated[list[str] | None, typer.Option(help="dataset, e.g. rec-movie; again for more (default: all found)")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="dataset, e.g. rec-movie; again for more (default: all found)")
+    ] = None,
     template: Annotated[str, typer.Option(help="prompt template: an id or a .yaml file")] = "label",
     history: Annotated[int, typer.Option(help="recommendation: items of history")] = 20,
     candidates: Annotated[int, typer.Option(help="recommendation: candidates a task")] = 20,

@@ -91,14 +91,21 @@ def check_room(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path, least in ((folder, MIN_DISK_BYTES), (Path("/dev/shm"), MIN_SHM_BYTES)):
         if path.exists() and (free := shutil.disk_usage(path).free) < least:
-            raise UserError(f"{path}: {free / 2**30:.1f} GiB free, at least {least / 2**30:.1f} GiB are needed; free some")
+            raise UserError(
+                f"{path}: {free / 2**30:.1f} GiB free, at least {least / 2**30:.1f} GiB are needed; free some"
+            )
 
 
 def rows(config: Any | None, folder: Path) -> list[tuple[str, str]]:
     """What ``iranker doctor`` prints: (what, value), in order."""
     lines = [(name, version) for name, version in versions().items()]
     memory = psutil.virtual_memory()
-    lines.append(("processors, memory", f"{os.cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"))
+    lines.append(
+        (
+            "processors, memory",
+            f"{os.cpu_count()} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free",
+        )
+    )
     for path in (folder, Path("/dev/shm")):
         if path.exists():
             usage = shutil.disk_usage(path)

@@ -59,7 +59,9 @@ def check_machine(config: DictConfig) -> None:
             "or try `make train-tiny` here; DRY_RUN=1 checks its config on any machine"
         )
     if wants_cpu and not on_cpu:
-        raise UserError(f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same")
+        raise UserError(
+            f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same"
+        )
     model = config.actor_rollout_ref.model.path
     if config.iranker.base.make is None and not Path(str(model)).is_dir():
         raise UserError(
@@ -80,7 +82,9 @@ class locked:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"{self.path.parent}: another job is running in this folder; wait for it or choose another") from error
+            raise UserError(
+                f"{self.path.parent}: another job is running in this folder; wait for it or choose another"
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -117,7 +121,13 @@ def _same_run(config: DictConfig, run: Path) -> None:
                 f"{f', and {len(changed) - 1} more' if len(changed) > 1 else ''}); choose another folder with "
                 "RUN=… (iranker.run_dir=…), or remove that one"
             )
-    write_json(path, {"fingerprint": now, "hash": hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()[:16]})
+    write_json(
+        path,
+        {
+            "fingerprint": now,
+            "hash": hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()[:16],
+        },
+    )
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     part = run / "config.yaml.part"
     OmegaConf.save(resolved, part)
@@ -180,7 +190,8 @@ def report(config: DictConfig, run: Path) -> Path:
         "template_hash": manifest["template_hash"],
         "time_s": seconds | {"total": sum(seconds.values())},
         "rl_time_share": {
-            part: sum(line[f"time/{part}"] for line in steps) / total for part in ("generate", "forward", "backward", "other")
+            part: sum(line[f"time/{part}"] for line in steps) / total
+            for part in ("generate", "forward", "backward", "other")
         },
         "rl_steps": len(steps),
         "peak_rss_bytes": max(s["peak_rss_bytes"] for s in stages.values()),
@@ -201,5 +212,3 @@ def _about_rl(config: DictConfig) -> str:
         f"estimator {config.algorithm.adv_estimator}, learning rate {actor.optim.lr:g}. Test tasks are used for the "
         "evaluation before and after, and for nothing else."
     )
-
-

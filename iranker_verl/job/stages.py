@@ -49,7 +49,12 @@ def prepare(config: DictConfig, run: Path) -> None:
         given = {"history": WORLD_HISTORY, "candidates": MAX_WORLD_CANDIDATES} | given
     tasks = list(config.iranker.data.tasks or []) or None
     prepare_data(
-        Path(raw), run / "data", templates.load(config.iranker.template), Options(**given, seed=config.iranker.seed), tasks, say
+        Path(raw),
+        run / "data",
+        templates.load(config.iranker.template),
+        Options(**given, seed=config.iranker.seed),
+        tasks,
+        say,
     )
 
 
@@ -66,7 +71,12 @@ def base(config: DictConfig, run: Path) -> None:
         from iranker_verl.training.tiny.base import BaseConfig, make_base
 
         report = make_base(
-            train, template, Path(config.iranker.base.cache), config.iranker.seed, BaseConfig(**config.iranker.base.tiny), say
+            train,
+            template,
+            Path(config.iranker.base.cache),
+            config.iranker.seed,
+            BaseConfig(**config.iranker.base.tiny),
+            say,
         )
         record = {"path": report["path"], "report": report, "about": report["about"]}
     tokenizer = ChatTokenizer(Path(record["path"]))

@@ -115,4 +115,6 @@ class RankingTask:
                 relevance,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"not a row of `iranker prepare` ({type(error).__name__}: {error}); prepare the data again") from error
+            raise UserError(
+                f"not a row of `iranker prepare` ({type(error).__name__}: {error}); prepare the data again"
+            ) from error

@@ -44,7 +44,9 @@ class EliminationAgentLoop(AgentLoopBase):
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **row: Any) -> list[AgentLoopOutput]:
         info = row["extra_info"]
-        check_hash(self.template, info["template_id"], info["template_hash"], f"training row of task {info['task_id']!r}")
+        check_hash(
+            self.template, info["template_id"], info["template_hash"], f"training row of task {info['task_id']!r}"
+        )
         task = RankingTask.from_row(row)
         state = Elimination(task)
         play_out = info["split"] != "train"

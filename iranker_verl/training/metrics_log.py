@@ -75,7 +75,15 @@ class MetricsLog:
 
     def append(self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float]) -> None:
         ours = ("reward/", "episode/", "survival/")
-        verls = ("actor/", "critic/", "credit/", "elimination/", "training/optimizer_steps", "val-", "response_length/mean")
+        verls = (
+            "actor/",
+            "critic/",
+            "credit/",
+            "elimination/",
+            "training/optimizer_steps",
+            "val-",
+            "response_length/mean",
+        )
         line: dict[str, Any] = {"step": step}
         line |= {k: float(v) for k, v in metrics.items() if k.startswith(ours)}
         line |= time_shares(timing)

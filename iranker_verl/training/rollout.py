@@ -44,7 +44,9 @@ class StepRewardWorker(_Worker):
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
         if isinstance(output, list):
             if not output:
-                raise ValueError(f"the agent loop returned no step for prompt {kwargs['uid']}; the batch would train short")
+                raise ValueError(
+                    f"the agent loop returned no step for prompt {kwargs['uid']}; the batch would train short"
+                )
             output = [StepOutput.keep(o) for o in output]
         await super()._agent_loop_postprocess(output, validate, **kwargs)
 

@@ -95,7 +95,10 @@ class EliminationTrainer(PPOTrainerSync):
         rows = self._step_rows(batch, real)
         sessions = iter(rows)
         row_sessions = [next(sessions).session if is_real else None for is_real in real]
-        played, asked = len(set(row_sessions) - {None}), self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        played, asked = (
+            len(set(row_sessions) - {None}),
+            self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n,
+        )
         metrics["elimination/failed_sessions"] = asked - played
 
         if self.config.algorithm.adv_estimator == credit.ESTIMATOR:
@@ -119,7 +122,9 @@ class EliminationTrainer(PPOTrainerSync):
     def _step_rows(self, batch: KVBatchMeta, real: list[bool]) -> list[credit.StepRow]:
         """The real rows of the batch as credit sees them, in the batch's order, from what the agent loop stored."""
         keys = [key for key, is_real in zip(batch.keys, real, strict=True) if is_real]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields", "rm_scores", "data_source"])
+        data = tq.kv_batch_get(
+            keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields", "rm_scores", "data_source"]
+        )
         rewards = data["rm_scores"].to_padded_tensor(padding=0.0).sum(dim=1).tolist()
         self._step_fields = [
             fields["step"] | fields["reward_extra_info"] | {"data_source": source}
@@ -135,7 +140,9 @@ class EliminationTrainer(PPOTrainerSync):
 
     def _balance_sessions(self, batch: KVBatchMeta, row_sessions: list[str | None]) -> KVBatchMeta:
         weights = torch.as_tensor(credit.session_weights(row_sessions), dtype=torch.float32)
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"])
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"]
+        )
         weighted = data["advantages"].to_padded_tensor(padding=0.0) * weights[:, None]
         output = {"advantages": response_to_nested(weighted, data["response_mask"])}
         return tq.kv_batch_put(
@@ -155,6 +162,8 @@ class EliminationTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------ metrics
 
-    def _compute_metrics(self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int) -> None:
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
+    ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)

@@ -40,7 +40,13 @@ def _device_module() -> types.ModuleType:
     module = _DeviceModule("iranker_cpu_device")
     for name in ("set_device", "synchronize", "empty_cache", "ipc_collect", "reset_peak_memory_stats"):
         setattr(module, name, _nothing)
-    for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved", "current_device"):
+    for name in (
+        "memory_allocated",
+        "memory_reserved",
+        "max_memory_allocated",
+        "max_memory_reserved",
+        "current_device",
+    ):
         setattr(module, name, _zero)
     values: dict[str, Any] = {
         "is_available": lambda: True,

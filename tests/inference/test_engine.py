@@ -1,0 +1,227 @@
+"""Model folders that cannot work are refused at once; and, slowly, the real vLLM on a tiny random model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from iranker_verl.errors import UserError
+from iranker_verl.inference.engine import ChatTokenizer, Engine, check_model, engine_settings
+from iranker_verl.inference.orphans import MARK, Guard
+
+
+def broken(folder, *, config='{"max_position_embeddings": 64}', tokenizer=True, weights=True):
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    if tokenizer:
+        (folder / "tokenizer.json").write_text("{}")
+    if weights:
+        (folder / "model.safetensors").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"config": None}, "no config.json"),
+        ({"config": "{"}, "not valid JSON"),
+        ({"tokenizer": False}, "no tokenizer"),
+        ({"weights": False}, "no weights"),
+    ],
+)
+def test_folders_that_are_no_models(tmp_path, what, message):
+    with pytest.raises(UserError, match=message):
+        check_model(broken(tmp_path, **what))
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(UserError, match="no such model folder"):
+        Engine(tmp_path / "none")
+
+
+def test_unreadable_tokenizer(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(UserError, match="tokenizer cannot be read"):
+        ChatTokenizer(broken(tmp_path))
+
+
+def test_settings_never_trust_remote_code_and_differ_by_device():
+    common = {"max_model_len": 100, "max_num_seqs": 8, "seed": 1}
+    cpu = engine_settings(Path("m"), **common, cpu=True)
+    gpu = engine_settings(Path("m"), **common, cpu=False)
+    assert cpu["trust_remote_code"] is gpu["trust_remote_code"] is False
+    assert cpu["dtype"] == "float32" and cpu["enforce_eager"]
+    assert "enforce_eager" not in gpu and gpu["max_model_len"] == 100
+
+
+def alive(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guard reads /proc")
+def test_guard_ends_what_it_watched_and_nothing_else():
+    guard = Guard()
+    before = subprocess.Popen(["sleep", "60"])
+    with guard.watching():
+        marked = subprocess.Popen(["sleep", "60"])
+    after = subprocess.Popen(["sleep", "60"])
+    try:
+        assert MARK not in os.environ
+        guard.end()
+        guard.end()  # twice does no harm
+        assert marked.wait(5) == -signal.SIGTERM
+        assert before.poll() is after.poll() is None
+    finally:
+        for process in (before, marked, after):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guard reads /proc")
+def test_guard_acts_when_its_owner_is_killed():
+    # The child ignores SIGTERM, so it takes the guard's second round.
+    code = """
+import subprocess, sys, time
+from iranker_verl.inference.orphans import Guard
+with Guard().watching():
+    ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    until = time.monotonic() + 15
+    while alive(child) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(child)
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A random Qwen2-architecture model of 0.1M parameters with a byte-level tokenizer and a chat template."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("vllm")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        ["History: Candidates: Exclude the worst:"],
+        trainers.BpeTrainer(vocab_size=512, special_tokens=special, initial_alphabet=alphabet),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def tasks(n=6, size=4):
+    from iranker_verl.ranking import Candidate, RankingTask
+
+    candidates = tuple(Candidate(str(i), f"title {i}") for i in range(size))
+    return [
+        RankingTask.with_positive(f"t{i}", "recommendation", "rec-movie", f"title {i}", candidates, "0")
+        for i in range(n)
+    ]
+
+
+def children():
+    """Pids of vLLM's processes below this one."""
+    import psutil
+
+    return [p.pid for p in psutil.Process().children(recursive=True) if "VLLM" in " ".join(p.cmdline())]
+
+
+@pytest.mark.slow
+def test_real_vllm_from_model_to_records(tiny_model, tmp_path):
+    from iranker_verl.evaluation.evaluate import collect, evaluate_model
+    from iranker_verl.ranking.templates import load
+
+    template, said, environment = load("label"), [], dict(os.environ)
+    result = evaluate_model(
+        tiny_model, tasks(), template, system="before", run_dir=tmp_path, max_new_tokens=6, say=said.append
+    )
+    assert children() == []  # vLLM has ended
+    changed = {name for name in os.environ if os.environ[name] != environment.get(name)}
+    assert not changed & {"LD_PRELOAD", "VLLM_CPU_KVCACHE_SPACE", "VLLM_WORKER_MULTIPROC_METHOD", MARK}
+    assert "vLLM loads tiny" in said[0] and "6/6 tasks, 18 calls" in said[-1]
+    lines = [json.loads(line) for line in (tmp_path / "episodes-before.jsonl").read_text().splitlines()]
+    assert [line["task_id"] for line in lines] == [f"t{i}" for i in range(6)]
+    assert all(len(line["steps"]) == line["calls"] == 3 and 0 < line["new_tokens"] <= 18 for line in lines)
+    numbers = collect([result])["macro"]["before"]
+    assert numbers["n"] == 6 and numbers["calls_per_task"] == 3 and 0 < numbers["rr"] <= 1
+
+
+@pytest.mark.slow
+def test_real_vllm_does_not_outlive_a_kill(tiny_model):
+    code = """
+import asyncio, sys, time
+from iranker_verl.inference.engine import Engine
+async def main():
+    async with Engine(sys.argv[1], max_model_len=64):
+        print("open", flush=True)
+        await asyncio.sleep(600)
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    import psutil
+
+    script = tiny_model.parent / "hold.py"
+    script.write_text(code)
+    owner = subprocess.Popen([sys.executable, str(script), str(tiny_model)], stdout=subprocess.PIPE, text=True)
+    while (line := owner.stdout.readline()) and line != "open\n":
+        pass
+    below = [p.pid for p in psutil.Process(owner.pid).children(recursive=True)]
+    assert len(below) >= 2
+    owner.kill()
+    owner.wait()
+    until = time.monotonic() + 15
+    while any(map(alive, below)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not [pid for pid in below if alive(pid)]
+
+
+@pytest.mark.slow
+def test_too_long_for_the_model(tiny_model):
+    from iranker_verl.evaluation.evaluate import evaluate_model
+    from iranker_verl.ranking.templates import load
+
+    with pytest.raises(UserError, match="admits 512"):
+        Engine(tiny_model, max_model_len=513)
+    with pytest.raises(UserError, match=r"task 't0' of 'rec-movie'.*admits 512"):
+        evaluate_model(tiny_model, tasks(size=40), load("label"), system="before")

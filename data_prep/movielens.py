@@ -3,7 +3,7 @@
 ==========================  ==========================================================================================
 ``u.data`` + ``u.item``     100K: ``user, item, rating, time`` by tabs; ``id|title (year)|release|video|url|`` and 19
                             flags, one a genre
-``ratings.dat`` +           1M, 10M: ``user::movie::rating::time``; ``id::title (year)::Genre|Genre``
+``ratings.dat`` +           1M: ``user::movie::rating::time``; ``id::title (year)::Genre|Genre``
 ``movies.dat``
 ==========================  ==========================================================================================
 

@@ -120,7 +120,9 @@ def _check_made(made: dict[str, TaskSet], raw: Path, asked: Sequence[str]) -> No
         raise UserError(f"{raw}: no task of {blamed[0]} could be made ({lost}); give more data or other options")
     for split in SPLITS:
         if not any(getattr(m, split) for m in made.values()):
-            raise UserError(f"{raw}: no {split} task could be made; two users or queries that fit are the least")
+            raise UserError(
+                f"{raw}: no {split} task could be made; give more users or queries, or one file to be split"
+            )
 
 
 def _summary(made: TaskSet) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_prep.discover import find
 
+from data_prep.discover import find
 from iranker_verl.errors import UserError
 
 ROUTERS = ("router-performance", "router-cost", "router-balance")
@@ -96,7 +96,9 @@ def test_two_sources_of_one_dataset(tmp_path, first, second, dataset):
     touch(tmp_path, first, second, *partners)
     with pytest.raises(UserError) as error:
         find(tmp_path)
-    assert f"{dataset} is there twice, as {tmp_path / first} and as {tmp_path / second}; give the path" in str(error.value)
+    assert f"{dataset} is there twice, as {tmp_path / first} and as {tmp_path / second}; give the path" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(

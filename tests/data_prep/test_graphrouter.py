@@ -6,9 +6,9 @@ import re
 from collections import Counter
 
 import pytest
+
 from data_prep.graphrouter import load, read
 from data_prep.sampling import Options
-
 from iranker_verl.errors import UserError
 
 HEADER = ["task_id", "query", "ground_truth", "metric", "llm", "effect", "cost", "cost_raw"]

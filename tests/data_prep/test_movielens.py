@@ -1,8 +1,8 @@
 """GroupLens' two formats, on files written by hand."""
 
 import pytest
-from data_prep.movielens import GENRES, read_1m, read_100k
 
+from data_prep.movielens import GENRES, read_1m, read_100k
 from iranker_verl.errors import UserError
 
 
@@ -67,7 +67,7 @@ def test_bad_items(ml100k):
     with pytest.raises(UserError, match=r"u.item row 2: 19 fields separated by '\|', 24 expected"):
         read_100k(*ml100k)
     ml100k[1].write_text(good[:-1] + "7")
-    with pytest.raises(UserError, match="u.item row 1: the flag of genre Western is '7', not 0 or 1"):
+    with pytest.raises(UserError, match=r"u\.item row 1: the flag of genre Western is '7', not 0 or 1"):
         read_100k(*ml100k)
 
 

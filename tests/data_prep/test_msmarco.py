@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from data_prep.msmarco import load
 from data_prep.sampling import Options
-
 from iranker_verl.errors import UserError
 
 PASSAGES = pa.struct([("is_selected", pa.list_(pa.int32())), ("passage_text", pa.list_(pa.string()))])
@@ -13,7 +13,10 @@ PASSAGES = pa.struct([("is_selected", pa.list_(pa.int32())), ("passage_text", pa
 
 def row(query, size=5, selected=(2,), text="passage"):
     texts = [f"{text} {i} of {query}" for i in range(size)]
-    return {"query": query, "passages": {"is_selected": [int(i in selected) for i in range(size)], "passage_text": texts}}
+    return {
+        "query": query,
+        "passages": {"is_selected": [int(i in selected) for i in range(size)], "passage_text": texts},
+    }
 
 
 def write(path, rows, schema=None):
@@ -59,7 +62,16 @@ def test_every_reason_to_drop(tmp_path):
     long = row("long")  # 5 times "passage i of long", 17 characters: 85
     exact = row("exac")  # 85 too
     longer = row("longer")
-    rows = [row("none", selected=()), row("two", selected=(1, 2)), blank, row(" "), long, exact, longer, row("BOTH  of")]
+    rows = [
+        row("none", selected=()),
+        row("two", selected=(1, 2)),
+        blank,
+        row(" "),
+        long,
+        exact,
+        longer,
+        row("BOTH  of"),
+    ]
     result = split(tmp_path, rows, [row("both of"), row("t")], Options(max_chars=85))
     assert queries(result["passage-5"].train) == ["exac", "long"]
     assert queries(result["passage-5"].test) == ["t"]
@@ -129,9 +141,17 @@ def passages_schema(type_):
             passages_schema(pa.list_(pa.struct([("is_selected", pa.int32()), ("passage_text", pa.string())]))),
             "row 1: passages is not a struct of the lists passage_text and is_selected",
         ),
-        ([{"query": "b", "passages": {"is_selected": [1], "passage_text": ["x", "y"]}}], None, "row 1: 2 passages but 1"),
+        (
+            [{"query": "b", "passages": {"is_selected": [1], "passage_text": ["x", "y"]}}],
+            None,
+            "row 1: 2 passages but 1",
+        ),
         ([{"query": "b", "passages": {"is_selected": [2], "passage_text": ["x"]}}], None, "row 1: is_selected is '2'"),
-        ([{"query": "b", "passages": {"is_selected": [1], "passage_text": [None]}}], None, "row 1: a passage_text is not"),
+        (
+            [{"query": "b", "passages": {"is_selected": [1], "passage_text": [None]}}],
+            None,
+            "row 1: a passage_text is not",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path, rows, schema, message):

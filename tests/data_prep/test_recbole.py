@@ -1,8 +1,8 @@
 """RecBole's atomic files, written by hand, in any order of columns."""
 
 import pytest
-from data_prep.recbole import read
 
+from data_prep.recbole import read
 from iranker_verl.errors import UserError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\t1\t3\t20\nu\t2\t3.0\t1.5e1\n"
@@ -54,7 +54,9 @@ def test_bad_events(pair, old, new, message):
 
 def test_bad_items(pair):
     pair[1].write_text(ITEM.replace("movie_title", "label"))
-    with pytest.raises(UserError, match=r"ml.item row 1: no column title or movie_title or name; its columns are class"):
+    with pytest.raises(
+        UserError, match=r"ml.item row 1: no column title or movie_title or name; its columns are class"
+    ):
         read(*pair)
     pair[1].write_bytes(ITEM.replace("Toy", "Caf\xe9").encode("latin-1"))
     with pytest.raises(UserError, match=r"ml.item: byte \d+ is not utf-8 text"):

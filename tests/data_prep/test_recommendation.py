@@ -1,11 +1,11 @@
 """The one recommendation sampler: what a task is made of, what is dropped, how the split is drawn."""
 
 import pytest
-from data_prep.recommendation import Interactions, item_text, make_tasks
-from data_prep.sampling import Options
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.recommendation import Interactions, item_text, make_tasks
+from data_prep.sampling import Options
 from iranker_verl.errors import UserError
 
 SMALL = Options(history=2, candidates=3)
@@ -72,8 +72,8 @@ def test_a_repeated_item_counts_at_its_first_place():
 
 def test_events_of_untitled_items_and_short_users_are_dropped_and_counted():
     data = interactions(
-        [("u", "a", 1), ("u", "x", 2), ("u", "b", 3), ("u", "c", 4)]  # x has no title
-        + [("v", "a", 1), ("v", "x", 2), ("v", "b", 3)]  # two left, three needed
+        # x has no title: u keeps three items, v two, and three are needed.
+        [(user, item, time) for user, items in (("u", "axbc"), ("v", "axb")) for time, item in enumerate(items)]
     )
     data.add_item("x", "<br>")
     data.add_item("a", "Again")

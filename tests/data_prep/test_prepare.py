@@ -1,0 +1,276 @@
+"""From raw files to a prepared folder: all or nothing, reproducible, and honest about what it is made of."""
+
+import csv
+import hashlib
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep import prepare as module
+from data_prep.lengths import check_lengths
+from data_prep.prepare import prepare
+from data_prep.sampling import Options
+from data_prep.schema import read_manifest, read_rows, read_tasks, tasks_hash
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import DATASETS
+from iranker_verl.ranking.templates import load
+
+LABEL, THINK = load("label"), load("think-label")
+SMALL = Options(history=2, candidates=3)
+
+
+def recommendation(folder, users=10):
+    folder.mkdir(parents=True)
+    items = "".join(f"i{n}\tItem {n}\n" for n in range(20))
+    (folder / "data.item").write_text("item_id:token\ttitle:token_seq\n" + items)
+    events = "".join(f"u{u}\ti{(u + n) % 20}\t{n}\n" for u in range(users) for n in range(4))
+    (folder / "data.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + events)
+
+
+def routing(folder, queries=10):
+    folder.mkdir(parents=True)
+    with (folder / "router_data.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["task_id", "query", "llm", "effect", "cost", "cost_raw"])
+        for q in range(queries):
+            table.writerows([["t", f"query {q}", f"llm{n}", (q + n) % 4 / 4, n / 4, n / 1000] for n in range(4)])
+
+
+def passages(folder, queries=6, sizes=(5, 7, 9)):
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "query": f"q {q}",
+            "passages": {"is_selected": [1] + [0] * (n - 1), "passage_text": [f"p{i}" for i in range(n)]},
+        }
+        for q in range(queries)
+        for n in sizes
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data.parquet")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    for name in ("rec-movie", "rec-music", "rec-game"):
+        recommendation(folder / name)
+    routing(folder / "router")
+    passages(folder / "passage")
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def beside(folder):
+    return sorted(path.name for path in folder.parent.iterdir())
+
+
+def test_all_nine(raw, tmp_path):
+    out, said = tmp_path / "deep" / "out", []
+    manifest = prepare(raw, out, LABEL, SMALL, progress=said.append)
+    assert manifest == read_manifest(out) == json.loads((out / "manifest.json").read_text())
+    assert list(manifest["datasets"]) == manifest["tasks"] == list(DATASETS)
+    # 10 users or queries: 8 and 2. 6 queries with passages: 5 and 1.
+    split_of = {"recommendation": (8, 2, 3), "routing": (8, 2, 4)}
+    for name, row in manifest["datasets"].items():
+        size = int(name[-1]) if name.startswith("passage") else 0
+        train, test, candidates = split_of.get(DATASETS[name], (5, 1, size))
+        dropped = {f"queries: not {size} passages": 12} if size else {}
+        assert row == {"train": train, "test": test, "candidates": candidates, "dropped": dropped}, name
+    assert {key: manifest[key] for key in ("schema_version", "seed", "template_id", "template_hash")} == {
+        "schema_version": 1,
+        "seed": 1,
+        "template_id": "label",
+        "template_hash": LABEL.hash,
+    }
+    assert manifest["options"]["history"] == 2
+    assert set(manifest["versions"]) == {"iranker-verl", "pyarrow", "python"}
+    assert manifest["inputs"]["router/router_data.csv"] == {
+        "bytes": (raw / "router/router_data.csv").stat().st_size,
+        "sha256": hashlib.sha256((raw / "router/router_data.csv").read_bytes()).hexdigest(),
+    }
+    assert len(manifest["inputs"]) == 8
+    train, test = (read_tasks(out / f"{split}.parquet", LABEL) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6 * 8 + 3 * 5, 6 * 2 + 3)
+    assert manifest["data_hash"] == tasks_hash(train + test)
+    assert not {t.id for t in train} & {t.id for t in test}
+    assert len({t.id for t in train + test}) == len(train + test)
+    # Train is shuffled over the datasets, test stands in their order.
+    assert [t.dataset for t in test] == sorted((t.dataset for t in test), key=list(DATASETS).index)
+    assert [t.dataset for t in train] != sorted((t.dataset for t in train), key=list(DATASETS).index)
+    assert said[0] == "found " + ", ".join(DATASETS)
+    assert "router-cost: 8 train, 2 test; dropped nothing" in said
+    assert beside(out) == ["out"]
+
+
+def test_the_same_again_byte_for_byte(raw, tmp_path):
+    prepare(raw, tmp_path / "one", LABEL, SMALL)
+    prepare(raw, tmp_path / "two", LABEL, SMALL)
+    prepare(raw, tmp_path / "other", LABEL, Options(history=2, candidates=3, seed=2))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert contents(tmp_path / "one")["test.parquet"] != contents(tmp_path / "other")["test.parquet"]
+
+
+def test_used_again_only_where_nothing_changed(raw, tmp_path):
+    out, said = tmp_path / "out", []
+    first = prepare(raw, out, LABEL, SMALL)
+    stamp = (out / "train.parquet").stat().st_mtime_ns
+
+    def again(template=LABEL, options=SMALL, tasks=None):
+        said.clear()
+        manifest = prepare(raw, out, template, options, tasks, said.append)
+        return manifest, any("used again" in line for line in said)
+
+    assert again() == (first, True)
+    assert (out / "train.parquet").stat().st_mtime_ns == stamp
+    assert not again(template=THINK)[1]
+    assert not again(options=Options(history=2, candidates=4))[1]
+    assert not again(tasks=["rec-movie"])[1]
+    assert not again()[1]
+    assert again()[1]
+    with (raw / "rec-game" / "data.inter").open("a") as file:
+        file.write("u0\ti9\t9\n")
+    assert not again()[1]
+    (out / "train.parquet").write_bytes(b"cut off")  # whoever damaged it
+    assert not again()[1]
+    assert again()[1]
+    assert beside(out) == ["out", "raw"]
+
+
+def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(raw, out, LABEL, SMALL)
+    before = contents(out)
+    write, replace = module.write_tasks, os.replace
+
+    def full(path, *rest):
+        if path.name == "test.parquet":
+            raise OSError(28, "No space left on device")
+        return write(path, *rest)
+
+    monkeypatch.setattr(module, "write_tasks", full)
+    with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\)"):
+        prepare(raw, out, THINK, SMALL)
+    assert (contents(out), beside(out)) == (before, ["out", "raw"])
+
+    def killed(source, target):
+        if str(source).endswith("out.part"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(module, "write_tasks", write)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(raw, out, THINK, SMALL)
+    assert (contents(out), beside(out)) == (before, ["out", "raw"])
+
+
+def test_what_an_earlier_kill_left_behind_is_no_obstacle(raw, tmp_path):
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "train.parquet").write_text("half")
+    prepare(raw, tmp_path / "out", LABEL, SMALL)
+    assert beside(tmp_path / "out") == ["out", "raw"]
+
+
+def test_only_the_datasets_that_are_asked_for(raw, tmp_path):
+    manifest = prepare(raw, tmp_path / "out", LABEL, SMALL, ["passage-7", "rec-music"])
+    assert list(manifest["datasets"]) == ["rec-music", "passage-7"]
+    assert list(manifest["inputs"]) == ["passage/data.parquet", "rec-music/data.inter", "rec-music/data.item"]
+    assert {r["data_source"] for r in read_rows(tmp_path / "out" / "train.parquet")} == {"rec-music", "passage-7"}
+
+
+def test_one_file(raw, tmp_path):
+    manifest = prepare(raw / "router" / "router_data.csv", tmp_path / "out", LABEL)
+    assert list(manifest["inputs"]) == ["router_data.csv"]
+    assert list(manifest["datasets"]) == ["router-performance", "router-cost", "router-balance"]
+
+
+def test_names_that_do_not_fit(raw, tmp_path):
+    with pytest.raises(UserError, match="unknown dataset 'rec-film'; choose from rec-movie, rec-music"):
+        prepare(raw, tmp_path / "out", LABEL, SMALL, ["rec-movie", "rec-film"])
+    with pytest.raises(UserError, match="nothing to prepare passage-5, router-cost from; found rec-movie"):
+        prepare(raw / "rec-movie", tmp_path / "out", LABEL, SMALL, ["passage-5", "rec-movie", "router-cost"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_must_not_be_written(raw, tmp_path):
+    for out in (raw, tmp_path, raw / "rec-movie" / ".."):
+        with pytest.raises(UserError, match="holds the raw data"):
+            prepare(raw, out, LABEL, SMALL)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="a folder with something else in it is in the way"):
+        prepare(raw, tmp_path / "mine", LABEL, SMALL)
+    with pytest.raises(UserError, match="a file is in the way"):
+        prepare(raw, tmp_path / "mine" / "thesis.txt", LABEL, SMALL)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    prepare(raw, tmp_path / "empty", LABEL, SMALL)
+    prepare(raw, raw / "prepared", LABEL, SMALL)  # inside the raw data is fine, and does not become raw data itself
+    prepare(raw, raw / "prepared", THINK, SMALL)
+
+
+def test_no_task_at_all(raw, tmp_path):
+    with pytest.raises(UserError, match=r"no task of rec-movie could be made \(users: fewer than 21 items: 10\)"):
+        prepare(raw / "rec-movie", tmp_path / "out", LABEL)
+    with pytest.raises(UserError, match="no task of rec-music could be made"):
+        prepare(raw, tmp_path / "out", LABEL, tasks=["rec-music", "router-cost"])
+    # Not asked for by name, it comes out empty beside the others, and the manifest says why.
+    manifest = prepare(raw, tmp_path / "out", LABEL)
+    assert manifest["datasets"]["rec-movie"] == {
+        "train": 0,
+        "test": 0,
+        "candidates": 0,
+        "dropped": {"users: fewer than 21 items": 10},
+    }
+
+
+def test_one_user_cannot_be_split(tmp_path):
+    recommendation(tmp_path / "rec-game", users=1)
+    with pytest.raises(
+        UserError, match="no test task could be made; give more users or queries, or one file to be split"
+    ):
+        prepare(tmp_path / "rec-game", tmp_path / "out", LABEL, SMALL)
+
+
+def test_errors_of_the_loaders_pass_through_and_leave_nothing(raw, tmp_path):
+    with (raw / "rec-music" / "data.inter").open("a") as file:
+        file.write("u1\ti1")
+    with pytest.raises(UserError, match=r"rec-music/data.inter row 42: 2 fields"):
+        prepare(raw, tmp_path / "out", LABEL, SMALL)
+    assert beside(tmp_path / "out") == ["raw"]
+
+
+def words(messages):
+    return sum(len(m["content"].split()) for m in messages)
+
+
+def test_prompts_that_are_too_long(raw, tmp_path):
+    out, said = tmp_path / "out", []
+    prepare(raw, out, LABEL, SMALL)
+    tasks = read_tasks(out / "train.parquet") + read_tasks(out / "test.parquet")
+    lengths = {t.id: words(row["prompt"]) for f in ("train", "test") for t, row in zip(
+        read_tasks(out / f"{f}.parquet"), read_rows(out / f"{f}.parquet"), strict=True)}  # fmt: skip
+    longest = max(lengths.values())
+    assert check_lengths(tasks, LABEL, words, longest) == longest
+    worst = next(t for t in tasks if lengths[t.id] == longest)
+    over = sum(n == longest for n in lengths.values())
+    with pytest.raises(UserError) as error:
+        check_lengths(tasks, LABEL, words, longest - 1)
+    assert str(error.value).startswith(
+        f"{worst.dataset}: the prompt of task '{worst.id}' has {longest} tokens, the limit is {longest - 1} ({over} tasks"
+    )
+    assert "prepare with a smaller" in str(error.value)
+    assert check_lengths([], LABEL, words, 1) == 0
+    # prepare refuses before it writes, and also where it would use an existing folder again.
+    for target in (tmp_path / "new", out):
+        with pytest.raises(UserError, match="the limit is 5"):
+            prepare(raw, target, LABEL, SMALL, max_prompt_tokens=5, count_tokens=words)
+    assert not (tmp_path / "new").exists()
+    prepare(raw, tmp_path / "new", LABEL, SMALL, None, said.append, max_prompt_tokens=longest, count_tokens=words)
+    assert f"longest prompt: {longest} tokens" in said

@@ -1,0 +1,63 @@
+# Thin lines over `iranker …` and pytest. Every verb sets itself up (.venv in the project).
+#   make train-tiny [DATA=folder-of-raw-files] [TASK=rec-movie] [RUN=runs/name] [ARGS="trainer.total_training_steps=50"]
+#   make train-3b MODEL=folder DATA=folder [ARGS=…] [DRY_RUN=1]
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+STACK  ?= cpu
+BIN    := $(VENV)/bin
+ARGS   ?=
+SEED   ?= 1
+
+comma := ,
+data_args = $(if $(DATA),iranker.data.raw=$(DATA)) $(if $(TASK),'iranker.data.tasks=[$(TASK)]')
+run_args  = $(if $(RUN),iranker.run_dir=$(RUN)) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED))
+model_arg = $(if $(MODEL),actor_rollout_ref.model.path=$(MODEL))
+dry_run   = $(if $(DRY_RUN),--dry-run)
+# rows of real data are longer than the embedded world's, so they have a recipe of their own
+tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data train-tiny train-3b smoke evaluate test test-fast lint bench bench-learning doctor clean
+
+help:            ## this list
+	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
+
+setup:           ## install into .venv (idempotent)
+	@PYTHON=$(PYTHON) requirements/install.sh $(VENV) $(STACK)
+
+train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in runs/tiny
+	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(run_args) $(ARGS)
+
+train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the config anywhere)
+	@$(BIN)/iranker train recipes/iranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+
+smoke: setup     ## the whole pipeline with two RL steps
+	@$(BIN)/iranker train recipes/tiny_cpu/smoke.yaml $(run_args) $(ARGS)
+
+data: setup      ## prepare DATA=folder-of-raw-files into OUT=folder
+	@$(BIN)/iranker prepare --raw $(DATA) --out $(OUT) $(if $(TASK),--task $(TASK)) $(ARGS)
+
+evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
+	@$(BIN)/iranker evaluate --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
+
+test: setup      ## all tests, end-to-end ones included
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup ## the tests that need neither Ray nor vLLM
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: setup      ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup     ## speed, side by side (benchmarks/)
+	@$(BIN)/python -m benchmarks.rl_step
+
+bench-learning: setup ## the tiny recipe with seeds 1, 2 and 3
+	@$(BIN)/python -m benchmarks.learning --seeds 1 2 3
+
+doctor: setup    ## what is installed, which platform, and whether the tiny recipe fits this machine
+	@$(BIN)/iranker doctor recipes/tiny_cpu
+
+clean:           ## remove caches, keep runs and .venv
+	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

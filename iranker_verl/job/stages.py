@@ -91,6 +91,8 @@ def rl(config: DictConfig, run: Path) -> None:
     from iranker_verl.training import main
 
     config.actor_rollout_ref.model.path = _base_path(run)
+    if config.critic.model.path is None:
+        config.critic.model.path = _base_path(run)
     main.run(config)
     export(config, run)
 

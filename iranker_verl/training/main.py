@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from iranker_verl.errors import UserError
 
+# Where a recipe's defaults list finds verl's ppo_trainer, and ours.
+SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
+
 
 def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
     """The composed config of a recipe folder or file. UserError, in one line, for a missing recipe or a wrong override."""
@@ -28,7 +31,7 @@ def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base=None, config_dir=str(path.parent.resolve())):
-            config = compose(path.stem, overrides=overrides)
+            config = compose(path.stem, overrides=[f"hydra.searchpath=[{','.join(SEARCH_PATH)}]", *overrides])
             OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -52,10 +55,10 @@ def check(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size} is not a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} (both count tasks)"
         )
+    # verl checks a critic by loading its model's config, which may not be made, or not be here, yet
+    critic = need_critic(config) and Path(str(config.critic.model.path)).is_dir()
     try:
-        validate_config(
-            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-        )
+        validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
     except (AssertionError, ValueError) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
 

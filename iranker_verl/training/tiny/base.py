@@ -1,0 +1,249 @@
+"""Making the tiny base: a tokenizer, a small Qwen2 and three stages of ordinary training, cached by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from data_prep.schema import tasks_hash
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking.templates import Template
+from iranker_verl.training.tiny import checks
+from iranker_verl.training.tiny.batches import Sampler, learn
+from iranker_verl.training.tiny.questions import BEST
+from iranker_verl.training.tiny.tokenizer import train_tokenizer
+
+REPORT = "base_report.json"
+PROGRESS_SECONDS = 10.0
+# How often validation interrupts training, in steps: it costs about a step's time each.
+CHECK_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``steps`` optimizer steps on a mix of :mod:`questions`' kinds, by weight."""
+
+    name: str
+    steps: int
+    mix: tuple[tuple[str, float], ...]
+
+
+STAGES = (
+    Stage("language", 100, (("language", 1.0),)),
+    Stage("questions", 1400, (("language", 0.1), ("best", 0.9))),
+    Stage("format", 700, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
+)
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """``rows`` samples a step, fewer where together they pass ``tokens``, so that long texts make no step longer;
+    samples longer than ``max_length`` are left out and counted."""
+
+    hidden: int = 128
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 2
+    feed_forward: int = 256
+    vocab: int = 2048
+    positions: int = 4096
+    stages: tuple[Stage, ...] = STAGES
+    rows: int = 48
+    tokens: int = 6000
+    max_length: int = 1536
+    lr: float = 2e-3
+    warmup: int = 50
+    # The share of steps at the end in which the rate falls, linearly, to a twentieth.
+    decay: float = 0.3
+    # Tasks of each dataset kept from training, for validation.
+    validation: int = 40
+    threads: int | None = None
+
+
+Progress = Callable[[str], None]
+
+
+def make_base(
+    tasks: Sequence[RankingTask],
+    template: Template,
+    out: Path,
+    seed: int = 1,
+    config: BaseConfig | None = None,
+    progress: Progress = print,
+) -> dict[str, Any]:
+    """The tiny base of these *training* tasks, in a folder of ``out`` named by all it depends on; its report.
+
+    ``report["path"]`` is the folder, in Hugging Face's format. It is built beside its place and renamed; one that is there
+    already is used again (``report["cached"]``). UserError without tasks.
+    """
+    config = config or BaseConfig()
+    if not tasks:
+        raise UserError("no training tasks to make a base model from; prepare data first")
+    made_of = _made_of(tasks, template, seed, config)
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    folder = out / f"tiny-base-{key}"
+    if (folder / REPORT).is_file():
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        progress(f"base: {folder.name} is there already")
+        return {**report, "path": str(folder), "cached": True}
+    part = out / f"{folder.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    threads = torch.get_num_threads()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
+        (part / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, folder)
+    finally:
+        torch.set_num_threads(threads)
+        shutil.rmtree(part, ignore_errors=True)
+    return {**report, "path": str(folder), "cached": False}
+
+
+def _made_of(tasks: Sequence[RankingTask], template: Template, seed: int, config: BaseConfig) -> dict[str, Any]:
+    return {
+        "tasks_hash": tasks_hash(tasks),
+        "template_id": template.id,
+        "template_hash": template.hash,
+        "questions": BEST.hash,
+        "seed": seed,
+        "config": asdict(config),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "tokenizers": version("tokenizers"),
+    }
+
+
+def _make(
+    tasks: Sequence[RankingTask], template: Template, out: Path, seed: int, config: BaseConfig, progress: Progress
+) -> dict[str, Any]:
+    started = time.monotonic()
+    training, validation = hold_out(tasks, config.validation, seed)
+    tokenizer = train_tokenizer(corpus(training, template), config.vocab)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = new_model(tokenizer, config)
+    parameters = sum(p.numel() for p in model.parameters())
+    progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
+    sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
+    stages = _train(model, sampler, validation, config, progress)
+    model.eval()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return {
+        "parameters": parameters,
+        "vocabulary": len(tokenizer),
+        "training_tasks": len(training),
+        "validation_tasks": len(validation),
+        "stages": stages,
+        "samples": sampler.drawn - sampler.overlong,
+        "overlong": sampler.overlong,
+        "best_of_n": checks.best_of_n(model, tokenizer, validation),
+        "exclusion": checks.exclusion_format(model, tokenizer, validation, template),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:
+    """``(training, validation)``: ``count`` tasks of each dataset, a fifth of it at most, for watching."""
+    by_dataset: dict[str, list[RankingTask]] = {}
+    for task in tasks:
+        by_dataset.setdefault(task.dataset, []).append(task)
+    training, validation = [], []
+    for dataset, own in by_dataset.items():
+        order = list(own)
+        Random(f"{seed}:{dataset}:validation").shuffle(order)
+        held = min(count, len(order) // 5)
+        validation += order[:held]
+        training += order[held:]
+    return training, validation
+
+
+def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
+    """What the tokenizer learns its pieces from: the prompts of a bounded number of training tasks."""
+    step = max(1, len(tasks) // 4000)
+    texts = []
+    for task in tasks[::step]:
+        state = Elimination(task)
+        for form in (template, BEST):
+            texts += [m["content"] for m in form.messages(state)]
+    return [*texts, *["user\n", "assistant\n", "system\n", "yes\n", "no\n"] * len(texts)]
+
+
+def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
+    """Random weights from torch's present seed. Wider than Qwen2's 0.02, which is meant for thousands of dimensions."""
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            max_position_embeddings=config.positions,
+            tie_word_embeddings=True,
+            initializer_range=0.04,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def _train(
+    model: Qwen2ForCausalLM,
+    sampler: Sampler,
+    validation: Sequence[RankingTask],
+    config: BaseConfig,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    total = sum(stage.steps for stage in config.stages)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    watched = few(validation)
+    done, told, accuracy, reports = 0, time.monotonic(), float("nan"), []
+    for stage in config.stages:
+        started, drawn, loss = time.monotonic(), sampler.drawn, float("nan")
+        for _ in range(stage.steps):
+            fall = (total - done) / max(1.0, config.decay * total)
+            rate = config.lr * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = learn(model, sampler.step(dict(stage.mix), config.rows, config.tokens), sampler.pad)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            done += 1
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                accuracy = checks.macro(checks.best_of_n(model, sampler.tokenizer, watched))
+                progress(f"base: {stage.name} step {done}/{total}, loss {loss:.3f}, best of N {accuracy:.3f}")
+        seconds = round(time.monotonic() - started, 1)
+        reports.append({**asdict(stage), "samples": sampler.drawn - drawn, "loss": loss, "seconds": seconds})
+    return reports
+
+
+def few(tasks: Sequence[RankingTask]) -> list[RankingTask]:
+    """A few validation tasks of each dataset: enough to watch by."""
+    taken: dict[str, list[RankingTask]] = {}
+    for task in tasks:
+        taken.setdefault(task.dataset, []).append(task)
+    return [task for own in taken.values() for task in own[:12]]

@@ -24,7 +24,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.inference.orphans import Guard
 
-# Read by vLLM and the Hugging Face libraries when they are imported; what the user has set already stays.
+# Read by vLLM and the Hugging Face libraries when they start; what the user has set already stays.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # a model is a folder here: nothing is fetched
     "VLLM_NO_USAGE_STATS": "1",
@@ -34,6 +34,9 @@ ENVIRONMENT = {
 CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding wants a core that it has for itself
+    # One core stays for the scheduler and this process: OpenMP threads wait for each other at every layer, so on two
+    # busy cores two threads were eight times slower than one, and on two idle cores no faster.
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
 }
 MAX_NUM_SEQS = 64
 
@@ -52,7 +55,6 @@ class ChatTokenizer:
 
     def __init__(self, model: Path) -> None:
         check_model(model)
-        _set_environment(ENVIRONMENT)
         from transformers import AutoTokenizer
 
         try:

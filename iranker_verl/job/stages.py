@@ -68,22 +68,40 @@ def base(config: DictConfig, run: Path) -> None:
     train = read_tasks(run / "data" / "train.parquet", template)
     record: dict[str, Any] = {"path": config.actor_rollout_ref.model.path, "about": []}
     if config.iranker.base.make == "tiny":
+        from dataclasses import replace
+
+        from iranker_verl.training.tiny.base import STAGES as TINY_STAGES
         from iranker_verl.training.tiny.base import BaseConfig, make_base
 
+        stages = tuple(
+            replace(s, steps=max(1, round(s.steps * config.iranker.base.effort))) for s in TINY_STAGES
+        )
         report = make_base(
             train,
             template,
             Path(config.iranker.base.cache),
             config.iranker.seed,
-            BaseConfig(**config.iranker.base.tiny),
+            BaseConfig(stages=stages),
             say,
         )
-        record = {"path": report["path"], "report": report, "about": report["about"]}
+        record = {"path": report["path"], "report": report, "about": about_tiny(report)}
     tokenizer = ChatTokenizer(Path(record["path"]))
     tasks = train + read_tasks(run / "data" / "test.parquet", template)
     longest = check_lengths(tasks, template, lambda m: len(tokenizer.encode(m)), config.data.max_prompt_length)
     say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
     write_json(run / "base.json", record | {"longest_prompt": longest})
+
+
+def about_tiny(report: dict[str, Any]) -> list[str]:
+    """What the report says of the tiny base, in plain words."""
+    return [
+        f"The base is a Qwen2-architecture model of {report['parameters'] / 1e6:.1f} million parameters with a byte-level BPE "
+        f"tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. Three "
+        "stages: language modelling on the training text; instruction tuning on other questions than exclusion (which fits "
+        "best, does it fit); and the exclusion prompt's format, from uniformly random valid exclusions. It has not been told "
+        "which exclusion is good, and it has seen no test task: what changes between before and after is reinforcement "
+        "learning's.",
+    ]
 
 
 def rl(config: DictConfig, run: Path) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -134,10 +135,12 @@ class Engine:
         self._numbers = itertools.count()
         self._llm: Any = None
         self._before: dict[str, str] = {}
+        self._siblings: set[int | None] = set()
         self._guard = Guard()
 
     async def __aenter__(self) -> Engine:
         self._before = dict(os.environ)
+        self._siblings = {child.pid for child in multiprocessing.active_children()}
         try:
             # In a thread, so that the caller's loop goes on (and can show that something happens).
             start = asyncio.get_running_loop().run_in_executor(None, self._start)
@@ -207,6 +210,9 @@ class Engine:
                 llm.shutdown()
         finally:
             self._guard.end()
+            for child in multiprocessing.active_children():
+                if child.pid not in self._siblings:  # vLLM's, killed by now: reap it, or it stays as a zombie
+                    child.join(5)
             # vLLM leaves LD_PRELOAD and more behind, which later processes (Ray's, say) would inherit.
             os.environ.clear()
             os.environ.update(self._before)

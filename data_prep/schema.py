@@ -129,13 +129,13 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
     """The tasks of a prepared file; with ``template``, UserError where its rows were made with another one."""
     tasks = []
     for number, row in enumerate(read_rows(path)):
-        info = row["extra_info"]
-        if template is not None:
-            check_hash(template, info["template_id"], info["template_hash"], f"{path} row {number}")
         try:
             tasks.append(RankingTask.from_row(row))
         except UserError as error:
             raise UserError(f"{path} row {number}: {error}") from error
+        if template is not None:
+            made_with = [row["extra_info"].get(field) for field in ("template_id", "template_hash")]
+            check_hash(template, *made_with, f"{path} row {number}")
     return tasks
 
 
@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); prepare the data again") from error

@@ -6,7 +6,8 @@ answer, see fault 2 of the published code), and it never guesses: what it cannot
 A response is read in this order:
 
 1. everything up to the last ``</think>`` is thought and is dropped; a ``<think>`` that never closes leaves no answer;
-2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content are ``several``;
+2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content are ``several``,
+   and so is a text that, normalised, fits candidates of different texts;
 3. otherwise the whole rest is the answer, and it has to be nothing but a label or a candidate's text.
 
 An answer is a label (``[C]``, ``C``) or the text of a candidate, exact first, then normalised
@@ -15,6 +16,7 @@ An answer is a label (``[C]``, ``C``) or the text of a candidate, exact first, t
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import unicodedata
@@ -31,7 +33,7 @@ MAX_ANSWER_CHARS = 20_000
 
 _LABEL = re.compile(r"\[?\s?([A-Z]{1,3})\s?\]?[.:]?")
 _LABELLED_TEXT = re.compile(r"\[([A-Z]{1,3})\]\s+(\S.*)", re.DOTALL)
-_NUMBERING = re.compile(r"(?:[-*\u2022]|\(?\d{1,3}[.)\]:])\s+")
+_NUMBERING = re.compile(r"\A(?:[-\u2022] )?(?:\(?\d{1,3}[.)\]:] )?")
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
 
 
@@ -71,10 +73,11 @@ def label_index(text: str) -> int:
 
 def normalise(text: str) -> str:
     """Text reduced to what identifies a candidate: entities, Unicode form, case, white space, numbering and quotes."""
-    text = unicodedata.normalize("NFKC", html.unescape(text)).casefold()
-    text = " ".join(text.split())
-    text = _NUMBERING.sub("", text, count=1) if _NUMBERING.match(text) else text
-    return text.strip(_QUOTES).rstrip(".").strip()
+    with contextlib.suppress(ValueError):  # "&#999…;" with more digits than int() takes
+        text = html.unescape(text)
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = _NUMBERING.sub("", text.lstrip(_QUOTES + " "), count=1)
+    return text.lstrip(_QUOTES + " ").rstrip(_QUOTES + " .")
 
 
 def answer_text(response: str) -> tuple[str | None, str]:
@@ -84,7 +87,7 @@ def answer_text(response: str) -> tuple[str | None, str]:
     closed = response.rfind("</think>")
     if closed >= 0:
         response = response[closed + len("</think>") :]
-    elif "<think>" in response:
+    if "<think>" in response:
         return None, NO_ANSWER
     blocks: list[str] = []
     at = response.find("<answer>")
@@ -117,7 +120,7 @@ def parse_exclusion(response: str, candidates: Sequence[str]) -> Answer:
     text, status = answer_text(response)
     if text is None:
         return Answer(None, status)
-    texts = list(candidates)
+    texts = [t.strip() for t in candidates]  # as the answer is
     if text in texts:
         return Answer(texts.index(text), OK)
     if len(text) <= 9 and (match := _LABEL.fullmatch(text)):
@@ -128,6 +131,8 @@ def parse_exclusion(response: str, candidates: Sequence[str]) -> Answer:
     if wanted:
         normal = [normalise(t) for t in texts]
         if wanted in normal:
+            if len({t for t, n in zip(texts, normal, strict=True) if n == wanted}) > 1:
+                return Answer(None, SEVERAL)
             return Answer(normal.index(wanted), OK)
         # "[C] the candidate's text": the label and the text must name the same candidate.
         if match := _LABELLED_TEXT.fullmatch(text):

@@ -11,6 +11,7 @@ must subtract it. ``expected`` carries it with every score, and :mod:`iranker_ve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,17 +24,29 @@ MALFORMED = -0.5
 def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
     """``(candidates, relevance)`` of a verl ``ground_truth``; raises ValueError that names the wrong field."""
     try:
-        candidates = [str(c) for c in ground_truth["candidates"]]
-    except (TypeError, KeyError) as error:
+        texts = ground_truth["candidates"]
+        if isinstance(texts, str):  # its characters would pass for candidates
+            raise TypeError("candidates is one text, not a list")
+        candidates = [str(c) for c in texts]
+    except (TypeError, KeyError, IndexError) as error:
         raise ValueError('ground_truth must be {"candidates": [text, ...], "target": index}') from error
     graded = ground_truth.get("relevance")
-    if graded is not None and len(graded) > 0:
-        relevance = [float(r) for r in graded]
+    try:
+        relevance = [float(r) for r in graded] if graded is not None else []
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"ground_truth relevance has to be a list of numbers, got {graded!r}") from error
+    if relevance:
         if len(relevance) != len(candidates):
             raise ValueError(f"ground_truth has {len(candidates)} candidates but {len(relevance)} relevance values")
+        if not all(map(math.isfinite, relevance)):
+            raise ValueError(f"ground_truth relevance has to be finite, got {relevance}")
         return candidates, relevance
     target = ground_truth.get("target")
-    if target is None or not 0 <= int(target) < len(candidates):
+    try:
+        known = target is not None and 0 <= int(target) < len(candidates)
+    except (TypeError, ValueError, OverflowError):
+        known = False
+    if not known:
         raise ValueError(f"ground_truth target is {target!r}, not an index into its {len(candidates)} candidates")
     return candidates, [float(i == int(target)) for i in range(len(candidates))]
 
@@ -60,7 +73,7 @@ def compute_score(
     """
     if kind not in KINDS:
         raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
-    if malformed >= 0:
+    if not -math.inf < malformed < 0:  # a NaN too
         raise ValueError(f"malformed must be below 0, the worst of all rewards, got {malformed}")
     candidates, relevance = relevance_of(ground_truth)
     worth = worths(relevance)

@@ -20,9 +20,9 @@ from iranker_verl.errors import UserError
 
 MARK = "iranker| "
 HEARTBEAT_S = 8.0
-EXIT_USER_ERROR = 2
+MEMORY_S = 4.0  # how often memory is measured
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR = re.compile(r"^\s*(?:\(\w+ pid=\d+\)\s*)?([\w.]*(?:Error|Exception|Killed)\b.*)")
+_ERROR = re.compile(r"^\s*(?:\(\w+ pid=[^)]*\)\s*)?([\w.]*(?:Error|Exception|Killed)\b.*)")
 # Ray wraps one error in another; these say nothing by themselves.
 _WRAPPERS = ("RayTaskError", "CalledProcessError", "SystemExit", "EngineDeadError")
 
@@ -58,7 +58,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
     )
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
-    peak, spoken, error, last_error = 0, time.monotonic(), "", ""
+    peak, measured, spoken, error, last_error = 0, start, start, "", ""
     try:
         with log.open("ab") as file:
             file.write(f"==== {name}: {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -78,11 +78,12 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
                         spoken = time.monotonic()
                     elif text.startswith("error: "):
                         error = text.removeprefix("error: ")
-                    elif (match := _ERROR.match(text)) and not match.group(1).split(":")[0].endswith(_WRAPPERS):
+                    elif (match := _ERROR.match(text)) and not re.split("[:(]", match.group(1))[0].endswith(_WRAPPERS):
                         last_error = match.group(1)
                 now = time.monotonic()
+                if now - measured > MEMORY_S:
+                    peak, measured = max(peak, memory_below(process.pid)), now
                 if now - spoken > HEARTBEAT_S:
-                    peak = max(peak, memory_below(process.pid))
                     print(f"{name:>9}  … {now - start:.0f} s", flush=True)
                     spoken = now
         code = process.wait()
@@ -95,7 +96,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
             raise StageFailed(error)
         reason = last_error[:300] or f"its process ended with code {code}"
         raise StageFailed(f"{name} stopped: {reason} (log: {log}). {hint}")
-    return Finished(time.monotonic() - start, max(peak, 0))
+    return Finished(time.monotonic() - start, peak)
 
 
 def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:

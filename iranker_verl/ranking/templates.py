@@ -27,6 +27,7 @@ from reward_fns.answers import label
 
 Message = dict[str, str]
 _FIELD = re.compile(r"\{(\w+)\}")
+_FIELDS = ("id", "answer", "candidate", "system", "user")
 
 
 def _fill(text: str, /, **values: str) -> str:
@@ -68,11 +69,15 @@ def available() -> list[str]:
 @cache
 def load(name: str) -> Template:
     """A template by id, or from a ``.yaml`` file. UserError names the file and the field that is wrong."""
+    name = str(name)  # null, from a config
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise UserError(f"{name}: no such template file")
-        source = path.read_text(encoding="utf-8")
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"template {name}: not a readable UTF-8 file ({error})") from error
     elif name in available():
         source = (resources.files(__package__) / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -86,14 +91,24 @@ def parse(source: str, name: str) -> Template:
         content: dict[str, Any] = yaml.safe_load(source)
     except yaml.YAMLError as error:
         raise UserError(f"template {name}: not valid YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict) or set(content) != {"id", "answer", "candidate", "system", "user"}:
-        raise UserError(f"template {name}: it needs exactly the fields id, answer, candidate, system, user")
+    if not isinstance(content, dict):
+        raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")
+    if wrong := sorted(map(str, set(content) ^ set(_FIELDS))):
+        what = "unknown" if wrong[0] not in _FIELDS else "missing"
+        raise UserError(f"template {name}: field {wrong[0]} is {what}; it needs exactly {', '.join(_FIELDS)}")
+    for field in ("id", "candidate"):
+        if not isinstance(content[field], str):
+            raise UserError(f"template {name}: {field} has to be a text, got {content[field]!r}")
+    if not isinstance(content["system"], str | None):
+        raise UserError(f"template {name}: system has to be a text or null, got {content['system']!r}")
     if content["answer"] not in ("label", "text"):
         raise UserError(f"template {name}: answer is {content['answer']!r}, not label or text")
     if "{text}" not in content["candidate"] or (content["answer"] == "label" and "{label}" not in content["candidate"]):
         raise UserError(f"template {name}: candidate has to show {{text}}, and {{label}} where answers are labels")
+    if not isinstance(content["user"], dict) or set(content["user"]) != set(SCENARIOS):
+        raise UserError(f"template {name}: user needs one text for each of {', '.join(SCENARIOS)}, and no other")
     for scenario in SCENARIOS:
-        text = content["user"].get(scenario, "")
+        text = str(content["user"][scenario])
         if not 0 <= text.find("{context}") < text.find("{candidates}"):
             raise UserError(f"template {name}: user.{scenario} needs {{context}} and, after it, {{candidates}}")
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False).encode()

@@ -14,7 +14,8 @@ The row's own reward is not in ``b`` (leave-one-out), so the gradient stays unbi
 ``A = r - e``, the plain corrected reward; ``prior = 0`` gives leave-one-out GRPO on steps, which learns nothing where all
 rollouts do the same wrong thing. A row without others has ``A = r - e`` for every positive prior.
 
-Then ``normalise``: ``batch`` divides by the standard deviation over the batch, ``none`` leaves ``A`` as it is.
+Then ``normalise``: ``batch`` divides by the standard deviation over the batch (where there is one: equal advantages stay
+as they are), ``none`` leaves ``A`` as it is.
 
 Worked example: N = 4, so e = .75; two rollouts meet the same pool, one excludes the positive (r = 0), the other does not
 (r = 1); prior = 1. The first: b = (.75 + 1) / 2 = .875, A = -.875. The second: b = (.75 + 0) / 2 = .375, A = .625.
@@ -30,6 +31,8 @@ import numpy as np
 
 ESTIMATOR = "exclusion_grpo"
 NORMALISERS = ("batch", "none")
+# Equal advantages have a standard deviation of about 1e-17 by rounding, and dividing by that would wreck a run.
+MIN_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def step_advantages(
     baseline = np.where(weight > 0, (prior * expected + total) / np.where(weight > 0, weight, 1.0), expected)
     advantage = reward - baseline
     spread = float(advantage.std())
-    if normalise == "batch" and spread > 0:
+    if normalise == "batch" and spread > MIN_SPREAD:
         advantage = advantage / spread
     metrics = {
         "credit/same_pool_share": float(met.mean()),

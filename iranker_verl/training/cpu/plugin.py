@@ -39,4 +39,7 @@ def _activate() -> None:
     patches.apply()
 
 
-_activate()
+try:
+    _activate()
+except Exception as error:
+    raise SystemExit(f"iranker-verl: its CPU platform for verl failed ({type(error).__name__}: {error})") from error

@@ -1,0 +1,289 @@
+"""The exclusion reward: hand-computed values, its bounds, and the faults of the published code."""
+
+import ast
+import importlib
+import itertools
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reward_fns
+from reward_fns.answers import label
+from reward_fns.exclusion import KINDS, compute_score, compute_score_batch, relevance_of, worths
+
+FOLDER = Path(reward_fns.__file__).parent
+ONE = {"candidates": ["a1", "b1", "c1", "d1"], "target": 2}
+GRADED = {"candidates": ["a1", "b1", "c1"], "target": 1, "relevance": [1.0, 3.0, 0.0]}
+grades = st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=25)
+
+
+def score(answer, truth=ONE, **kwargs):
+    return compute_score("rec-movie", answer, truth, {}, **kwargs)
+
+
+def truth_of(relevance):
+    return {
+        "candidates": [f"text {i}" for i in range(len(relevance))],
+        "target": relevance.index(max(relevance)),
+        "relevance": relevance,
+    }
+
+
+# ---------------------------------------------------------------- golden values
+
+
+def test_excluding_another_candidate():
+    assert score("[A]") == {
+        "score": 1.0,
+        "expected": 0.75,
+        "malformed": 0.0,
+        "no_answer": 0.0,
+        "not_a_candidate": 0.0,
+        "several_answers": 0.0,
+        "lost_positive": 0.0,
+        "pool_size": 4.0,
+    }
+
+
+def test_excluding_the_positive():
+    parts = score("<think>hm</think><answer>c1</answer>")
+    assert (parts["score"], parts["expected"], parts["lost_positive"], parts["malformed"]) == (0.0, 0.75, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("[E]", "not_a_candidate"),
+        ("", "no_answer"),
+        ("<think>", "no_answer"),
+        ("<answer>[A]</answer><answer>[B]</answer>", "several_answers"),
+    ],
+)
+def test_malformed_answers_say_why(answer, why):
+    parts = score(answer)
+    assert parts["score"] == -0.5
+    assert parts["malformed"] == 1.0
+    assert parts["lost_positive"] == 0.0
+    reasons = {k: parts[k] for k in ("no_answer", "not_a_candidate", "several_answers")}
+    assert reasons == {**dict.fromkeys(reasons, 0.0), why: 1.0}
+
+
+def test_corrected_subtracts_what_randomness_earns():
+    assert [score(a, kind="corrected")["score"] for a in ("[A]", "[C]", "?")] == [0.25, -0.75, -1.25]
+    assert score("?", kind="corrected", malformed=-2.0)["score"] == -2.75
+
+
+def test_graded_relevance_pays_one_minus_regret():
+    # grades 1, 3, 0: regrets 1/3, 1, 0
+    values = [score(f"[{x}]", GRADED)["score"] for x in "ABC"]
+    assert values == pytest.approx([2 / 3, 0.0, 1.0])
+    assert score("[A]", GRADED)["expected"] == pytest.approx(5 / 9)
+    assert [score(f"[{x}]", GRADED)["lost_positive"] for x in "ABC"] == [0.0, 1.0, 0.0]
+
+
+def test_pools_in_which_nothing_can_be_regretted():
+    truth = {"candidates": ["a1", "b1"], "target": 0, "relevance": [0.0, 0.0]}
+    assert (score("[A]", truth)["score"], score("[A]", truth)["expected"]) == (1.0, 1.0)
+    assert score("?", truth)["score"] == -0.5
+    alone = {"candidates": ["a1"], "target": 0}
+    assert (score("[A]", alone)["score"], score("[A]", alone)["lost_positive"]) == (1.0, 0.0)
+
+
+def test_columns_read_from_parquet_are_arrays():
+    truth = {"candidates": np.array(["a1", "b1"], dtype=object), "target": np.int64(1), "relevance": np.array([])}
+    assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
+    truth["relevance"] = np.array([5.0, 1.0])
+    assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [0.0, 1.0]
+    truth["relevance"] = None
+    assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
+
+
+def test_every_part_is_a_float_for_verl_to_average():
+    for answer in ("[A]", "[C]", "?"):
+        assert all(type(v) is float for v in score(answer).values())
+
+
+def test_batch_form():
+    sources, answers, truths = ["x", "y", "z"], ["[A]", "[C]", "?"], [ONE, ONE, GRADED]
+    expected = [compute_score(*x) for x in zip(sources, answers, truths, strict=True)]
+    assert compute_score_batch(sources, answers, truths) == expected
+    assert compute_score_batch(sources, answers, truths, [None, {}, {"index": 1}]) == expected
+    corrected = compute_score_batch(sources, answers, truths, kind="corrected", malformed=-1.0)
+    assert [c["score"] for c in corrected] == pytest.approx([0.25, -0.75, -1 - 5 / 9])
+    assert compute_score_batch([], [], []) == []
+    with pytest.raises(ValueError):
+        compute_score_batch(sources, answers[:2], truths)
+
+
+def test_what_verl_passes_besides_is_ignored():
+    assert score("[A]", reward_router_address=None, reward_model_tokenizer=None) == score("[A]")
+
+
+# ---------------------------------------------------------------- properties
+
+
+@given(grades)
+def test_expected_is_the_mean_over_all_valid_exclusions(relevance):
+    truth = truth_of(relevance)
+    parts = [score(f"[{label(i)}]", truth) for i in range(len(relevance))]
+    assert not any(p["malformed"] for p in parts)
+    mean = math.fsum(p["score"] for p in parts) / len(parts)
+    assert all(p["expected"] == pytest.approx(mean, abs=1e-9) for p in parts)
+    corrected = [score(f"[{label(i)}]", truth, kind="corrected")["score"] for i in range(len(relevance))]
+    assert math.fsum(corrected) / len(corrected) == pytest.approx(0, abs=1e-9)
+
+
+@given(grades, st.sampled_from(KINDS), st.floats(-100, -1e-6))
+def test_malformed_is_the_worst_of_all(relevance, kind, malformed):
+    truth = truth_of(relevance)
+    worst = score("I cannot say", truth, kind=kind, malformed=malformed)["score"]
+    for i in range(len(relevance)):
+        assert worst < score(f"[{label(i)}]", truth, kind=kind, malformed=malformed)["score"]
+
+
+@given(grades)
+def test_worth_falls_as_relevance_rises(relevance):
+    worth = worths(relevance)
+    assert all(0 <= w <= 1 for w in worth)
+    pairs = sorted(zip(relevance, worth, strict=True))
+    assert all(a[1] >= b[1] for a, b in itertools.pairwise(pairs))
+    assert worth[relevance.index(min(relevance))] == 1.0
+
+
+@given(st.integers(2, 30), st.data())
+def test_one_positive_and_its_grades_agree(n, data):
+    target = data.draw(st.integers(0, n - 1))
+    plain = {"candidates": [f"text {i}" for i in range(n)], "target": target}
+    graded = plain | {"relevance": [float(i == target) for i in range(n)]}
+    for i in range(n):
+        assert score(f"[{label(i)}]", plain) == score(f"[{label(i)}]", graded)
+
+
+# ---------------------------------------------------------------- wrong ground truths and settings
+
+
+@pytest.mark.parametrize(
+    ("truth", "field"),
+    [
+        (None, "ground_truth"),
+        ("A", "ground_truth"),
+        ([], "ground_truth"),
+        ({}, "ground_truth"),
+        ({"target": 0}, "candidates"),
+        ({"candidates": None, "target": 0}, "candidates"),
+        ({"candidates": "abc", "target": 0}, "candidates"),
+        ({"candidates": []}, "target"),
+        ({"candidates": [], "target": 0}, "target"),
+        ({"candidates": ["a", "b"]}, "target"),
+        ({"candidates": ["a", "b"], "target": None}, "target"),
+        ({"candidates": ["a", "b"], "target": 2}, "target"),
+        ({"candidates": ["a", "b"], "target": -1}, "target"),
+        ({"candidates": ["a", "b"], "target": "first"}, "target"),
+        ({"candidates": ["a", "b"], "target": [0]}, "target"),
+        ({"candidates": ["a", "b"], "target": float("nan")}, "target"),
+        ({"candidates": ["a", "b"], "target": float("inf")}, "target"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [1.0]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": ["x", 1]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [None, 1.0]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": 3}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [float("nan"), 1.0]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [float("inf"), 1.0]}, "relevance"),
+    ],
+)
+def test_a_wrong_ground_truth_is_named(truth, field):
+    with pytest.raises(ValueError, match=field):
+        score("[A]", truth)
+    with pytest.raises(ValueError, match=field):
+        relevance_of(truth)
+
+
+@pytest.mark.parametrize("malformed", [0.0, 0.5, float("nan"), float("-inf")])
+def test_malformed_has_to_be_worse_than_any_exclusion(malformed):
+    with pytest.raises(ValueError, match="malformed"):
+        score("[A]", malformed=malformed)
+
+
+def test_an_unknown_kind_names_the_known_ones():
+    with pytest.raises(ValueError, match="published, corrected"):
+        score("[A]", kind="paper")
+
+
+# ---------------------------------------------------------------- how verl loads it
+
+
+def test_verl_loads_it_as_a_package_and_as_a_file():
+    load_extern_object = pytest.importorskip("verl.utils.import_utils").load_extern_object
+    for path in ("pkg://reward_fns.exclusion", str(FOLDER / "exclusion.py"), f"file://{FOLDER / 'exclusion.py'}"):
+        function = load_extern_object(path, "compute_score")
+        keywords = {"data_source": "rec-movie", "solution_str": "[C]", "ground_truth": ONE, "extra_info": {}}
+        assert function(**keywords)["score"] == 0.0
+        assert load_extern_object(path, "compute_score_batch")(["x"], ["[A]"], [ONE])[0]["score"] == 1.0
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in FOLDER.glob("*.py")))
+def test_rewards_import_the_standard_library_only(module):
+    for node in ast.walk(ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in names:
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "reward_fns"}, name
+
+
+def test_rewards_run_without_any_installed_package():
+    code = (
+        f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r})\n"
+        "from reward_fns.exclusion import compute_score\n"
+        f"print(compute_score('x', '[A]', {ONE!r})['score'])"
+    )
+    # -S: no site-packages; -I: no environment and no current folder
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1.0"
+
+
+# ---------------------------------------------------------------- faults of the published code
+
+
+def test_fault_1_the_format_of_the_response_changes_the_reward():
+    good = "<think>b fits best</think>\n<answer>[A]</answer>"
+    bad = [good.replace("</answer>", ""), good.replace("[A]", ""), good.replace("</think>", ""), "[A], maybe"]
+    assert score(good)["score"] == 1.0
+    assert {score(answer)["score"] for answer in bad} == {-0.5}
+
+
+def test_fault_2_tags_of_a_prompt_are_not_an_answer():
+    # verl passes the prompt with the row; it has no say, whatever tags it holds
+    prompt = "Think inside <think> </think>, then answer: <answer>[A]</answer>"
+    for response, why in (("", "no_answer"), ("I do not know", "not_a_candidate")):
+        parts = compute_score("rec-movie", response, ONE, {"prompt": prompt}, prompt=prompt, prompt_str=prompt)
+        assert (parts["malformed"], parts[why]) == (1.0, 1.0)
+
+
+def test_fault_3_a_text_is_not_a_list_of_its_characters():
+    with pytest.raises(ValueError, match="candidates"):
+        score("a", {"candidates": "abcd", "target": 0})
+
+
+@pytest.mark.parametrize("n", [2, 5, 10, 20])
+def test_fault_4_a_random_exclusion_is_worth_nothing_once_corrected(n):
+    truth = {"candidates": [f"text {i}" for i in range(n)], "target": 0}
+    answers = [f"[{label(i)}]" for i in range(n)]
+    plain = [score(a, truth)["score"] for a in answers]
+    assert sum(plain) / n == pytest.approx((n - 1) / n)  # nearly saturated at 20
+    assert sum(score(a, truth, kind="corrected")["score"] for a in answers) / n == pytest.approx(0)
+    assert [score(a, truth)["expected"] for a in answers] == pytest.approx([(n - 1) / n] * n)
+
+
+def test_fault_8_equal_texts_have_rewards_of_their_own():
+    truth = {"candidates": ["Twin", "Twin", "Other"], "target": 1}
+    assert [score(f"[{x}]", truth)["score"] for x in "ABC"] == [1.0, 0.0, 1.0]
+    assert score("[A]", truth)["pool_size"] == 3.0
+
+
+def test_the_module_is_the_one_that_recipes_name():
+    assert importlib.import_module("reward_fns.exclusion").compute_score is compute_score

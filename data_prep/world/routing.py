@@ -44,7 +44,7 @@ class Model:
 
     @property
     def description(self) -> str:
-        strengths = " and ".join(words.ASK[topic][0] for topic in self.topics)
+        strengths = " and ".join(words.TELL[topic][0] for topic in self.topics)
         return f"{strengths} expert"
 
 

@@ -21,30 +21,33 @@ from data_prep.schema import tasks_hash
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import Elimination, RankingTask
 from iranker_verl.ranking.templates import Template
-from iranker_verl.training.tiny import checks
+from iranker_verl.training.tiny import checks, questions
 from iranker_verl.training.tiny.batches import Sampler, learn
 from iranker_verl.training.tiny.questions import BEST
 from iranker_verl.training.tiny.tokenizer import train_tokenizer
+from iranker_verl.training.tiny.topics import DIMENSIONS, begin_with, embeddings
 
 REPORT = "base_report.json"
 PROGRESS_SECONDS = 10.0
-# How often validation interrupts training, in steps: it costs about a step's time each.
-CHECK_EVERY = 100
 
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` optimizer steps on a mix of :mod:`questions`' kinds, by weight."""
+    """``steps`` optimizer steps on a mix of :mod:`questions`' kinds, by weight, over pools of ``largest`` at most."""
 
     name: str
     steps: int
     mix: tuple[tuple[str, float], ...]
+    largest: int | None = None
 
 
+# Pairs first: yes and no are even there, so that matching is found soonest; finding the one in a longer list is learned
+# on top of it.
 STAGES = (
-    Stage("language", 100, (("language", 1.0),)),
-    Stage("questions", 1400, (("language", 0.1), ("best", 0.9))),
-    Stage("format", 700, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
+    Stage("language", 30, (("language", 1.0),)),
+    Stage("pairs", 450, (("language", 0.1), ("best", 0.9)), largest=2),
+    Stage("lists", 800, (("language", 0.05), ("best", 0.95))),
+    Stage("format", 500, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
 )
 
 
@@ -54,19 +57,19 @@ class BaseConfig:
     samples longer than ``max_length`` are left out and counted."""
 
     hidden: int = 128
-    layers: int = 3
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     feed_forward: int = 256
     vocab: int = 2048
     positions: int = 4096
     stages: tuple[Stage, ...] = STAGES
-    rows: int = 48
+    rows: int = 32
     tokens: int = 6000
     max_length: int = 1536
     lr: float = 2e-3
     warmup: int = 50
-    # The share of steps at the end in which the rate falls, linearly, to a twentieth.
+    # The share of all steps, at the end, in which the rate falls, linearly, to a twentieth.
     decay: float = 0.3
     # Tasks of each dataset kept from training, for validation.
     validation: int = 40
@@ -138,6 +141,7 @@ def _make(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(tokenizer, config)
+        begin_with(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
     parameters = sum(p.numel() for p in model.parameters())
     progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
     sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
@@ -185,6 +189,11 @@ def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
     return [*texts, *["user\n", "assistant\n", "system\n", "yes\n", "no\n"] * len(texts)]
 
 
+def plain_texts(tasks: Sequence[RankingTask]) -> list[str]:
+    """What counting reads: the texts of the language stage, of a bounded number of tasks."""
+    return [questions.language(task).answer for task in tasks[:: max(1, len(tasks) // 8000)]]
+
+
 def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
     """Random weights from torch's present seed. Wider than Qwen2's 0.02, which is meant for thousands of dimensions."""
     model = Qwen2ForCausalLM(
@@ -227,7 +236,7 @@ def _train(
             rate = config.lr * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = learn(model, sampler.step(dict(stage.mix), config.rows, config.tokens), sampler.pad)
+            loss = learn(model, sampler.step(dict(stage.mix), config.rows, config.tokens, stage.largest), sampler.pad)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
-from iranker_verl.training.tiny.questions import MAKERS, Sample
+from iranker_verl.training.tiny.questions import Sample, make
 
 IGNORED = -100
 # Groups of like length within a step: little padding, and still every step holds every dataset.
@@ -20,10 +20,11 @@ GROUPS = 2
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids, and for every place the token to be predicted there (``IGNORED``: none)."""
+    """Token ids, for every place the token to be predicted there (``IGNORED``: none), and its weight."""
 
     ids: list[int]
     targets: list[int]
+    weight: float = 1.0
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> list[Encoded]:
@@ -62,7 +63,9 @@ def _encoded(pieces: list[list[int]], verdicts: list[int], end: int) -> Encoded:
             targets[-1] = verdicts[number]
     if prompt:
         targets[-1] = answer[0]
-    return Encoded([*ids, *answer, end], [*targets, *answer[1:], end, IGNORED])
+    # Plain text is all answer; its first token has nothing before it to be predicted from.
+    weight = 1.0 if prompt else 1.0 / len(answer)
+    return Encoded([*ids, *answer, end], [*targets, *answer[1:], end, IGNORED], weight)
 
 
 def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,13 +95,13 @@ class Sampler:
         self.random = Random(seed)
         self.drawn = self.overlong = 0
 
-    def step(self, mix: dict[str, float], rows: int, tokens: int) -> list[list[Encoded]]:
+    def step(self, mix: dict[str, float], rows: int, tokens: int, largest: int | None = None) -> list[list[Encoded]]:
         """One step's samples in groups of like length: ``rows`` of them, fewer where together they pass ``tokens``."""
         samples = []
         for _ in range(rows):
             task = self.random.choice(self.by_dataset[self.random.choice(list(self.by_dataset))])
             kind = self.random.choices(list(mix), list(mix.values()))[0]
-            samples.append(MAKERS[kind](self.random, task, self.template))
+            samples.append(make(kind, self.random, task, self.template, largest))
         encoded = encode(self.tokenizer, samples)
         kept = [e for e in encoded if len(e.ids) <= self.max_length]
         self.overlong += len(encoded) - len(kept)
@@ -114,7 +117,8 @@ class Sampler:
 
 
 def learn(model: Qwen2ForCausalLM, groups: Sequence[Sequence[Encoded]], pad: int) -> float:
-    """The gradient of one step, and its loss: every sample weighs by the root of its number of targets."""
+    """The gradient of one step, and its loss. An answer or aside weighs one, a plain text as much in all: its many tokens
+    are mostly chance, and their noise would drown what the few verdicts have to say."""
     rows = sum(len(group) for group in groups)
     total = 0.0
     for group in groups:
@@ -122,8 +126,8 @@ def learn(model: Qwen2ForCausalLM, groups: Sequence[Sequence[Encoded]], pad: int
         wanted = targets != IGNORED
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted], reduction="none")
-        counts = wanted.sum(1, keepdim=True).expand_as(targets)[wanted]
-        loss = (losses / counts.sqrt()).sum() / rows
+        weights = torch.tensor([row.weight for row in group])[:, None].expand_as(targets)[wanted]
+        loss = (losses * weights).sum() / rows
         loss.backward()
         total += loss.item()
     return total

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -43,12 +42,9 @@ class Sample:
     asides: tuple[tuple[str, str], ...] = ()
 
 
-Maker = Callable[[Random, RankingTask, Template], Sample]
-
-
-def part_of(random: Random, task: RankingTask) -> RankingTask:
+def part_of(random: Random, task: RankingTask, largest: int | None = None) -> RankingTask:
     """The task with a random part of its candidates, two at least, a best one among them, in their order."""
-    size = random.randint(2, len(task.candidates))
+    size = random.randint(2, min(len(task.candidates), largest or len(task.candidates)))
     others = [i for i in range(len(task.candidates)) if i != task.target]
     kept = sorted([task.target, *random.sample(others, size - 1)])
     relevance = tuple(task.relevance[i] for i in kept)
@@ -57,12 +53,12 @@ def part_of(random: Random, task: RankingTask) -> RankingTask:
     return replace(task, candidates=tuple(task.candidates[i] for i in kept), relevance=relevance)
 
 
-def language(random: Random, task: RankingTask, template: Template) -> Sample:
+def language(task: RankingTask) -> Sample:
     return Sample(None, f"{task.context}; {task.candidates[task.target].text}")
 
 
-def best(random: Random, task: RankingTask, template: Template) -> Sample:
-    state = Elimination(part_of(random, task))
+def best(task: RankingTask) -> Sample:
+    state = Elimination(task)
     top = max(state.task.relevance)
     asides = tuple(
         (f"[{label(i)}] {candidate.text}\n", YES if relevance == top else NO)
@@ -72,8 +68,16 @@ def best(random: Random, task: RankingTask, template: Template) -> Sample:
 
 
 def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
-    state = Elimination(part_of(random, task))
+    state = Elimination(task)
     return Sample(template.messages(state), template.answer_for(state, random.randrange(len(state.pool))))
 
 
-MAKERS: dict[str, Maker] = {"language": language, "best": best, "exclusion": exclusion}
+KINDS = ("language", "best", "exclusion")
+
+
+def make(kind: str, random: Random, task: RankingTask, template: Template, largest: int | None = None) -> Sample:
+    """A sample of a kind over a random part of a task's candidates, ``largest`` of them at most."""
+    if kind == "language":
+        return language(task)
+    part = part_of(random, task, largest)
+    return best(part) if kind == "best" else exclusion(random, part, template)

@@ -152,7 +152,7 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
     start = time.monotonic()
     seconds, peak = done.get("seconds", 0.0), done.get("peak_rss_bytes", 0)
     try:
-        finished = supervise.run(stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment())
+        finished = supervise.run(stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment(stage))
         peak = max(peak, finished.peak_rss_bytes)
         write_json(record, {"done": True, "seconds": seconds + finished.seconds, "peak_rss_bytes": peak})
     except BaseException:
@@ -160,19 +160,21 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
         raise
 
 
-def environment() -> dict[str, str]:
-    """The environment of a stage: nothing is fetched, and Ray does not cut each worker down to one thread."""
-    env = dict(os.environ)
+def environment(stage: str) -> dict[str, str]:
+    """The environment of a stage. A user's own values win."""
     defaults = {
-        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",  # nothing is fetched
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "PYTHONUNBUFFERED": "1",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "WANDB_MODE": "offline",
-        "PYTHONUNBUFFERED": "1",
     }
-    return defaults | env
+    if stage == "rl":
+        # Ray would cut every worker down to one thread; vLLM shares its cores with the workers that feed it, and with a
+        # thread for each of them it loses most of its speed to waiting.
+        defaults["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
+    return defaults | dict(os.environ)
 
 
 def report(config: DictConfig, run: Path) -> Path:

@@ -37,6 +37,10 @@ def _activate() -> None:
     from iranker_verl.training.cpu import platform as _platform  # noqa: F401 (registers the platform)
 
     patches.apply()
+    # OMP_NUM_THREADS is chosen for vLLM, which shares its cores; while the actor learns, vLLM is idle.
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
 
 
 try:

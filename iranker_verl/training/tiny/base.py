@@ -46,8 +46,8 @@ class Stage:
 STAGES = (
     Stage("language", 30, (("language", 1.0),)),
     Stage("pairs", 450, (("language", 0.1), ("best", 0.9)), largest=2),
-    Stage("lists", 800, (("language", 0.05), ("best", 0.95))),
-    Stage("format", 500, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
+    Stage("lists", 1700, (("language", 0.05), ("best", 0.95))),
+    Stage("format", 900, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
 )
 
 

@@ -1,0 +1,204 @@
+"""Step-level advantages against hand-computed cases and a slow reference; session weights."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iranker_verl.training.credit import StepRow, session_weights, step_advantages
+
+
+def row(reward, *, task="t", session="t_0", pool="p", size=4, expected=0.75):
+    return StepRow(task, session, pool, size, reward, expected)
+
+
+def advantages(rows, **kwargs):
+    return step_advantages(rows, **{"normalise": "none", **kwargs})[0].tolist()
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_the_worked_example_of_the_docstring():
+    rows = [row(0.0, session="t_0"), row(1.0, session="t_1")]
+    assert advantages(rows, prior=1.0) == [-0.875, 0.625]
+
+
+def test_three_rollouts_of_one_pool():
+    # others of the first: 1, -.5; b = (2 * .75 + .5) / 4 = .5
+    rows = [row(0.0, session="t_0"), row(1.0, session="t_1"), row(-0.5, session="t_2")]
+    assert advantages(rows, prior=2.0) == [0 - 2.0 / 4, 1 - (1.5 - 0.5) / 4, -0.5 - 2.5 / 4]
+
+
+def test_without_the_same_pool_those_of_the_same_size_are_compared():
+    rows = [
+        row(0.0, session="t_0", pool="p"),
+        row(1.0, session="t_1", pool="q"),
+        row(1.0, session="t_2", pool="r"),
+        row(1.0, session="t_3", pool="s", size=3, expected=2 / 3),
+    ]
+    got = advantages(rows, prior=1.0)
+    # b = (.75 + 1 + 1) / 3, then (.75 + 0 + 1) / 3 twice, then alone: A = r - e
+    assert got == pytest.approx([-2.75 / 3, 1 - 1.75 / 3, 1 - 1.75 / 3, 1 / 3])
+
+
+def test_the_same_pool_goes_before_the_same_size():
+    rows = [row(1.0, session="t_0"), row(0.0, session="t_1"), row(1.0, session="t_2", pool="q")]
+    # the first two compare with each other only; the third has its pool for itself and takes both by size
+    assert advantages(rows, prior=1.0) == pytest.approx([1 - 0.75 / 2, 0 - 1.75 / 2, 1 - 1.75 / 3])
+
+
+def test_tasks_are_never_compared_with_each_other():
+    rows = [row(1.0, task="t"), row(0.0, task="u", session="u_0")]
+    values, metrics = step_advantages(rows, prior=1.0, normalise="none")
+    assert values.tolist() == [0.25, -0.75]
+    assert (metrics["credit/alone_share"], metrics["credit/same_pool_share"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.5, 1.0, 100.0])
+def test_a_row_alone_gets_the_corrected_reward(prior):
+    for reward in (1.0, 0.0, -0.5):
+        assert advantages([row(reward)], prior=prior) == [reward - 0.75]
+
+
+def test_prior_zero_is_leave_one_out_and_sees_nothing_where_all_do_the_same():
+    rows = [row(r, session=f"t_{i}") for i, r in enumerate((0.0, 1.0, 1.0))]
+    assert advantages(rows, prior=0.0) == [-1.0, 0.5, 0.5]
+    same = [row(0.0, session=f"t_{i}") for i in range(3)]
+    assert advantages(same, prior=0.0) == [0.0, 0.0, 0.0]
+    # with a prior, three rollouts that all exclude the positive are punished
+    assert advantages(same, prior=1.0) == pytest.approx([-0.75 / 3] * 3)
+    assert step_advantages(same, prior=0.0)[1]["credit/zero_share"] == 1.0
+
+
+def test_a_large_prior_is_the_corrected_reward():
+    rows = [row(r, session=f"t_{i}") for i, r in enumerate((0.0, 1.0, -0.5))]
+    assert advantages(rows, prior=1e12) == pytest.approx([-0.75, 0.25, -1.25], abs=1e-9)
+
+
+def test_batch_divides_by_the_standard_deviation_and_shifts_nothing():
+    rows = [row(0.0, session="t_0"), row(1.0, session="t_1")]
+    values, metrics = step_advantages(rows, prior=1.0, normalise="batch")
+    assert metrics["credit/spread"] == pytest.approx(0.75)
+    assert values.tolist() == pytest.approx([-0.875 / 0.75, 0.625 / 0.75])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10])
+def test_equal_advantages_are_not_blown_up_by_rounding(count):
+    # np.std of three equal numbers is 1e-17, not 0
+    rows = [row(1.0, task=f"t{i}", session=f"t{i}_0", expected=0.9, size=10) for i in range(count)]
+    assert advantages(rows, normalise="batch") == pytest.approx([0.1] * count)
+
+
+def test_metrics_of_groups():
+    rows = [
+        row(0.0, session="t_0"),
+        row(1.0, session="t_1"),
+        row(1.0, session="t_2", pool="q"),
+        row(0.5, task="u", session="u_0", expected=0.5),
+    ]
+    metrics = step_advantages(rows)[1]
+    assert metrics["credit/same_pool_share"] == 0.5
+    assert metrics["credit/alone_share"] == 0.25
+    assert metrics["credit/zero_share"] == 0.25  # u: alone, and exactly what is expected
+
+
+def test_wrong_settings():
+    with pytest.raises(ValueError, match="prior"):
+        step_advantages([row(1.0)], prior=-0.1)
+    with pytest.raises(ValueError, match="batch, none"):
+        step_advantages([row(1.0)], normalise="std")
+    with pytest.raises(ValueError, match="no rows"):
+        step_advantages([])
+
+
+# ---------------------------------------------------------------- against a slow reference
+
+
+def reference(rows, prior):
+    values = []
+    for i, mine in enumerate(rows):
+        mates = [r for j, r in enumerate(rows) if j != i and r.task == mine.task]
+        others = [r.reward for r in mates if r.pool == mine.pool]
+        others = others or [r.reward for r in mates if r.pool_size == mine.pool_size]
+        weight = prior + len(others)
+        values.append(mine.reward - ((prior * mine.expected + math.fsum(others)) / weight if weight else mine.expected))
+    return values
+
+
+some_rows = st.lists(
+    st.builds(
+        lambda task, session, pool, size, reward: StepRow(
+            task, f"{task}_{session}", f"{size}{pool}", size, reward, (size - 1) / size
+        ),
+        st.sampled_from("tuv"),
+        st.integers(0, 4),
+        st.sampled_from("pqr"),
+        st.integers(2, 4),
+        st.sampled_from([-0.5, 0.0, 0.25, 1.0]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+priors = st.one_of(st.just(0.0), st.floats(0.01, 50))
+
+
+@given(some_rows, priors)
+def test_the_reference_agrees(rows, prior):
+    assert advantages(rows, prior=prior) == pytest.approx(reference(rows, prior), abs=1e-9)
+    values, metrics = step_advantages(rows, prior=prior, normalise="batch")
+    spread = np.std(reference(rows, prior))
+    assert metrics["credit/spread"] == pytest.approx(spread, abs=1e-9)
+    if spread > 1e-3:
+        assert values == pytest.approx(np.array(reference(rows, prior)) / spread, abs=1e-6)
+
+
+@given(some_rows, priors, st.data(), st.sampled_from([-0.5, 0.0, 1.0, 7.0]))
+def test_a_rows_own_reward_is_not_in_its_baseline(rows, prior, data, other):
+    i = data.draw(st.integers(0, len(rows) - 1))
+    before = rows[i].reward - advantages(rows, prior=prior)[i]
+    changed = [*rows]
+    changed[i] = StepRow(*[*vars(rows[i]).values()][:4], other, rows[i].expected)
+    after = other - advantages(changed, prior=prior)[i]
+    assert after == pytest.approx(before, abs=1e-9)
+
+
+@given(some_rows, priors, st.randoms())
+def test_the_order_of_rows_does_not_matter(rows, prior, random):
+    places = list(range(len(rows)))
+    random.shuffle(places)
+    straight, shuffled = advantages(rows, prior=prior), advantages([rows[p] for p in places], prior=prior)
+    assert shuffled == pytest.approx([straight[p] for p in places], abs=1e-9)
+
+
+# ---------------------------------------------------------------- session weights
+
+
+def test_weights_by_hand():
+    # two sessions of 1 and 3 steps, four rows: each session weighs 2
+    assert session_weights(["a", "b", "b", "b"]).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    assert session_weights(["a", None, "a", None]).tolist() == [2.0, 0.0, 2.0, 0.0]
+    assert session_weights(["a", "b"], total_rows=8).tolist() == [4.0, 4.0]
+
+
+@given(st.lists(st.one_of(st.none(), st.sampled_from("abcde")), min_size=1, max_size=40))
+def test_every_session_weighs_the_same_and_padding_nothing(sessions):
+    if not any(sessions):
+        with pytest.raises(ValueError, match="padding"):
+            session_weights(sessions)
+        return
+    weights = session_weights(sessions)
+    assert weights.mean() == pytest.approx(1.0)
+    totals = {s: sum(w for w, x in zip(weights, sessions, strict=True) if x == s) for s in set(sessions) - {None}}
+    assert list(totals.values()) == pytest.approx([len(sessions) / len(totals)] * len(totals))
+    assert all(w == 0 for w, s in zip(weights, sessions, strict=True) if s is None)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=20), st.data())
+def test_the_weighted_mean_is_the_mean_over_sessions_of_their_means(sessions, data):
+    losses = [data.draw(st.floats(-10, 10)) for _ in sessions]
+    by_session = {s: [x for x, y in zip(losses, sessions, strict=True) if y == s] for s in sessions}
+    expected = sum(sum(v) / len(v) for v in by_session.values()) / len(by_session)
+    assert (session_weights(sessions) * losses).mean() == pytest.approx(expected, abs=1e-9)

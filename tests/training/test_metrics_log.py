@@ -1,0 +1,132 @@
+"""What a run writes down: means by hand, a file that survives crashes, and JSON that any reader takes."""
+
+import json
+import math
+
+import pytest
+
+from iranker_verl.training.credit import StepRow
+from iranker_verl.training.metrics_log import MetricsLog, read, step_metrics, time_shares
+
+
+def row(session, size, reward):
+    return StepRow("t", session, f"pool {size}", size, reward, (size - 1) / size)
+
+
+def field(source, rr, calls, malformed, survived):
+    return {"data_source": source, "rr": rr, "calls": calls, "malformed": malformed, "survived": survived}
+
+
+def test_metrics_of_a_batch_by_hand():
+    rows = [row("a", 3, 1.0), row("a", 2, 0.0), row("b", 3, -0.5), row("b", 2, 1.0), row("c", 3, 0.0)]
+    fields = [
+        field("rec-movie", 0.5, 2.0, 0.0, 1.0),
+        field("rec-movie", 0.5, 2.0, 0.0, 0.0),
+        field("passage-5", 1.0, 2.0, 1.0, 1.0),
+        field("passage-5", 1.0, 2.0, 0.0, 1.0),
+        field("passage-5", 0.25, 1.0, 0.0, 0.0),
+    ]
+    metrics = step_metrics(rows, fields)
+    assert metrics == pytest.approx(
+        {
+            "reward/mean": 1.5 / 5,
+            "reward/corrected": (1.5 - 3 * (2 / 3) - 2 * 0.5) / 5,
+            "reward/malformed": 1 / 5,
+            "episode/rr": (0.5 + 1.0 + 0.25) / 3,  # over episodes, not rows
+            "episode/calls": 5 / 3,
+            "episode/rr/passage-5": 0.625,
+            "episode/rr/rec-movie": 0.5,
+            "survival/2": 0.5,
+            "survival/3": 2 / 3,
+        }
+    )
+    assert [k for k in metrics if k.startswith("survival")] == ["survival/2", "survival/3"]
+
+
+def test_rows_and_fields_belong_together():
+    with pytest.raises(ValueError):
+        step_metrics([row("a", 2, 1.0)], [])
+
+
+def test_time_by_hand():
+    timing = {"step": 10.0, "gen": 4.0, "old_log_prob": 1.0, "ref": 0.5, "update_actor": 2.0, "update_critic": 1.0}
+    assert time_shares(timing | {"reward": 0.25}) == {
+        "time/generate": 4.0,
+        "time/forward": 1.5,
+        "time/backward": 3.0,
+        "time/other": 1.5,
+        "time/step": 10.0,
+    }
+    assert time_shares({"step": 2.0})["time/other"] == 2.0
+
+
+OURS = {"reward/corrected": 0.1, "reward/malformed": 0.0, "episode/rr": 0.5}
+
+
+def append(log, step, **metrics):
+    log.append(step, 9, OURS | metrics, {"step": 1.0, "gen": 0.5})
+
+
+def test_a_line_a_step(tmp_path, capsys):
+    path = tmp_path / "deep" / "metrics.jsonl"
+    log = MetricsLog(str(path), last_step=0)
+    assert read(path) == []
+    append(log, 1, **{"actor/pg_loss": 0.5, "actor/note": "text", "perf/mfu": 1.0, "actor/lost": float("inf")})
+    append(log, 2)
+    lines = read(path)
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[0] == {
+        "step": 1,
+        **OURS,
+        **time_shares({"step": 1.0, "gen": 0.5}),
+        "verl/actor/pg_loss": 0.5,
+    }
+    out = capsys.readouterr().out
+    assert "iranker| step 1/9" in out and "+0.100 over random" in out and "malformed 0.0%" in out
+
+
+def test_a_number_that_is_none_is_null_in_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(str(path), 0)
+    append(log, 1, **{"episode/rr": float("nan"), "reward/mean": float("inf"), "actor/kl": float("nan")})
+    text = path.read_text()
+    line = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert line["episode/rr"] is None and line["reward/mean"] is None and "verl/actor/kl" not in line
+    # and a resume keeps it
+    MetricsLog(str(path), 1)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(("last_step", "kept"), [(0, []), (2, [1, 2]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])])
+def test_a_resume_drops_what_came_after_its_checkpoint(tmp_path, last_step, kept):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(str(path), 0)
+    for step in (1, 2, 3, 4):
+        append(log, step)
+    again = MetricsLog(str(path), last_step)
+    assert [line["step"] for line in read(path)] == kept
+    append(again, last_step + 1)
+    assert [line["step"] for line in read(path)] == [*kept, last_step + 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 40])
+def test_a_last_line_cut_short_is_left_out(tmp_path, cut):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(str(path), 0)
+    append(log, 1)
+    append(log, 2)
+    content = path.read_bytes()
+    path.write_bytes(content[: -cut - 1])  # the newline, and some of the line
+    assert [line["step"] for line in read(path)] == [1]
+    # a resume starts on a line of its own
+    append(MetricsLog(str(path), 5), 2)
+    assert [line["step"] for line in read(path)] == [1, 2]
+
+
+def test_no_file_is_no_lines(tmp_path):
+    assert read(tmp_path / "none.jsonl") == []
+
+
+def test_means_of_nothing():
+    assert math.isnan(step_metrics([], [])["episode/rr"])

@@ -142,7 +142,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # typer's code for a Ctrl-C
+            raise
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 

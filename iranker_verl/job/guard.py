@@ -8,6 +8,7 @@ own parent was killed. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -54,12 +55,11 @@ def end_descendants() -> None:
         deadline = time.monotonic() + seconds
         while (left := descendants(os.getpid())) and time.monotonic() < deadline:
             for pid in left:
-                try:
+                with contextlib.suppress(OSError):
                     os.kill(pid, sign)
-                except OSError:
-                    pass
             _reap()
             time.sleep(0.1)
+    _reap()  # in a container nobody else may do it
 
 
 def _reap() -> None:

@@ -45,7 +45,7 @@ class Stage:
 # on top of it.
 STAGES = (
     Stage("language", 30, (("language", 1.0),)),
-    Stage("pairs", 1000, (("language", 0.1), ("best", 0.9)), largest=2),
+    Stage("pairs", 450, (("language", 0.1), ("best", 0.9)), largest=2),
     Stage("lists", 1700, (("language", 0.05), ("best", 0.95))),
     Stage("format", 900, (("language", 0.05), ("best", 0.7), ("exclusion", 0.25))),
 )

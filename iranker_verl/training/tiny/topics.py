@@ -34,10 +34,8 @@ def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensi
     information = torch.log((pairs + 1e-3) / (expected + 1e-3)).clamp(min=0.0)
     information *= known[:, None] & known[None]
     information.fill_diagonal_(0.0)
-    strength, directions = torch.linalg.eigh(
-        information
-    )  # ascending; a negative one tells words apart that belong together
-    vectors = directions[:, -dimensions:] * strength[-dimensions:].clamp(min=0.0).sqrt()
+    directions, strength, _ = torch.linalg.svd(information)
+    vectors = directions[:, :dimensions] * strength[:dimensions].sqrt()
     length = vectors.norm(dim=1)[known].mean() if known.any() else torch.tensor(1.0)
     return vectors / length.clamp(min=1e-6)
 

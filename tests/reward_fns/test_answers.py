@@ -85,7 +85,8 @@ def test_what_is_no_label():
         ("<think>A?</think>[B]", ("[B]", OK)),
         ("A? no.</think> [B]", ("[B]", OK)),  # the prompt opened the thought
         ("<think><answer>[A]</answer></think><answer>[B]</answer>", ("[B]", OK)),
-        ("<think>x</think>y</think><answer>[B]</answer>", ("[B]", OK)),
+        ("<think>x</think>[A]</think>[B]", ("[B]", OK)),
+        ("x</think><answer>[A]</answer></think><answer>[B]</answer>", ("[B]", OK)),
         ("<answer>[B]</answer> again: <answer>[B]</answer>", ("[B]", OK)),
         ("<answer>[A]</answer><answer>[B]</answer>", (None, SEVERAL)),
         ("<answer> </answer><answer>[B]</answer>", (None, SEVERAL)),

@@ -85,11 +85,12 @@ def test_batch_divides_by_the_standard_deviation_and_shifts_nothing():
     assert values.tolist() == pytest.approx([-0.875 / 0.75, 0.625 / 0.75])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 10])
-def test_equal_advantages_are_not_blown_up_by_rounding(count):
-    # np.std of three equal numbers is 1e-17, not 0
-    rows = [row(1.0, task=f"t{i}", session=f"t{i}_0", expected=0.9, size=10) for i in range(count)]
-    assert advantages(rows, normalise="batch") == pytest.approx([0.1] * count)
+@pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 10, 20])
+def test_equal_advantages_are_not_blown_up_by_rounding(size):
+    # numpy's standard deviation of three numbers 0.1 is 1e-17, not 0
+    for count in range(1, 40):
+        rows = [row(1.0, task=f"t{i}", session=f"t{i}_0", expected=1 - 1 / size, size=size) for i in range(count)]
+        assert advantages(rows, normalise="batch") == pytest.approx([1 / size] * count)
 
 
 def test_metrics_of_groups():

@@ -58,6 +58,15 @@ class EliminationAgentLoop(AgentLoopBase):
             output.extra_fields["reward_extra_info"] = metrics
         return outputs
 
+    def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
+        """verl cuts the beginning off a long prompt with a warning; here it is an error (checked at preparation)."""
+        if len(prompt_ids) > self.rollout_config.prompt_length:
+            raise ValueError(
+                f"a prompt of {len(prompt_ids)} tokens is longer than data.max_prompt_length="
+                f"{self.rollout_config.prompt_length}; prepare the data again with shorter tasks, or raise the limit"
+            )
+        return prompt_ids
+
     async def _step(self, state: Elimination, sampling_params: dict[str, Any], priority: int) -> AgentLoopOutput:
         prompt_ids = await self.ct_build_initial_tokens(self.template.messages(state))
         answer = await self.server_manager.generate(

@@ -14,9 +14,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from iranker_verl.errors import UserError
+from iranker_verl.training import credit
 
+_COUNTS = (
+    "data.train_batch_size",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.rollout.n",
+    "trainer.total_training_steps",
+    "trainer.n_gpus_per_node",
+    "trainer.nnodes",
+)
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
 
@@ -33,18 +43,54 @@ def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
         with initialize_config_dir(version_base=None, config_dir=str(path.parent.resolve())):
             config = compose(path.stem, overrides=[f"hydra.searchpath=[{','.join(SEARCH_PATH)}]", *overrides])
             OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"{path}: {' '.join(lines[:2])}") from error
+    for name in (
+        "iranker.data",
+        "iranker.base",
+        "iranker.credit",
+        "actor_rollout_ref.actor",
+        "critic",
+        "data",
+        "trainer",
+    ):
+        if not isinstance(OmegaConf.select(config, name), DictConfig):
+            raise UserError(f"{path}: {name} is no group of options; its defaults list needs ppo_trainer and iranker")
     return config
 
 
 def check(config: DictConfig) -> None:
     """verl's own validation and ours. UserError with the option's name."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+    from verl.trainer.ppo.reward import get_custom_reward_fn
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
     actor, data = config.actor_rollout_ref.actor, config.data
+    for name in _COUNTS:
+        value = OmegaConf.select(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{name}={value} has to be a whole number above 0")
+    for name, least in (("iranker.credit.prior", 0.0), ("iranker.base.effort", 1e-9)):
+        value = OmegaConf.select(config, name)
+        if not isinstance(value, int | float) or not value >= least:
+            raise UserError(f"{name}={value} has to be a number, {'0 or more' if not least else 'above 0'}")
+    if config.iranker.credit.normalise not in credit.NORMALISERS:
+        raise UserError(
+            f"iranker.credit.normalise={config.iranker.credit.normalise}: one of {', '.join(credit.NORMALISERS)}"
+        )
+    estimators = {credit.ESTIMATOR, *ADV_ESTIMATOR_REGISTRY}
+    if config.algorithm.adv_estimator not in estimators:
+        raise UserError(
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator}: one of {', '.join(sorted(estimators))}"
+        )
+    try:
+        scored = get_custom_reward_fn(config) is not None
+    except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
+        raise UserError(f"reward.custom_reward_function: {' '.join(str(error).split())}") from error
+    if not scored:
+        raise UserError("reward.custom_reward_function.path is not set; pkg://reward_fns.exclusion is the usual one")
     if config.iranker.credit.balance_sessions and not actor.loss_agg_mode.startswith("seq-mean"):
         raise UserError(
             f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; sessions can be "
@@ -59,7 +105,7 @@ def check(config: DictConfig) -> None:
     critic = need_critic(config) and Path(str(config.critic.model.path)).is_dir()
     try:
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, TypeError, HydraException) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
 
 

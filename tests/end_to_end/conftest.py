@@ -76,7 +76,7 @@ def strays(before: set[int]) -> list[str]:
     for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         info = process.info
         line = " ".join([info["name"] or "", *(info["cmdline"] or [])])
-        if info["pid"] not in before and info["status"] != psutil.STATUS_ZOMBIE:
-            if any(mark in line for mark in ("ray::", "raylet", "gcs_server", "VLLM::", "iranker_verl.job")):
-                found.append(line[:100])
+        alive = info["pid"] not in before and info["status"] != psutil.STATUS_ZOMBIE
+        if alive and any(mark in line for mark in ("ray::", "raylet", "gcs_server", "VLLM::", "iranker_verl.job")):
+            found.append(line[:100])
     return found

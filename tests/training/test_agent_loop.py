@@ -194,7 +194,6 @@ def test_data_of_another_template_is_refused():
     assert LABEL.hash in str(error.value) and load("think-text").hash in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason="verl cuts the beginning off a long prompt, with a warning only")
 def test_a_prompt_that_is_too_long_is_an_error_and_never_cut():
     with pytest.raises(ValueError, match="max_prompt_length"):
         play(make(), ["[A]"] * 3, prompt_limit=50)

@@ -123,7 +123,6 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.xfail(strict=True, reason="check() of main.py does not look at these yet")
 @pytest.mark.parametrize(
     ("override", "word"),
     [
@@ -172,7 +171,6 @@ def test_a_recipe_that_is_none(tmp_path, text, words):
     assert str(path) in message and all(word in message for word in words), message
 
 
-@pytest.mark.xfail(strict=True, reason="compose_recipe() and check() of main.py let these through as tracebacks")
 @pytest.mark.parametrize("content", [b"a: [", b"x: caf\xe9\n", b"", b"defaults:\n  - ppo_trainer\n"])
 def test_a_recipe_that_is_no_yaml_or_lacks_the_defaults(tmp_path, content):
     path = tmp_path / "mine.yaml"

@@ -54,6 +54,20 @@ class EliminationTrainer(PPOTrainerSync):
             multiple = math.lcm(multiple, self._updates(role) * dp_size * micro)
         return multiple
 
+    def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        """verl's, and then each rank's rows by length, so that micro-batches of fixed size hold little padding.
+
+        Only where a batch is one optimiser step: otherwise the order would decide which rows are learned together.
+        """
+        batch = super()._balance_batch(batch, *args, **kwargs)
+        roles = [self.config.actor_rollout_ref.actor] + ([self.config.critic] if self.use_critic else [])
+        if any(self._updates(role) > 1 or role.use_dynamic_bsz for role in roles):
+            return batch
+        share = len(batch) // (max(self.actor_rollout_wg._dispatch_info["actor"]) + 1)
+        by_length = sorted(range(len(batch)), key=lambda i: (i // share, batch.tags[i]["seq_len"]))
+        batch.reorder(by_length)
+        return batch
+
     def _training_info(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:
         rows = len(batch) // self._updates(role)
         return {

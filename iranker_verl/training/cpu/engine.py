@@ -1,0 +1,82 @@
+"""verl's FSDP engine, with log-probabilities computed for the answer's tokens only.
+
+verl 0.9.1 computes them for every token of prompt and answer; without flash attention, in float32, by a Python loop over
+tokens (``verl.utils.torch_functional.logprobs_from_logits_v2``), which takes most of a small model's update. Nothing but
+the answer's tokens is ever read from the result (``response_from_nested``, ``no_padding_2_padding``), so the others stay
+zero here, and the language model's head is not even applied to them.
+
+Importing this module registers and chooses it: ``actor_rollout_ref.model.external_lib=iranker_verl.training.cpu.engine``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+
+def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(row, column)`` of every position whose logits predict a token of an answer.
+
+    ``lengths``, ``answers``: (batch,), tokens of prompt and answer together, and of the answer. Row i's are its columns
+    ``lengths[i] - answers[i] - 1`` to ``lengths[i] - 2``; both results have ``answers.sum()`` entries, row by row.
+    """
+    rows = torch.repeat_interleave(torch.arange(len(answers)), answers)
+    within = torch.arange(len(rows)) - torch.repeat_interleave(answers.cumsum(0) - answers, answers)
+    return rows, (lengths - answers - 1)[rows] + within
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class AnswerOnlyEngine(FSDPEngineWithLMHead):
+    """Actor and reference policy. Falls back on verl's own where an option asks for more than log-probs and entropy."""
+
+    @staticmethod
+    def _plain(micro_batch: TensorDict) -> bool:
+        options = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
+        asked = [tu.get_non_tensor_data(data=micro_batch, key=key, default=False) for key in options]
+        packed = tu.get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True)
+        return not packed and not any(asked) and "responses" in micro_batch
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        inputs, arguments = super().prepare_model_inputs(micro_batch)
+        if self._plain(micro_batch):
+            lengths = micro_batch["input_ids"].offsets().diff()
+            rows, columns = answer_positions(lengths, micro_batch["responses"].offsets().diff())
+            # one choice of columns for all rows of the micro-batch, whose lengths are alike
+            kept = columns.unique(sorted=True)
+            inputs["logits_to_keep"] = kept
+            arguments |= {"rows": rows, "columns": columns, "kept": kept, "padded_ids": inputs["input_ids"]}
+        return inputs, arguments
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        if "kept" not in output_args:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        rows, columns = output_args["rows"], output_args["columns"]
+        offsets = micro_batch["input_ids"].offsets()
+        logits = output.logits[rows, torch.searchsorted(output_args["kept"], columns)].float()
+        log_probs = torch.log_softmax(logits / output_args["temperature"][rows, None], dim=-1)
+        labels = output_args["padded_ids"][rows, columns + 1]
+        results = {"log_probs": log_probs.gather(1, labels[:, None])[:, 0]}
+        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
+            results["entropy"] = -(log_probs.exp() * log_probs).sum(-1)
+        places = offsets[rows] + columns
+        total = int(offsets[-1])
+        return {
+            name: torch.nested.nested_tensor_from_jagged(values.new_zeros(total).scatter(0, places, values), offsets)
+            for name, values in results.items()
+        }
+
+
+@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
+class ValueEngine(FSDPEngineWithValueHead):
+    """The critic: verl's own, which has one output a token and no vocabulary."""
+
+
+os.environ["VERL_ENGINE_DEVICE"] = "cpu"  # the plug-in's default is verl's engine for cuda

@@ -1,0 +1,88 @@
+"""The CPU engine's log-probs and gradients are verl's own, for the answer's tokens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+pytest.importorskip("verl")
+
+
+def nested(rows: list[list[int]]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor([torch.tensor(r) for r in rows], layout=torch.jagged)
+
+
+PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
+ANSWERS = [[3, 2], [4], [17, 18, 2]]
+
+
+def micro_batch() -> TensorDict:
+    from verl.utils import tensordict_utils as tu
+
+    rows = [p + a for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    batch = TensorDict(
+        {
+            "input_ids": nested(rows),
+            "responses": nested(ANSWERS),
+            "position_ids": nested([list(range(len(r))) for r in rows]),
+        },
+        batch_size=len(rows),
+    )
+    for key, value in {
+        "use_remove_padding": False,
+        "use_fused_kernels": False,
+        "calculate_entropy": True,
+        "temperature": 0.7,
+    }.items():
+        tu.assign_non_tensor_data(batch, key, value)
+    return batch
+
+
+def test_answer_positions_by_hand() -> None:
+    from iranker_verl.training.cpu.engine import answer_positions
+
+    rows, columns = answer_positions(torch.tensor([6, 3, 9]), torch.tensor([2, 1, 3]))
+    assert rows.tolist() == [0, 0, 1, 2, 2, 2]
+    assert columns.tolist() == [3, 4, 1, 5, 6, 7]
+
+
+def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    from iranker_verl.training.cpu.engine import AnswerOnlyEngine
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    results = {}
+    for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine):
+        torch.manual_seed(1)
+        model = Qwen2ForCausalLM(config)
+        engine = object.__new__(engine_class)
+        engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+        batch = micro_batch()
+        inputs, arguments = engine.prepare_model_inputs(batch)
+        outputs = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)
+        picked = {}
+        for name in ("log_probs", "entropy"):
+            parts = [
+                row[len(p) - 1 : len(p) + len(a) - 1]
+                for row, p, a in zip(outputs[name].unbind(), PROMPTS, ANSWERS, strict=True)
+            ]
+            picked[name] = torch.cat(parts)
+        picked["log_probs"].sum().backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+        results[engine_class] = (picked["log_probs"].detach(), picked["entropy"].detach(), gradients)
+    for theirs, ours in zip(*results.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert len(results[AnswerOnlyEngine][0]) == 6

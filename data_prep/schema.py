@@ -134,8 +134,8 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
         except UserError as error:
             raise UserError(f"{path} row {number}: {error}") from error
         if template is not None:
-            made_with = [row["extra_info"].get(field) for field in ("template_id", "template_hash")]
-            check_hash(template, *made_with, f"{path} row {number}")
+            info = row["extra_info"]
+            check_hash(template, info.get("template_id"), info.get("template_hash"), f"{path} row {number}")
     return tasks
 
 

@@ -5,6 +5,7 @@ An oversubscribed Ray waits for ever and says nothing, so :func:`check_fits` ref
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -59,7 +60,7 @@ def supply(config: Any) -> Resources:
     if os.environ.get("RAY_ADDRESS"):
         import ray
 
-        ray.init(address="auto", logging_level="ERROR")
+        ray.init(address="auto", logging_level=logging.ERROR)
         total = ray.cluster_resources()
         ray.shutdown()
         return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))

@@ -41,7 +41,7 @@ def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
         if not all(map(math.isfinite, relevance)):
             raise ValueError(f"ground_truth relevance has to be finite, got {relevance}")
         return candidates, relevance
-    target = ground_truth.get("target")
+    target: Any = ground_truth.get("target")
     try:
         known = target is not None and 0 <= int(target) < len(candidates)
     except (TypeError, ValueError, OverflowError):

@@ -75,9 +75,7 @@ def base(config: DictConfig, run: Path) -> None:
         from iranker_verl.training.tiny.base import STAGES as TINY_STAGES
         from iranker_verl.training.tiny.base import BaseConfig, make_base
 
-        stages = tuple(
-            replace(s, steps=max(1, round(s.steps * config.iranker.base.effort))) for s in TINY_STAGES
-        )
+        stages = tuple(replace(s, steps=max(1, round(s.steps * config.iranker.base.effort))) for s in TINY_STAGES)
         report = make_base(
             train,
             template,

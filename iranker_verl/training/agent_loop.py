@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from data_prep.schema import AGENT_NAME
@@ -38,11 +38,14 @@ class EliminationAgentLoop(AgentLoopBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.template = _template(self.config.iranker.template)
-        self.score = get_custom_reward_fn(self.config)
-        if self.score is None:
+        score = get_custom_reward_fn(self.config)
+        if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
+        self.score = score
 
-    async def run(self, sampling_params: dict[str, Any], priority: int = 0, **row: Any) -> list[AgentLoopOutput]:
+    async def run(  # type: ignore[override]  # verl takes a list as well (agent_loop_tq.py); its annotation does not say so
+        self, sampling_params: dict[str, Any], priority: int = 0, **row: Any
+    ) -> list[AgentLoopOutput]:
         info = row["extra_info"]
         check_hash(
             self.template, info["template_id"], info["template_hash"], f"training row of task {info['task_id']!r}"
@@ -72,12 +75,13 @@ class EliminationAgentLoop(AgentLoopBase):
         answer = await self.server_manager.generate(
             request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
         )
+        tokenizer: Any = self.tokenizer
         # Token in, token out: the ids that vLLM sampled are trained on; the text is only read.
         ids = list(answer.token_ids)[: self.rollout_config.response_length]
         log_probs = list(answer.log_probs)[: len(ids)] if answer.log_probs is not None else None
         if not ids:  # an aborted request; verl cannot train on an empty row
-            ids, log_probs = [self.tokenizer.eos_token_id], [0.0] if log_probs is not None else None
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            ids, log_probs = [tokenizer.eos_token_id], [0.0] if log_probs is not None else None
+        text = tokenizer.decode(ids, skip_special_tokens=True)
         truth = state.ground_truth()
         parts = self.score(data_source=state.task.dataset, solution_str=text, ground_truth=truth, extra_info={})
         parts = parts if isinstance(parts, dict) else {"score": float(parts)}
@@ -92,7 +96,7 @@ class EliminationAgentLoop(AgentLoopBase):
             response_logprobs=log_probs,
             reward_score=float(parts["score"]),
             num_turns=2,
-            metrics={},
+            metrics=AgentLoopMetrics(),
             extra_fields={
                 **answer.extra_fields,
                 "turn_scores": [],

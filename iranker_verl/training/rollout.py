@@ -35,7 +35,8 @@ class StepOutput(AgentLoopOutput):
 
 
 # verl exports the class already wrapped by @ray.remote; this is the plain one.
-_Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+_wrapped: Any = AgentLoopWorkerTQ
+_Worker: Any = _wrapped.__ray_metadata__.modified_class
 
 
 class StepRewardWorker(_Worker):

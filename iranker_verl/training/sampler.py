@@ -16,4 +16,4 @@ class PromptReplayBuffer(ReplayBuffer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         interval = float((kwargs.get("sampler_kwargs") or {}).get("poll_interval", 0.05))
-        super().__init__(*args, **kwargs, poll_interval=interval)
+        super().__init__(*args, **(kwargs | {"poll_interval": interval}))

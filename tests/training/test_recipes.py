@@ -142,7 +142,7 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
         ("reward.custom_reward_function.path=pkg://nothing", "custom_reward_function"),
         ("data=3", "override"),
         ("=1", "override"),
-        ("actor_rollout_ref.actor.use_dynamic_bsz=false", "use_dynamic_bsz"),
+        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null", "ppo_micro_batch_size"),
         ("trainer.n_gpus_per_node=0", "n_gpus_per_node"),
     ],
 )

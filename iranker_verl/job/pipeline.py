@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     config = compose_recipe(recipe, overrides)
     if not dry_run:
         check_machine(config)
-    with contextlib.redirect_stdout(io.StringIO()):  # verl's own "all checks passed"
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # verl says here that all is well, and that there is no critic
         check(config)
     templates.load(config.iranker.template)
     if dry_run:
@@ -117,7 +119,9 @@ def _same_run(config: DictConfig, run: Path) -> None:
     now = fingerprint(config)
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
-        changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        different = (k for k in {*before, *now} if before.get(k) != now.get(k))
+        # what a person has set goes first, what follows from it after
+        changed = sorted(different, key=lambda k: (not k.startswith("iranker."), k))
         if changed:
             key = changed[0]
             raise UserError(

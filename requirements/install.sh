@@ -18,7 +18,7 @@ free_mb=$(df -Pm . | awk 'NR==2 {print $4}')
 [ "$free_mb" -ge 7000 ] || fail "$(pwd): $free_mb MB free, installing needs 7000 MB; free some space"
 echo "installing the $stack stack into $venv (once, a few minutes)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@"; }
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet --no-input "$@"; }
 # torch before anything that depends on it, so that no other build of it is taken
 pip install "$(grep '^torch==' "$lock")"
 pip install --no-deps -r "$lock"

@@ -75,7 +75,7 @@ def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
         reward.custom_reward_function.path=pkg://reward_fns.exclusion reward.num_workers=1
         trainer.device=cpu trainer.n_gpus_per_node=2 trainer.nnodes=1 trainer.logger=[console]
         trainer.save_freq=-1 trainer.test_freq=-1 trainer.total_training_steps=1 trainer.val_before_train=False
-        trainer.default_local_dir={tmp_path / "checkpoints"}
+        trainer.default_local_dir={tmp_path / "checkpoints"} hydra.run.dir={tmp_path / "hydra"}
         transfer_queue.backend.SimpleStorage.num_data_storage_units=1
         ray_kwargs.ray_init.num_cpus=16 +ray_kwargs.ray_init.num_gpus=2 +ray_kwargs.ray_init.include_dashboard=False
     """.split()

@@ -78,7 +78,7 @@ def evaluate(
     from data_prep.schema import read_manifest, read_tasks
     from iranker_verl.doctor import versions
     from iranker_verl.evaluation.evaluate import collect, evaluate_model, evaluate_rivals
-    from iranker_verl.job.stages import write_json
+    from iranker_verl.files import write_json
     from iranker_verl.ranking.templates import load
 
     manifest = read_manifest(data)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.metrics import MEASURES, Values, measure, rank_of_best
 from iranker_verl.evaluation.rivals import Rival, standard_rivals
 from iranker_verl.evaluation.statistics import interval, paired_p
+from iranker_verl.files import write_jsonl
 from iranker_verl.inference.engine import ChatTokenizer, Engine, longest_context
 from iranker_verl.inference.play import Episode, Progress, play
 from iranker_verl.ranking import Elimination, RankingTask
@@ -267,12 +267,5 @@ def _check_tasks(tasks: Sequence[RankingTask]) -> None:
 def _saved(result: SystemResult, run_dir: Path | None) -> SystemResult:
     if run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        path = run_dir / f"episodes-{result.system}.jsonl"
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in result.records)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_jsonl(run_dir / f"episodes-{result.system}.jsonl", [r.to_json() for r in result.records])
     return result

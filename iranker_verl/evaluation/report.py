@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -44,6 +43,7 @@ from markupsafe import Markup
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import figures
+from iranker_verl.files import write_text
 from iranker_verl.ranking import DATASETS
 
 SYSTEMS = ("after", "before", "bm25", "popularity", "random")  # the order of the tables
@@ -54,14 +54,8 @@ def write_report(run_dir: Path) -> Path:
 
     UserError where ``results.json`` is missing or not what it should be.
     """
-    page = render(run_dir)
     path = run_dir / "report.html"
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, render(run_dir))
     return path
 
 
@@ -71,7 +65,7 @@ def render(run_dir: Path) -> str:
     steps = list(_lines(run_dir / "metrics.jsonl"))
     episodes = {s: list(_lines(run_dir / f"episodes-{s}.jsonl")) for s in ("before", "after")}
     datasets = _in_order(results["datasets"])
-    shares = results.get("rl_time_share") or _shares(steps)
+    shares = results.get("rl_time_share") or time_shares(steps)
     drawn = {
         "datasets": figures.by_dataset(datasets),
         "learning": figures.learning(
@@ -137,7 +131,8 @@ def _curve(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
     return sorted(points.items())  # a step taken again after a resume counts once, as last taken
 
 
-def _shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def time_shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``rl_time_share``: what part of all RL steps' time each phase took; empty where no step was timed."""
     sums = {p: sum(float(s[f"time/{p}"]) for s in steps if _finite(s.get(f"time/{p}"))) for p in figures.PHASES}
     total = sum(sums.values())
     return {p: value / total for p, value in sums.items()} if total > 0 else {}

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl import doctor
 from iranker_verl.errors import UserError
+from iranker_verl.files import write_json, write_text
 from iranker_verl.job import supervise
-from iranker_verl.job.stages import STAGES, last_step, write_json
+from iranker_verl.job.stages import STAGES, last_step
 from iranker_verl.ranking import templates
 from iranker_verl.training.main import check, compose_recipe
 from iranker_verl.training.metrics_log import read as read_metrics
@@ -76,7 +77,7 @@ def check_machine(config: DictConfig) -> None:
 
 
 class locked:
-    """One job at a time in a run folder. UserError names the process that holds it."""
+    """One job at a time in a run folder. UserError for the second."""
 
     def __init__(self, run: Path) -> None:
         self.path = run / "lock"
@@ -137,9 +138,7 @@ def _same_run(config: DictConfig, run: Path) -> None:
         },
     )
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    part = run / "config.yaml.part"
-    OmegaConf.save(resolved, part)
-    os.replace(part, run / "config.yaml")
+    write_text(run / "config.yaml", OmegaConf.to_yaml(resolved))
 
 
 def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
@@ -184,14 +183,13 @@ def environment(stage: str) -> dict[str, str]:
 def report(config: DictConfig, run: Path) -> Path:
     """``results.json`` and ``report.html`` from what the stages left."""
     from data_prep.schema import read_manifest
-    from iranker_verl.evaluation.report import write_report
+    from iranker_verl.evaluation.report import time_shares, write_report
 
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     base = json.loads((run / "base.json").read_text(encoding="utf-8"))
     manifest = read_manifest(run / "data")
     stages = {s: json.loads((run / "stages" / f"{s}.json").read_text(encoding="utf-8")) for s in STAGES}
     steps = read_metrics(run / "metrics.jsonl")
-    total = sum(line["time/step"] for line in steps) or 1.0
     seconds = {s: stages[s]["seconds"] for s in STAGES}
     results = evaluation | {
         "seed": config.iranker.seed,
@@ -199,10 +197,7 @@ def report(config: DictConfig, run: Path) -> Path:
         "data_hash": manifest["data_hash"],
         "template_hash": manifest["template_hash"],
         "time_s": seconds | {"total": sum(seconds.values())},
-        "rl_time_share": {
-            part: sum(line[f"time/{part}"] for line in steps) / total
-            for part in ("generate", "forward", "backward", "other")
-        },
+        "rl_time_share": time_shares(steps),
         "rl_steps": len(steps),
         "peak_rss_bytes": max(s["peak_rss_bytes"] for s in stages.values()),
         "base": base.get("report"),

@@ -15,21 +15,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from iranker_verl.console import say
 from iranker_verl.errors import UserError
-from iranker_verl.job.supervise import say
+from iranker_verl.files import write_json
 from iranker_verl.ranking import templates
 
 # The embedded world is prepared with short histories and small pools, so that a tiny model learns from it in minutes.
 WORLD_HISTORY = 5
 WORLD_CANDIDATES = 6
 WORLD_TEST_FRACTION = 0.03
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write beside, then rename."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def prepare(config: DictConfig, run: Path) -> None:

@@ -1,6 +1,6 @@
 """One stage of a job in a process of its own: its output in a log file, its progress on the console, nothing left behind.
 
-A stage says what a person should see by :func:`say`; everything else (verl, Ray and vLLM are talkative) goes to the log
+A stage says what a person should see by :func:`iranker_verl.console.say`; everything else (verl, Ray and vLLM are talkative) goes to the log
 only. While a stage is silent, a line with its name and age appears every few seconds.
 """
 
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iranker_verl.console import MARK
 from iranker_verl.errors import UserError
+from iranker_verl.job.guard import descendants
 
-MARK = "iranker| "
 HEARTBEAT_S = 8.0
 MEMORY_S = 4.0  # how often memory is measured
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -37,11 +38,6 @@ class Finished:
 
     seconds: float
     peak_rss_bytes: int
-
-
-def say(line: str) -> None:
-    """Print a line that the person who started the job sees (from a stage, or a Ray worker below it)."""
-    print(f"{MARK}{line}", flush=True)
 
 
 def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[str, str] | None = None) -> Finished:
@@ -108,8 +104,6 @@ def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) ->
 
 def memory_below(root: int) -> int:
     """Bytes of proportional set size of ``root`` and all processes below it (shared pages are counted once)."""
-    from iranker_verl.job.guard import descendants
-
     total = 0
     for pid in [root, *descendants(root)]:
         try:

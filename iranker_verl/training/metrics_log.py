@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.job.supervise import say
+from iranker_verl.console import say
+from iranker_verl.files import write_jsonl
 from iranker_verl.training.credit import StepRow
 
 GENERATE = ("gen",)
@@ -68,10 +68,7 @@ class MetricsLog:
     def __init__(self, path: str, last_step: int) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read(self.path) if line["step"] <= last_step]
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(part, self.path)
+        write_jsonl(self.path, [line for line in read(self.path) if line["step"] <= last_step])
 
     def append(self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float]) -> None:
         ours = ("reward/", "episode/", "survival/")

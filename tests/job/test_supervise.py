@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from iranker_verl.console import say
 from iranker_verl.errors import UserError
 from iranker_verl.job import supervise
-from iranker_verl.job.supervise import StageFailed, memory_below, run, say
+from iranker_verl.job.supervise import StageFailed, memory_below, run
 
 
 def stage(code, log, name="prepare", env=None):
@@ -34,7 +35,7 @@ def failure(code, log):
 
 def test_progress_goes_to_the_console_and_everything_to_the_log(log, capsys):
     finished = stage(
-        "import sys\nfrom iranker_verl.job.supervise import say\nsay('12 of 40')\nprint('chatter')\n"
+        "import sys\nfrom iranker_verl.console import say\nsay('12 of 40')\nprint('chatter')\n"
         "print('\\x1b[36m(TaskRunner pid=7)\\x1b[0m iranker| step 1/2')\nprint('warn', file=sys.stderr)\n"
         "sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
         log,

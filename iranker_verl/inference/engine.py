@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from iranker_verl import vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.inference.orphans import Guard
 
@@ -32,13 +33,7 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
 }
-CPU_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding wants a core that it has for itself
-    # One core stays for the scheduler and this process: OpenMP threads wait for each other at every layer, so on two
-    # busy cores two threads were eight times slower than one, and on two idle cores no faster.
-    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
-}
+CPU_ENVIRONMENT = vllm_cpu.ENVIRONMENT | vllm_cpu.THREADS
 MAX_NUM_SEQS = 64
 
 

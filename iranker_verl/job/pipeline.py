@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from iranker_verl import doctor
+from iranker_verl import doctor, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_json, write_text
 from iranker_verl.job import supervise
@@ -174,9 +174,7 @@ def environment(stage: str) -> dict[str, str]:
         "WANDB_MODE": "offline",
     }
     if stage == "rl":
-        # Ray would cut every worker down to one thread; vLLM shares its cores with the workers that feed it, and with a
-        # thread for each of them it loses most of its speed to waiting.
-        defaults["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
+        defaults |= vllm_cpu.THREADS  # without it Ray cuts every worker down to one thread
     return defaults | dict(os.environ)
 
 

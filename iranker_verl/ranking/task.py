@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,3 +118,11 @@ class RankingTask:
             raise UserError(
                 f"not a row of `iranker prepare` ({type(error).__name__}: {error}); prepare the data again"
             ) from error
+
+
+def by_dataset(tasks: Iterable[RankingTask]) -> dict[str, list[RankingTask]]:
+    """The tasks of each dataset, in their order; datasets in the order of their first task."""
+    groups: dict[str, list[RankingTask]] = {}
+    for task in tasks:
+        groups.setdefault(task.dataset, []).append(task)
+    return groups

@@ -8,7 +8,7 @@ them and keeps its rewards. Every exclusion is scored by the recipe's reward fun
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from statistics import fmean
 from typing import Any
 from uuid import uuid4
 
@@ -17,13 +17,8 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from data_prep.schema import AGENT_NAME
 from iranker_verl.ranking import Elimination, RankingTask
-from iranker_verl.ranking.templates import Template, check_hash, load
+from iranker_verl.ranking.templates import check_hash, load
 from reward_fns.exclusion import relevance_of, worths
-
-
-@cache
-def _template(name: str) -> Template:
-    return load(name)
 
 
 @register(AGENT_NAME)
@@ -37,7 +32,7 @@ class EliminationAgentLoop(AgentLoopBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.template = _template(self.config.iranker.template)
+        self.template = load(self.config.iranker.template)
         score = get_custom_reward_fn(self.config)
         if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
@@ -86,7 +81,6 @@ class EliminationAgentLoop(AgentLoopBase):
         parts = self.score(data_source=state.task.dataset, solution_str=text, ground_truth=truth, extra_info={})
         parts = parts if isinstance(parts, dict) else {"score": float(parts)}
         relevance = relevance_of(truth)[1]
-        worth = worths(relevance)
         step = state.step(text)
         excluded = relevance[step.pool.index(step.excluded)]
         return AgentLoopOutput(
@@ -104,7 +98,7 @@ class EliminationAgentLoop(AgentLoopBase):
                 # What belongs to this step. verl overwrites reward_extra_info with the last row's, so that holds the
                 # episode's metrics, equal in all rows.
                 "step": {
-                    "expected": float(parts.get("expected", sum(worth) / len(worth))),
+                    "expected": float(parts["expected"] if "expected" in parts else fmean(worths(relevance))),
                     "pool_size": len(step.pool),
                     "pool": hashlib.sha256("\0".join(step.pool).encode()).hexdigest()[:16],
                     "malformed": float(step.malformed),

@@ -46,10 +46,14 @@ class EliminationTrainer(PPOTrainerSync):
         """Optimiser steps a batch and epoch, in tasks: train_batch_size / ppo_mini_batch_size."""
         return max(1, self.config.data.train_batch_size // role.ppo_mini_batch_size)
 
+    @property
+    def _roles(self) -> list[Any]:
+        """The configs of what learns: the actor, and the critic where there is one."""
+        return [self.config.actor_rollout_ref.actor] + ([self.config.critic] if self.use_critic else [])
+
     def _get_required_batch_multiple(self, dp_size: int) -> int:
-        roles = [self.config.actor_rollout_ref.actor] + ([self.config.critic] if self.use_critic else [])
         multiple = dp_size
-        for role in roles:
+        for role in self._roles:
             micro = 1 if role.use_dynamic_bsz else role.ppo_micro_batch_size_per_gpu
             multiple = math.lcm(multiple, self._updates(role) * dp_size * micro)
         return multiple
@@ -60,8 +64,7 @@ class EliminationTrainer(PPOTrainerSync):
         Only where a batch is one optimiser step: otherwise the order would decide which rows are learned together.
         """
         batch = super()._balance_batch(batch, *args, **kwargs)
-        roles = [self.config.actor_rollout_ref.actor] + ([self.config.critic] if self.use_critic else [])
-        if any(self._updates(role) > 1 or role.use_dynamic_bsz for role in roles):
+        if any(self._updates(role) > 1 or role.use_dynamic_bsz for role in self._roles):
             return batch
         share = len(batch) // (max(self.actor_rollout_wg._dispatch_info["actor"]) + 1)
         by_length = sorted(range(len(batch)), key=lambda i: (i // share, batch.tags[i]["seq_len"]))
@@ -105,73 +108,61 @@ class EliminationTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ advantages
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        real = [not tag.get("is_padding", False) for tag in batch.tags]
-        rows = self._step_rows(batch, real)
-        sessions = iter(rows)
-        row_sessions = [next(sessions).session if is_real else None for is_real in real]
-        played, asked = (
-            len(set(row_sessions) - {None}),
-            self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n,
-        )
-        metrics["elimination/failed_sessions"] = asked - played
+        real = np.array([not tag.get("is_padding", False) for tag in batch.tags])
+        rows, fields = self._step_rows(batch, real.tolist())
+        left = iter(rows)
+        sessions = [next(left).session if is_real else None for is_real in real]
+        asked = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
+        metrics["elimination/failed_sessions"] = asked - len({row.session for row in rows})
+        metrics.update(step_metrics(rows, fields))
 
-        if self.config.algorithm.adv_estimator == credit.ESTIMATOR:
-            values, group_metrics = credit.step_advantages(
-                rows, prior=self.config.iranker.credit.prior, normalise=self.config.iranker.credit.normalise
-            )
-            metrics.update(group_metrics)
-            advantage = np.zeros(len(real))
-            advantage[np.array(real)] = values
-            mask = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])[
-                "response_mask"
-            ]
-            batch = self._put_rows(batch, mask, torch.as_tensor(advantage), ("advantages", "returns"))
-        else:
+        options = self.config.iranker.credit
+        weights = credit.session_weights(sessions) if options.balance_sessions else np.ones(len(real))
+        if self.config.algorithm.adv_estimator != credit.ESTIMATOR:
             batch = super()._compute_advantage(batch, metrics)
-        if self.config.iranker.credit.balance_sessions:
-            batch = self._balance_sessions(batch, row_sessions)
-        metrics.update(step_metrics(rows, self._step_fields))
-        return batch
+            if not options.balance_sessions:
+                return batch
+            data = self._get(batch, "advantages", "response_mask")
+            weighted = data["advantages"].to_padded_tensor(padding=0.0) * torch.as_tensor(weights)[:, None]
+            return self._put(batch, data["response_mask"], advantages=weighted)
+        values, group_metrics = credit.step_advantages(rows, prior=options.prior, normalise=options.normalise)
+        metrics.update(group_metrics)
+        advantage = np.zeros(len(real))
+        advantage[real] = values
+        mask = self._get(batch, "response_mask")["response_mask"]
+        tokens = mask.to_padded_tensor(padding=0)  # one value a row, on all its response tokens
+        returns = torch.as_tensor(advantage)[:, None] * tokens
+        return self._put(batch, mask, advantages=returns * torch.as_tensor(weights)[:, None], returns=returns)
 
-    def _step_rows(self, batch: KVBatchMeta, real: list[bool]) -> list[credit.StepRow]:
-        """The real rows of the batch as credit sees them, in the batch's order, from what the agent loop stored."""
+    def _step_rows(self, batch: KVBatchMeta, real: list[bool]) -> tuple[list[credit.StepRow], list[dict[str, Any]]]:
+        """The real rows of the batch, in its order, as credit sees them, and all that the agent loop stored with each."""
         keys = [key for key, is_real in zip(batch.keys, real, strict=True) if is_real]
         data = tq.kv_batch_get(
             keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields", "rm_scores", "data_source"]
         )
         rewards = data["rm_scores"].to_padded_tensor(padding=0.0).sum(dim=1).tolist()
-        self._step_fields = [
-            fields["step"] | fields["reward_extra_info"] | {"data_source": source}
-            for fields, source in zip(_plain(data["extra_fields"]), _plain(data["data_source"]), strict=True)
+        fields = [
+            stored["step"] | stored["reward_extra_info"] | {"data_source": source}
+            for stored, source in zip(_plain(data["extra_fields"]), _plain(data["data_source"]), strict=True)
         ]
         rows = []
-        for key, reward, step in zip(keys, rewards, self._step_fields, strict=True):
+        for key, reward, step in zip(keys, rewards, fields, strict=True):
             uid, session, _ = key.rsplit("_", 2)
             rows.append(
                 credit.StepRow(uid, f"{uid}_{session}", step["pool"], step["pool_size"], reward, step["expected"])
             )
-        return rows
-
-    def _balance_sessions(self, batch: KVBatchMeta, row_sessions: list[str | None]) -> KVBatchMeta:
-        weights = torch.as_tensor(credit.session_weights(row_sessions), dtype=torch.float32)
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "response_mask"]
-        )
-        weighted = data["advantages"].to_padded_tensor(padding=0.0) * weights[:, None]
-        output = {"advantages": response_to_nested(weighted, data["response_mask"])}
-        return tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(output, batch_size=len(batch))
-        )
+        return rows, fields
 
     @staticmethod
-    def _put_rows(batch: KVBatchMeta, mask: torch.Tensor, values: torch.Tensor, fields: tuple[str, ...]) -> KVBatchMeta:
-        """Store one value a row, on all its response tokens, under each of ``fields``; returns verl's new metadata."""
-        padded = mask.to_padded_tensor(padding=0)
-        spread = response_to_nested(values.to(torch.float32)[:, None] * padded, mask)
+    def _get(batch: KVBatchMeta, *fields: str) -> TensorDict:
+        return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+    @staticmethod
+    def _put(batch: KVBatchMeta, mask: torch.Tensor, **fields: torch.Tensor) -> KVBatchMeta:
+        """Store padded (rows, response tokens) tensors; returns verl's new metadata, which lists them."""
+        nested = {name: response_to_nested(values.to(torch.float32), mask) for name, values in fields.items()}
         return tq.kv_batch_put(
-            keys=batch.keys,
-            partition_id=batch.partition_id,
-            fields=TensorDict(dict.fromkeys(fields, spread), batch_size=len(batch)),
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch))
         )
 
     # ------------------------------------------------------------------ metrics

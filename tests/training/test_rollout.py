@@ -98,7 +98,7 @@ def test_the_trainer_reads_the_same_rewards(monkeypatch):
     (stored,) = postprocess(StepRewardWorker, [output(r, i) for i, r in enumerate(REWARDS)], monkeypatch)
     monkeypatch.setattr(trainer.tq, "kv_batch_get", read_back(stored))
     batch = SimpleNamespace(keys=stored.keys, partition_id="train")
-    rows = trainer.EliminationTrainer._step_rows(SimpleNamespace(), batch, [True] * 3)
+    rows, _ = trainer.EliminationTrainer._step_rows(SimpleNamespace(), batch, [True] * 3)
     assert [r.reward for r in rows] == REWARDS
     assert [(r.task, r.session, r.pool, r.pool_size) for r in rows] == [
         ("u1", "u1_0", f"pool {i}", 4 - i) for i in range(3)

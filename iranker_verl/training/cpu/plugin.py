@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 
+from iranker_verl import vllm_cpu
 from iranker_verl.training.cpu.detect import chosen
 
 VERL_VERSION = "0.9.1"
@@ -16,8 +17,7 @@ VERL_VERSION = "0.9.1"
 # Settings that have to be in the environment before vLLM or verl read them; a user's own values win.
 ENVIRONMENT = {
     "VERL_ENGINE_DEVICE": "cuda",  # picks verl's FSDP engine, which is registered for cuda and npu only
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; the default takes a share of all memory
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # binding assumes that vLLM has the cores to itself; here the actor shares them
+    **vllm_cpu.ENVIRONMENT,
 }
 
 

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config,
 
 from data_prep.schema import tasks_hash
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking import Elimination, RankingTask, by_dataset
 from iranker_verl.ranking.templates import Template
 from iranker_verl.training.tiny import checks, questions
 from iranker_verl.training.tiny.batches import Sampler, learn
@@ -173,11 +173,8 @@ def _make(
 
 def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:
     """``(training, validation)``: ``count`` tasks of each dataset, a fifth of it at most, for watching."""
-    by_dataset: dict[str, list[RankingTask]] = {}
-    for task in tasks:
-        by_dataset.setdefault(task.dataset, []).append(task)
     training, validation = [], []
-    for dataset, own in by_dataset.items():
+    for dataset, own in by_dataset(tasks).items():
         order = list(own)
         Random(f"{seed}:{dataset}:validation").shuffle(order)
         held = min(count, len(order) // 5)
@@ -282,7 +279,4 @@ def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch
 
 def few(tasks: Sequence[RankingTask]) -> list[RankingTask]:
     """A few validation tasks of each dataset: enough to watch by."""
-    taken: dict[str, list[RankingTask]] = {}
-    for task in tasks:
-        taken.setdefault(task.dataset, []).append(task)
-    return [task for own in taken.values() for task in own[:12]]
+    return [task for own in by_dataset(tasks).values() for task in own[:12]]

@@ -9,7 +9,7 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
-from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.templates import Template
 from iranker_verl.training.tiny.questions import Sample, make
 
@@ -87,9 +87,7 @@ class Sampler:
         max_length: int,
         seed: str,
     ) -> None:
-        self.by_dataset: dict[str, list[RankingTask]] = {}
-        for task in tasks:
-            self.by_dataset.setdefault(task.dataset, []).append(task)
+        self.by_dataset = by_dataset(tasks)
         self.template, self.tokenizer, self.max_length = template, tokenizer, max_length
         self.pad = int(tokenizer.pad_token_id)
         self.random = Random(seed)

@@ -7,51 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from data_prep.schema import write_tasks
 from iranker_verl.job import supervise
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
+from tests import tiny_models
 
 pytestmark = pytest.mark.slow
 
 
-def make_model(folder: Path) -> None:
-    """A random Qwen2 of a few hundred thousand parameters."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(["Query candidates Exclude the worst thing user assistant"] * 10, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.chat_template = (
-        "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    fast.save_pretrained(folder)
-    config = Qwen2Config(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-
-
 def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
-    make_model(tmp_path / "model")
+    tiny_models.save(tmp_path / "model")
     pool = tuple(Candidate(f"c{i}", f"thing {i}") for i in range(4))
     tasks = [RankingTask.with_positive(f"q{i}", "passage", "passage-5", "which", pool, "c1") for i in range(8)]
     data = tmp_path / "train.parquet"

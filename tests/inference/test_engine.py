@@ -13,6 +13,7 @@ import pytest
 from iranker_verl.errors import UserError
 from iranker_verl.inference.engine import ChatTokenizer, Engine, check_model, engine_settings
 from iranker_verl.inference.orphans import MARK, Guard
+from tests import tiny_models
 
 
 def broken(folder, *, config='{"max_position_embeddings": 64}', tokenizer=True, weights=True):
@@ -111,43 +112,8 @@ with Guard().watching():
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A random Qwen2-architecture model of 0.1M parameters with a byte-level tokenizer and a chat template."""
-    torch = pytest.importorskip("torch")
     pytest.importorskip("vllm")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        ["History: Candidates: Exclude the worst:"],
-        trainers.BpeTrainer(vocab_size=512, special_tokens=special, initial_alphabet=alphabet),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=True,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
+    return tiny_models.save(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def tasks(n=6, size=4):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tensordict import TensorDict
-from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from tests import tiny_models
 
 pytest.importorskip("verl")
 
@@ -55,19 +56,10 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
 
     from iranker_verl.training.cpu.engine import AnswerOnlyEngine
 
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
     results = {}
     for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine):
         torch.manual_seed(1)
-        model = Qwen2ForCausalLM(config)
+        model = tiny_models.qwen2(40)
         engine = object.__new__(engine_class)
         engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
         batch = micro_batch()

@@ -5,8 +5,9 @@ For a pool of N candidates with one positive: 1 for excluding any other candidat
 ``1 - regret``, where ``regret = (rel[excluded] - min rel) / (max rel - min rel)``; with one positive the two agree.
 
 A random valid exclusion earns ``(N - 1) / N`` on average, so at N = 20 the plain reward is nearly saturated: a learner
-must subtract it. ``expected`` carries it with every score, and :mod:`iranker_verl.training.credit` does so;
-``kind="corrected"`` subtracts it here already, for recipes with an estimator of their own.
+must subtract it. ``expected`` says with every score what a random valid exclusion scores on average, and
+:mod:`iranker_verl.training.credit` subtracts it; ``kind="corrected"`` subtracts it here already, for recipes with an
+estimator of their own, and ``expected`` is then 0.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def compute_score(
     answer = parse_exclusion(solution_str, candidates)
     score = float(malformed) if answer.index is None else worth[answer.index]
     expected = sum(worth) / len(worth)
+    subtracted = expected if kind == "corrected" else 0.0
     best = max(relevance)
     return {
-        "score": score - expected if kind == "corrected" else score,
-        "expected": expected,
+        "score": score - subtracted,
+        "expected": expected - subtracted,
         "malformed": float(answer.index is None),
         "no_answer": float(answer.status == NO_ANSWER),
         "not_a_candidate": float(answer.status == NOT_A_CANDIDATE),

@@ -85,6 +85,11 @@ def check(config: DictConfig) -> None:
         raise UserError(
             f"algorithm.adv_estimator={config.algorithm.adv_estimator}: one of {', '.join(sorted(estimators))}"
         )
+    if config.algorithm.adv_estimator == credit.ESTIMATOR and config.algorithm.use_kl_in_reward:
+        raise UserError(
+            f"algorithm.use_kl_in_reward has no effect on {credit.ESTIMATOR}, which weighs whole steps; use "
+            "actor_rollout_ref.actor.use_kl_loss=true"
+        )
     try:
         scored = get_custom_reward_fn(config) is not None
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:

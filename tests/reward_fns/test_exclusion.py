@@ -77,6 +77,8 @@ def test_malformed_answers_say_why(answer, why):
 def test_corrected_subtracts_what_randomness_earns():
     assert [score(a, kind="corrected")["score"] for a in ("[A]", "[C]", "?")] == [0.25, -0.75, -1.25]
     assert score("?", kind="corrected", malformed=-2.0)["score"] == -2.75
+    # what is left to subtract: else an estimator that corrects, as ours does, would correct twice
+    assert score("[A]", kind="corrected")["expected"] == 0.0
 
 
 def test_graded_relevance_pays_one_minus_regret():

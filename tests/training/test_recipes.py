@@ -144,6 +144,7 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
         ("=1", "override"),
         ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null", "ppo_micro_batch_size"),
         ("trainer.n_gpus_per_node=0", "n_gpus_per_node"),
+        ("algorithm.use_kl_in_reward=true", "use_kl_loss"),
     ],
 )
 def test_a_wrong_value_is_one_line_before_anything_starts(override, word):

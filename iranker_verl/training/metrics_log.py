@@ -8,7 +8,7 @@
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
-                          (updates), ``other`` (the rest) and ``step``, from verl's own timers
+                          (updates), ``other`` (the rest, a checkpoint included) and ``step``, from verl's own timers
 ``verl/*``                verl's own metrics of the actor, critic and credit
 ========================  ============================================================================================
 """
@@ -92,6 +92,12 @@ class MetricsLog:
             f"malformed {line['reward/malformed']:.1%}  {line['time/step']:.1f} s "
             f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )
+
+    def add_save(self, seconds: float) -> None:
+        """Add the time of the checkpoint to the last line's step, among ``other``."""
+        *lines, last = read(self.path)
+        last |= {"time/other": last["time/other"] + seconds, "time/step": last["time/step"] + seconds}
+        write_jsonl(self.path, [*lines, last])
 
 
 def read(path: Path) -> list[dict[str, Any]]:

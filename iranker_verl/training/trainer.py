@@ -12,6 +12,7 @@ Three things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class EliminationTrainer(PPOTrainerSync):
 
     def init(self) -> None:
         super().init()
+        self._save_due = False
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
 
     # ------------------------------------------------------------------ optimiser steps a batch
@@ -172,3 +174,12 @@ class EliminationTrainer(PPOTrainerSync):
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)
+        if self._save_due:
+            self._save_due = False
+            start = time.monotonic()
+            super()._save_checkpoint()
+            self.metrics_log.add_save(time.monotonic() - start)
+
+    def _save_checkpoint(self) -> None:
+        """Put off until the step's metrics are written: who resumes from a checkpoint then has every line up to it."""
+        self._save_due = True

@@ -168,6 +168,8 @@ def environment(stage: str) -> dict[str, str]:
     defaults = {
         "HF_HUB_OFFLINE": "1",  # nothing is fetched
         "TOKENIZERS_PARALLELISM": "false",
+        # threads that wait sleep: where anything else runs too, spinning ones made a step four to ten times as long
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONUNBUFFERED": "1",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,10 +1,20 @@
 """Prompt templates: data files in ``templates/``, rendered the same way in preparation, rollout, evaluation and serving.
 
-A template file is YAML: ``id``; ``answer`` (``label`` or ``text``: how its prompt asks for the answer); ``candidate``
-(one line a candidate, with ``{label}`` and ``{text}``); ``system`` (or null); and ``user``, one text a scenario, with
-``{context}`` and then ``{candidates}``: context first, so that the steps of an episode share their longest prefix.
+A template file is YAML:
 
-The hash covers the meaning (parsed content), not the file's comments. It travels with every row, checkpoint and result.
+``id``         its name; it travels with every row, checkpoint and result
+``kind``       ``exclusion`` (the answer names the worst candidate; the default) or ``direct`` (the whole ranking at once)
+``answer``     ``label`` or ``text``: how its prompt asks for candidates to be named
+``candidate``  one line a candidate, with ``{label}`` and ``{text}``
+``system``     a text without fields, or null
+``user``       a text for each scenario, and for any single dataset (``rec-movie``, …), which then goes before the
+               scenario's. Each has ``{context}`` and then ``{candidates}``, context first, so that the steps of an episode
+               share their longest prefix; ``{n}``, the number of candidates, is best put after them, as it changes
+
+A text with fields is parsed once, into :func:`pieces`; whoever renders (here a state, in preparation whole columns)
+concatenates the literals and the fields' values. What a value holds is text and nothing else, braces too.
+
+The hash covers the meaning (parsed content), not the file's comments. It travels with the id.
 """
 
 from __future__ import annotations
@@ -12,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,18 +32,34 @@ from typing import Any
 import yaml
 
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.elimination import Elimination
-from iranker_verl.ranking.task import SCENARIOS
+from iranker_verl.ranking.task import DATASETS, SCENARIOS, RankingTask
 from reward_fns.answers import label
 
 Message = dict[str, str]
+State = Elimination | DirectRanking
+
+KINDS = ("exclusion", "direct")
+ANSWERS = ("label", "text")
+_RUNS = {"exclusion": "excludes one candidate a step", "direct": "asks for the whole ranking at once"}
+_FIELDS = ("id", "kind", "answer", "candidate", "system", "user")
 _FIELD = re.compile(r"\{(\w+)\}")
-_FIELDS = ("id", "answer", "candidate", "system", "user")
+_USER_FIELDS = ("context", "candidates", "n")
+_CANDIDATE_FIELDS = ("label", "text")
 
 
-def _fill(text: str, /, **values: str) -> str:
-    # One pass, so that braces inside a title or a passage are text and nothing else.
-    return _FIELD.sub(lambda m: values.get(m.group(1), m.group(0)), text)
+@cache
+def pieces(text: str) -> tuple[str, ...]:
+    """``text`` as literal, field, literal, …, literal: every second piece is the name of a field, without its braces.
+
+    Their number is odd and literals may be empty: ``"[{label}] {text}"`` is ``("[", "label", "] ", "text", "")``.
+    """
+    return tuple(_FIELD.split(text))
+
+
+def _fill(parts: tuple[str, ...], /, **values: str) -> str:
+    return "".join(values[part] if i % 2 else part for i, part in enumerate(parts))
 
 
 @dataclass(frozen=True)
@@ -40,24 +67,56 @@ class Template:
     """A parsed template file. ``hash`` is 16 hex digits of SHA-256 over its content."""
 
     id: str
+    kind: str
     answer: str
     candidate: str
     system: str | None
     user: dict[str, str]
     hash: str
 
-    def messages(self, state: Elimination) -> list[Message]:
-        """The chat messages of an episode's present step."""
-        lines = [_fill(self.candidate, label=label(i), text=c.text) for i, c in enumerate(state.pool)]
+    def start(self, task: RankingTask) -> State:
+        """The state machine that this kind of template is asked through, before its first prompt."""
+        return DirectRanking(task) if self.kind == "direct" else Elimination(task)
+
+    def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
+        """The :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.
+
+        The fields are ``context``; ``candidates``, the candidates' lines joined by a line feed; and ``n``.
+        """
+        own = dataset in DATASETS and dataset in self.user
+        return pieces(self.user[dataset if own else scenario])
+
+    @property
+    def candidate_pieces(self) -> tuple[str, ...]:
+        """The :func:`pieces` of a candidate's line. The fields are ``label`` and ``text``."""
+        return pieces(self.candidate)
+
+    def messages(self, state: State) -> list[Message]:
+        """The chat messages of an episode's present step. UserError where the template is of another kind than it."""
+        if isinstance(state, DirectRanking) != (self.kind == "direct"):
+            run = next(kind for kind in KINDS if kind != self.kind)
+            fit = [name for name in available() if load(name).kind == run]
+            raise UserError(
+                f"template {self.id} is of kind {self.kind}, but what runs here {_RUNS[run]}; use one like {', '.join(fit)}"
+            )
+        lines = [_fill(self.candidate_pieces, label=label(i), text=c.text) for i, c in enumerate(state.pool)]
         user = _fill(
-            self.user[state.task.scenario], context=state.task.context, candidates="\n".join(lines), n=str(len(lines))
+            self.user_pieces(state.task.dataset, state.task.scenario),
+            context=state.task.context,
+            candidates="\n".join(lines),
+            n=str(len(lines)),
         )
         head = [{"role": "system", "content": self.system}] if self.system else []
         return [*head, {"role": "user", "content": user}]
 
-    def answer_for(self, state: Elimination, place: int) -> str:
-        """The answer, in this template's form, that excludes the candidate at ``place`` (used to teach the format)."""
-        return f"[{label(place)}]" if self.answer == "label" else state.pool[place].text
+    def answer_for(self, state: State, *places: int) -> str:
+        """The answer, in this template's form, that names the candidates at ``places`` (used to teach the format).
+
+        An exclusion names one, the worst; a direct ranking all, best first: labels joined by `` > ``, texts one a line.
+        """
+        if self.answer == "label":
+            return " > ".join(f"[{label(place)}]" for place in places)
+        return "\n".join(state.pool[place].text for place in places)
 
 
 def available() -> list[str]:
@@ -85,34 +144,70 @@ def load(name: str) -> Template:
     return parse(source, name)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that occurs twice is an error: its first text would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} occurs twice")
+        return super().construct_mapping(node, deep)
+
+
 def parse(source: str, name: str) -> Template:
     """A template from YAML text; ``name`` is for error messages."""
     try:
-        content: dict[str, Any] = yaml.safe_load(source)
-    except yaml.YAMLError as error:
+        content: Any = yaml.load(source, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise UserError(f"template {name}: not valid YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")
+    content = {"kind": "exclusion", **content}
     if wrong := sorted(map(str, set(content) ^ set(_FIELDS))):
         what = "unknown" if wrong[0] not in _FIELDS else "missing"
         raise UserError(f"template {name}: field {wrong[0]} is {what}; it needs exactly {', '.join(_FIELDS)}")
+    _check(content, name)
+    # What a file leaves out means the default, so the default is left out of what is hashed.
+    meaning = {key: value for key, value in content.items() if (key, value) != ("kind", "exclusion")}
+    try:
+        canonical = json.dumps(meaning, sort_keys=True, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"template {name}: it holds {error.object[error.start]!a}, which is no character") from error
+    return Template(**content, hash=hashlib.sha256(canonical).hexdigest()[:16])
+
+
+def _check(content: dict[str, Any], name: str) -> None:
     for field in ("id", "candidate"):
         if not isinstance(content[field], str):
             raise UserError(f"template {name}: {field} has to be a text, got {content[field]!r}")
     if not isinstance(content["system"], str | None):
         raise UserError(f"template {name}: system has to be a text or null, got {content['system']!r}")
-    if content["answer"] not in ("label", "text"):
-        raise UserError(f"template {name}: answer is {content['answer']!r}, not label or text")
-    if "{text}" not in content["candidate"] or (content["answer"] == "label" and "{label}" not in content["candidate"]):
+    for field, allowed in (("kind", KINDS), ("answer", ANSWERS)):
+        if content[field] not in allowed:
+            raise UserError(f"template {name}: {field} is {content[field]!r}, not {' or '.join(allowed)}")
+    shown = _fields(content["candidate"], _CANDIDATE_FIELDS, f"template {name}: candidate")
+    if "text" not in shown or (content["answer"] == "label" and "label" not in shown):
         raise UserError(f"template {name}: candidate has to show {{text}}, and {{label}} where answers are labels")
-    if not isinstance(content["user"], dict) or set(content["user"]) != set(SCENARIOS):
-        raise UserError(f"template {name}: user needs one text for each of {', '.join(SCENARIOS)}, and no other")
-    for scenario in SCENARIOS:
-        text = str(content["user"][scenario])
-        if not 0 <= text.find("{context}") < text.find("{candidates}"):
-            raise UserError(f"template {name}: user.{scenario} needs {{context}} and, after it, {{candidates}}")
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False).encode()
-    return Template(**content, hash=hashlib.sha256(canonical).hexdigest()[:16])
+    user = content["user"]
+    if not isinstance(user, dict) or any(scenario not in user for scenario in SCENARIOS):
+        raise UserError(f"template {name}: user needs one text for each of {', '.join(SCENARIOS)}")
+    for key, text in user.items():
+        if key not in SCENARIOS and key not in DATASETS:
+            raise UserError(
+                f"template {name}: user.{key} is neither a scenario nor a dataset ({', '.join((*SCENARIOS, *DATASETS))})"
+            )
+        shown = _fields(text, _USER_FIELDS, f"template {name}: user.{key}") if isinstance(text, str) else []
+        if "context" not in shown or "candidates" not in shown[shown.index("context") :]:
+            raise UserError(f"template {name}: user.{key} needs {{context}} and, after it, {{candidates}}")
+        if shown.count("candidates") > 1:
+            raise UserError(f"template {name}: user.{key} shows {{candidates}} twice")
+
+
+def _fields(text: str, known: tuple[str, ...], where: str) -> list[str]:
+    fields = list(pieces(text)[1::2])
+    if unknown := [field for field in fields if field not in known]:
+        raise UserError(f"{where} has an unknown field {{{unknown[0]}}}; it may show {{{'}, {'.join(known)}}}")
+    return fields
 
 
 def check_hash(template: Template, id: str, hash: str, where: str) -> None:

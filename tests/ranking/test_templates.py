@@ -1,16 +1,21 @@
 """Prompt templates: what they show, their hash, and errors that name the file and the field."""
 
+import re
+
 import pytest
 import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import SCENARIOS, Candidate, Elimination, RankingTask
-from iranker_verl.ranking.templates import available, check_hash, load, parse
+from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, Elimination, RankingTask
+from iranker_verl.ranking.direct import DirectRanking
+from iranker_verl.ranking.templates import available, check_hash, load, parse, pieces
 from reward_fns.answers import label, parse_exclusion
 
 BUNDLED = [load(name) for name in available()]
+EXCLUSION = [t for t in BUNDLED if t.kind == "exclusion"]
+DIRECT = [t for t in BUNDLED if t.kind == "direct"]
 CONTENT = {
     "id": "mine",
     "answer": "label",
@@ -24,10 +29,45 @@ def source(**changes):
     return yaml.safe_dump(CONTENT | changes, sort_keys=False)
 
 
-def state(texts=("alpha", "beta", "gamma"), context="the context", scenario="passage"):
+def make(texts=("alpha", "beta", "gamma"), context="the context", dataset="passage-5", scenario=None):
     candidates = tuple(Candidate(f"id{i}", t) for i, t in enumerate(texts))
     relevance = tuple(float(i == 0) for i in range(len(texts)))
-    return Elimination(RankingTask("t", scenario, "passage-5", context, candidates, relevance))
+    return RankingTask("t", scenario or DATASETS[dataset], dataset, context, candidates, relevance)
+
+
+def state(*arguments, **named):
+    return Elimination(make(*arguments, **named))
+
+
+def shown(template, *arguments, **named):
+    return template.messages(template.start(make(*arguments, **named)))[-1]["content"]
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ("",)),
+        ("no field { } {two words} {}", ("no field { } {two words} {}",)),
+        ("{context}", ("", "context", "")),
+        ("[{label}] {text}", ("[", "label", "] ", "text", "")),
+        ("a{n}{n}b", ("a", "n", "", "n", "b")),
+        ("{{n}}", ("{", "n", "}")),
+    ],
+)
+def test_pieces(text, parts):
+    assert pieces(text) == parts
+
+
+@given(st.lists(st.sampled_from(["{context}", "{n}", "{", "}", "x", "{ n }", "\n", "}{"]), max_size=12).map("".join))
+def test_pieces_alternate_and_lose_nothing(text):
+    parts = pieces(text)
+    assert len(parts) % 2 == 1
+    assert "".join("{" + p + "}" if i % 2 else p for i, p in enumerate(parts)) == text
+    assert all("{context}" not in p and "{n}" not in p for p in parts[::2])
+    assert all(p.isalpha() for p in parts[1::2])
 
 
 def test_a_golden_prompt():
@@ -42,27 +82,39 @@ def test_a_golden_prompt():
 
 
 def test_the_tiny_template_is_the_one_that_was_measured():
-    assert load("label").messages(state(scenario="recommendation")) == [
+    assert load("label").messages(state(dataset="rec-music")) == [
         {
             "role": "user",
             "content": "History: the context\nCandidates:\n[A] alpha\n[B] beta\n[C] gamma\nExclude the worst:",
         }
     ]
+    assert load("label").hash == "cf882d79ec82b4ca"  # as in docs/results.md
 
 
 def test_bundled_templates():
-    assert set(available()) >= {"label", "think-label", "think-text"}
+    assert {t.id for t in EXCLUSION} == {"label", "think-label", "think-text"}
+    assert {t.id for t in DIRECT} == {"direct-label", "direct-think-label", "direct-think-text"}
     for name in available():
         assert load(name).id == name
+        assert load(name).answer == name.split("-")[-1]
     assert len({t.hash for t in BUNDLED}) == len(BUNDLED)
 
 
 @pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_bundled_template_shows_the_context_and_then_every_candidate(template, scenario):
+def test_how_an_answer_is_to_look_is_in_the_prompt(template):
+    text = "\n".join(m["content"] for m in template.messages(template.start(make())))
+    assert ("think" in template.id) == all(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    if template.kind == "direct":
+        example = template.answer_for(template.start(make("WXYZ")), 0, 1, 2)
+        shape = "[X] > [Y] > [Z]" if template.answer == "label" else "one a line"
+        assert shape in text and (template.answer == "text" or example == "[A] > [B] > [C]")
+
+
+@pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_bundled_template_shows_the_context_and_then_every_candidate(template, dataset):
     texts = [f"candidate number {i}" for i in range(28)]
-    episode = state(texts, "THE CONTEXT", scenario)
-    messages = template.messages(episode)
+    messages = template.messages(template.start(make(texts, "THE CONTEXT", dataset)))
     assert [m["role"] for m in messages] == (["system", "user"] if template.system else ["user"])
     text = messages[-1]["content"]
     places = [
@@ -73,16 +125,54 @@ def test_every_bundled_template_shows_the_context_and_then_every_candidate(templ
     assert "{" not in text
     if template.answer == "label":
         assert all(f"[{label(i)}] {t}" in text for i, t in enumerate(texts))
-    # the steps of an episode share all that is before the candidates (prefix caching), but for their number
-    episode.step("candidate number 5")
-    later = template.messages(episode)[-1]["content"]
-    assert later.startswith(text[: text.index("THE CONTEXT") + len("THE CONTEXT")])
+
+
+@pytest.mark.parametrize("template", EXCLUSION, ids=lambda t: t.id)
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("place", [0, 7, 19])
+def test_a_step_shares_all_before_the_candidate_that_has_left(template, dataset, place):
+    # What a prefix cache saves: nothing before the candidates may change from step to step, their number neither.
+    texts = [f"candidate number {i}" for i in range(20)]
+    episode = state(texts, "THE CONTEXT", dataset)
+    first = template.messages(episode)[-1]["content"]
+    episode.step(template.answer_for(episode, place))
+    before = texts[place - 1] if place else "THE CONTEXT"
+    assert template.messages(episode)[-1]["content"].startswith(first[: first.index(before) + len(before)])
+
+
+@pytest.mark.parametrize("template", [t for t in BUNDLED if "think" in t.id], ids=lambda t: t.id)
+def test_every_dataset_has_its_wording(template):
+    words = {
+        "rec-movie": ["movie", "watch"],
+        "rec-music": ["album", "buy"],
+        "rec-game": ["video game", "buy"],
+        "router-performance": ["llms", "whatever it costs"],
+        "router-cost": ["llms", "low cost counts most"],
+        "router-balance": ["llms", "count alike"],
+    } | {name: ["passages", "query"] for name in ("passage-5", "passage-7", "passage-9")}
+    texts = {name: shown(template, dataset=name) for name in DATASETS}
+    for name, text in texts.items():
+        assert all(word in text.lower() for word in words[name]), text
+    assert len(set(texts.values())) == 7  # the three passage sets share theirs
+
+
+def test_a_datasets_text_goes_before_its_scenarios():
+    user = CONTENT["user"] | {"rec-game": "G {context} {candidates}"}
+    template = parse(source(user=user), "mine")
+    assert shown(template, ["x", "y"], "c", "rec-game") == "G c [A] x\n[B] y"
+    assert shown(template, ["x", "y"], "c", "rec-movie") == "C: c\n[A] x\n[B] y\nworst of 2:"
+    assert template.user_pieces("rec-game", "recommendation") == ("G ", "context", " ", "candidates", "")
+    # a data set of one's own takes its scenario's, whatever its name
+    user = CONTENT["user"] | {"passage": "P {context} {candidates}"}
+    template = parse(source(user=user), "mine")
+    for name in ("my-films", "passage", ""):
+        assert shown(template, ["x", "y"], "c", name, "recommendation").startswith("C: c")
 
 
 @pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
 def test_braces_in_data_are_text(template):
     texts = ["{context}", "{candidates} {label} {text} {n}", "{0} {} }{ %s \\1 \\g<0>"]
-    text = template.messages(state(texts, "{candidates} {text} {n} \\1"))[-1]["content"]
+    text = shown(template, texts, "{candidates} {text} {n} \\1")
     assert "{candidates} {text} {n} \\1" in text
     assert all(t in text for t in texts)
     assert text.count("{candidates} {label} {text} {n}") == 1
@@ -91,32 +181,62 @@ def test_braces_in_data_are_text(template):
 plain = st.text(min_size=1, max_size=30).filter(str.strip)
 
 
-@given(st.lists(plain, min_size=2, max_size=28), plain, st.sampled_from(SCENARIOS))
-def test_what_is_shown_is_what_was_given(texts, context, scenario):
+@given(st.lists(plain, min_size=2, max_size=28), plain, st.sampled_from(list(DATASETS)))
+def test_what_is_shown_is_what_was_given(texts, context, dataset):
+    # str.format is another reader of the same texts, and reads no value twice either
     for template in BUNDLED:
-        text = template.messages(state(texts, context, scenario))[-1]["content"]
-        head, mark, _ = text.partition("\n".join(_lines(template, texts)))
-        assert mark and context in head
+        user = template.user.get(dataset, template.user[DATASETS[dataset]])
+        lines = [template.candidate.format(label=label(i), text=text) for i, text in enumerate(texts)]
+        wanted = user.format(context=context, candidates="\n".join(lines), n=len(texts))
+        assert shown(template, texts, context, dataset) == wanted
 
 
-def _lines(template, texts):
-    before, after = template.candidate.split("{text}")
-    return [before.replace("{label}", label(i)) + t + after for i, t in enumerate(texts)]
-
-
-@pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
+@pytest.mark.parametrize("template", EXCLUSION, ids=lambda t: t.id)
 @given(texts=st.lists(plain, min_size=2, max_size=28, unique_by=str.strip), data=st.data())
 @settings(max_examples=60)
 def test_the_answer_taught_is_the_answer_read(template, texts, data):
     episode = state(texts)
     place = data.draw(st.integers(0, len(texts) - 1))
     answer = template.answer_for(episode, place)
-    # a text that is another candidate's label, or a tag of the answer format, cannot be told from it
-    assume(template.answer == "label" or not any(t in answer for t in ("<think>", "</think>", "<answer>", "</answer>")))
-    assume(template.answer == "text" or answer not in [t.strip() for t in texts])
+    # a text that reads like a label, or holds a tag of the answer format, cannot be told from it
+    if template.answer == "label":
+        assume(answer not in [t.strip() for t in texts])
+    else:
+        assume(not re.match(r"\W*[A-Z]{1,3}\b", answer))
+        assume(not any(t in answer for t in ("<think>", "</think>", "<answer>", "</answer>")))
     assert parse_exclusion(answer, texts).index == place
     assert parse_exclusion(f"<think>hm</think> <answer>{answer}</answer>", texts).index == place
     assert episode.step(answer).excluded == f"id{place}"
+
+
+@pytest.mark.parametrize("template", DIRECT, ids=lambda t: t.id)
+@given(order=st.integers(2, 28).flatmap(lambda n: st.permutations(range(n))))
+@settings(max_examples=60)
+def test_the_ranking_taught_is_the_ranking_read(template, order):
+    for texts in ([f"candidate number {i}" for i in range(len(order))], [f"M > {i}, [B]" for i in range(len(order))]):
+        direct = template.start(make(texts))
+        answer = template.answer_for(direct, *order)
+        step = direct.step(f"<think>[A] > [B]</think> <answer>{answer}</answer>")
+        assert (step.status, direct.ranking()) == ("ok", [f"id{i}" for i in order]), answer
+
+
+# ---------------------------------------------------------------- the kind
+
+
+def test_a_template_starts_what_it_is_for():
+    for template in BUNDLED:
+        begun = template.start(make())
+        assert type(begun) is (DirectRanking if template.id.startswith("direct") else Elimination)
+        assert template.messages(begun) and begun.task == make()
+
+
+def test_a_template_of_the_other_kind_is_refused():
+    for template in BUNDLED:
+        other = Elimination(make()) if template.kind == "direct" else DirectRanking(make())
+        with pytest.raises(UserError) as error:
+            template.messages(other)
+        fit = EXCLUSION if template.kind == "direct" else DIRECT
+        assert all(t.id in str(error.value) for t in [template, *fit]) and "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- the hash
@@ -132,10 +252,18 @@ def test_the_hash_ignores_comments_order_and_spelling():
     assert parse(yaml.safe_dump(CONTENT, default_style='"'), "e").hash == reference
 
 
+def test_what_a_file_leaves_out_is_the_default():
+    # The hash of before there were kinds: what was made then is still of use.
+    assert parse(source(kind="exclusion"), "a") == parse(source(), "b")
+    assert parse(source(), "b").kind == "exclusion"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"id": "other"},
+        {"kind": "direct"},
+        {"user": CONTENT["user"] | {"rec-game": CONTENT["user"]["recommendation"]}},
         {"answer": "text"},
         {"candidate": "[{label}]  {text}"},
         {"system": ""},
@@ -188,7 +316,22 @@ def test_another_template_is_refused_with_both_hashes():
         (source(user="{context} {candidates}"), ["user"]),
         (source(user=None), ["user"]),
         (source(user={}), ["user", "recommendation"]),
-        (source(user=CONTENT["user"] | {"musik": "{context} {candidates}"}), ["user"]),
+        (source(user={s: "{context} {candidates}" for s in SCENARIOS[1:]}), ["user", "recommendation"]),
+        (source(user=CONTENT["user"] | {"musik": "{context} {candidates}"}), ["user.musik", "passage", "rec-movie"]),
+        (source(user=CONTENT["user"] | {3: "{context} {candidates}"}), ["user.3"]),
+        (source(user=CONTENT["user"] | {"rec-game": "{context}"}), ["user.rec-game", "{candidates}"]),
+        (source(user=CONTENT["user"] | {"rec-game": None}), ["user.rec-game"]),
+        (source(user=CONTENT["user"] | {"rec-game": "{context} {candidates} {N}"}), ["user.rec-game", "{N}", "{n}"]),
+        (source(user=CONTENT["user"] | {"rec-game": "{context} {candidates} {text}"}), ["user.rec-game", "{text}"]),
+        (source(user=CONTENT["user"] | {"rec-game": "{context} {candidates} {candidates}"}), ["rec-game", "twice"]),
+        (source(candidate="[{label}] {title}{text}"), ["candidate", "{title}", "{label}, {text}"]),
+        (source(kind="exclude"), ["kind", "'exclude'", "exclusion or direct"]),
+        (source(kind=None), ["kind", "None"]),
+        (source() + "answer: text\n", ["answer occurs twice"]),
+        (source().replace("  routing:", "  passage:"), ["passage occurs twice"]),
+        (source() + "note: 2024-13-45\n", ["not valid YAML"]),
+        ("[" * 1500, ["not valid YAML"]),
+        (source(id="x").replace("id: x", 'id: "\\ud800"'), ["\\ud800", "no character"]),
         (source(user=CONTENT["user"] | {"passage": 3}), ["user.passage", "{context}"]),
         (source(user=CONTENT["user"] | {"passage": None}), ["user.passage"]),
         (source(user=CONTENT["user"] | {"passage": "{candidates} {context}"}), ["user.passage", "{context}"]),

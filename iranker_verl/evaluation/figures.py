@@ -1,56 +1,21 @@
 """The report's figures, drawn with matplotlib as SVG that lives in the page.
 
-Colours leave here as CSS variables and texts as texts, so that a figure takes the page's font and its light or dark
-colours. Each function takes plain numbers and returns an ``<svg>``, or None where there is nothing to draw.
+Each function takes plain numbers and returns an ``<svg>``, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Stand-ins that matplotlib can parse; in the SVG each becomes var(--name).
-PARTS = ("prepare", "base", "rl", "evaluate")
-PHASES = ("generate", "forward", "backward", "other")
-_NAMES = ("ink", "muted", "grid", "card", "before", "after", "rival", *PARTS, *PHASES)
-COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(_NAMES, start=1)}
-WIDTH = 4.9  # inches; 353 units in the SVG, about what a phone shows
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a "$" in a data set's name is a "$"
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "text.color": COLOURS["ink"],
-    "axes.edgecolor": COLOURS["grid"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.titlecolor": COLOURS["ink"],
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": COLOURS["grid"],
-    "grid.linewidth": 0.8,
-    "xtick.color": COLOURS["grid"],
-    "ytick.color": COLOURS["grid"],
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "ytick.major.size": 0,
-    "lines.solid_capstyle": "round",
-}
+from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
+
 RIVAL_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
 LABELS = {"before": "before RL", "after": "after RL", "random": "random", "popularity": "popularity", "bm25": "BM25"}
 
@@ -91,7 +56,7 @@ def learning(reward: Points, validation: Points, malformed: Points) -> str | Non
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes[-1].set_xlabel("RL step")
 
-    return _svg(draw, 1.55 * len(panels) + 0.35, "learning")
+    return svg(draw, 1.55 * len(panels) + 0.35, "learning")
 
 
 def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str | None:
@@ -127,9 +92,9 @@ def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str |
             for s, m in RIVAL_MARKS.items()
             if s in present
         ]
-        figure.legend(handles=keys, loc="outside upper left", ncols=3, **_LEGEND)
+        figure.legend(handles=keys, loc="outside upper left", ncols=3, **LEGEND)
 
-    return _svg(draw, 0.43 * len(names) + 1.15, "datasets")
+    return svg(draw, 0.43 * len(names) + 1.15, "datasets")
 
 
 def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
@@ -153,9 +118,9 @@ def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
         ax.set_xticks(range(1, shown + 1), [*map(str, range(1, shown)), f"{shown}{'+' if last > shown else ''}"])
         ax.set_xlabel("rank of the best candidate")
         ax.set_ylabel("share of tasks")
-        ax.legend(**_LEGEND)
+        ax.legend(**LEGEND)
 
-    return _svg(draw, 2.9, "ranks")
+    return svg(draw, 2.9, "ranks")
 
 
 def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | None:
@@ -177,10 +142,9 @@ def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | No
             _stack(ax, phases, lambda v: f"{v:.0%}")
             ax.set_title("An RL step")
 
-    return _svg(draw, 1.45 * (bool(parts) + bool(phases)), "times")
+    return svg(draw, 1.45 * (bool(parts) + bool(phases)), "times")
 
 
-_LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1.4, "columnspacing": 1.4, "labelspacing": 0.4}
 _TIGHT: dict[str, Any] = {
     "frameon": False,
     "handlelength": 0.8,
@@ -214,24 +178,3 @@ def _smooth(values: Sequence[float]) -> list[float]:
     half = max(1, len(values) // 20)
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(w) / len(w) for w in windows]
-
-
-def _svg(draw: Callable[[Figure], None], height: float, name: str) -> str:
-    style: Any = {**_STYLE, "svg.hashsalt": name}  # the salt keeps ids of two figures apart
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        out = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every figure, and nothing refers to them
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)  # not needed within HTML
-    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', rf'\1 class="figure" id="figure-{name}" role="img"', text, count=1)
-    for colour, code in COLOURS.items():
-        text = text.replace(code, f"var(--{colour})")
-    return text

@@ -41,6 +41,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iranker_verl import page
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import figures
 from iranker_verl.files import write_text
@@ -86,7 +87,7 @@ def render(run_dir: Path) -> str:
     )
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
-        css=Markup(resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")),  # our own text
+        css=Markup(resources.files(page).joinpath("style.css").read_text(encoding="utf-8")),  # our own text
         figures={name: Markup(svg) if svg else None for name, svg in drawn.items()},  # matplotlib escapes its texts
         macro=results["macro"],
         datasets=datasets,

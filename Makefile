@@ -35,8 +35,8 @@ train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the confi
 smoke: setup     ## the whole pipeline with two RL steps
 	@$(BIN)/iranker train recipes/tiny_cpu/smoke.yaml $(run_args) $(ARGS)
 
-data: setup      ## prepare DATA=folder-of-raw-files into OUT=folder
-	@$(BIN)/iranker prepare --raw $(DATA) --out $(OUT) $(if $(TASK),--task $(TASK)) $(ARGS)
+data: setup      ## prepare all raw files in DATA (default data/raw) into OUT (default data/prepared)
+	@$(BIN)/iranker prepare --raw $(or $(DATA),data/raw) --out $(or $(OUT),data/prepared) $(if $(TASK),--task $(TASK)) $(ARGS)
 
 evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
 	@$(BIN)/iranker evaluate --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
@@ -52,6 +52,7 @@ lint: setup      ## ruff and mypy
 
 bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.rl_step
+	@$(BIN)/python -m benchmarks.data_prep
 
 bench-learning: setup ## the tiny recipe with seeds 1, 2 and 3
 	@$(BIN)/python -m benchmarks.learning --seeds 1 2 3

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import pyarrow as pa
+
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Message, Template
 
+CountTokens = Callable[[list[Message]], int]
 _WAY_OUT = {
     "recommendation": "prepare with a smaller history or fewer candidates",
     "routing": "prepare with a smaller max_chars or shorter descriptions",
@@ -15,22 +18,30 @@ _WAY_OUT = {
 }
 
 
-def check_lengths(
-    tasks: Iterable[RankingTask], template: Template, count_tokens: Callable[[list[Message]], int], limit: int
-) -> int:
+def check_lengths(tasks: Iterable[RankingTask], template: Template, count_tokens: CountTokens, limit: int) -> int:
     """The tokens of the longest first prompt (an episode's longest); UserError where that is above ``limit``.
 
     ``count_tokens`` takes the chat messages and returns their length after the model's chat template.
     """
-    longest, over, worst = 0, 0, None
-    for task in tasks:
-        length = count_tokens(template.messages(Elimination(task)))
+    return _check(((t.id, t.scenario, template.messages(template.start(t))) for t in tasks), count_tokens, limit)
+
+
+def refuse_long_rows(rows: pa.Table, count_tokens: CountTokens, limit: int) -> None:
+    """The same for rows in the schema of prepared data."""
+    infos, prompts = rows["extra_info"].to_pylist(), rows["prompt"].to_pylist()
+    _check(((i["task_id"], i["scenario"], p) for i, p in zip(infos, prompts, strict=True)), count_tokens, limit)
+
+
+def _check(prompts: Iterable[tuple[str, str, list[Message]]], count_tokens: CountTokens, limit: int) -> int:
+    longest, over, worst = 0, 0, ("", "")
+    for id, scenario, messages in prompts:
+        length = count_tokens(messages)
         over += length > limit
         if length > longest:
-            longest, worst = length, task
-    if over and worst is not None:
+            longest, worst = length, (id, scenario)
+    if over:
         raise UserError(
-            f"{worst.dataset}: the prompt of task {worst.id!r} has {longest} tokens, the limit is {limit} "
-            f"({over} tasks are too long); {_WAY_OUT[worst.scenario]}, or allow longer prompts"
+            f"the prompt of task {worst[0]!r} has {longest} tokens, the limit is {limit} "
+            f"({over} prompts are too long); {_WAY_OUT[worst[1]]}, or allow longer prompts"
         )
     return longest

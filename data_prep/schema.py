@@ -1,13 +1,18 @@
-"""The Parquet schema of prepared data: one row an episode, as verl's ``RLHFDataset`` takes it.
+"""The Parquet schema of prepared data, as verl's ``RLHFDataset`` takes it.
 
 ========================  ==========================================================================================
 ``data_source``           dataset, e.g. ``rec-movie``; verl's reward functions and metrics group by it
-``prompt``                chat messages of the episode's first step, ``[{role, content}, …]``
+``prompt``                chat messages of the row's first step, ``[{role, content}, …]``
 ``ability``               always ``ranking``
 ``reward_model``          ``{style: "rule", ground_truth: {candidates: [text], target: index, relevance: [float]|null}}``
-``agent_name``            ``elimination_agent``, the agent loop that plays the row
-``extra_info``            ``{index, split, task_id, scenario, context, candidate_ids: [id], template_id, template_hash}``
+``agent_name``            the agent loop that plays the row: ``elimination_agent``, or ``direct_agent`` for direct rows
+``extra_info``            ``{index, split, row_kind, task_id, scenario, group, time, context, candidate_ids: [id],
+                          history_ids: [id], template_id, template_hash}``
 ========================  ==========================================================================================
+
+``row_kind`` is ``episode`` (a whole task; the policy's own exclusions make its later states), ``state`` (one elimination
+state, as the paper trains on) or ``direct`` (the whole ranking in one answer). ``group`` is what may not be on both sides
+of the split (a user, a query), ``time`` when the positive was chosen, and ``history_ids`` what the context tells of.
 
 A prepared folder holds ``train.parquet``, ``test.parquet`` and ``manifest.json``. Files are written beside their place
 and renamed, so that a folder never holds half a file.
@@ -17,21 +22,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "test")
+ROW_KINDS = {"episodes": "episode", "states": "state", "direct": "direct"}
 AGENT_NAME = "elimination_agent"
+AGENTS = {"episode": AGENT_NAME, "state": AGENT_NAME, "direct": "direct_agent"}
 
 SCHEMA = pa.schema(
     [
@@ -63,10 +71,14 @@ SCHEMA = pa.schema(
                 [
                     ("index", pa.int64()),
                     ("split", pa.string()),
+                    ("row_kind", pa.string()),
                     ("task_id", pa.string()),
                     ("scenario", pa.string()),
+                    ("group", pa.string()),
+                    ("time", pa.float64()),
                     ("context", pa.string()),
                     ("candidate_ids", pa.list_(pa.string())),
+                    ("history_ids", pa.list_(pa.string())),
                     ("template_id", pa.string()),
                     ("template_hash", pa.string()),
                 ]
@@ -74,39 +86,6 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-
-
-def episode_row(task: RankingTask, template: Template, split: str, index: int) -> dict[str, Any]:
-    """One row: a whole task, whose later states come from the policy's own exclusions."""
-    return {
-        "data_source": task.dataset,
-        "prompt": template.messages(Elimination(task)),
-        "ability": "ranking",
-        "reward_model": {"style": "rule", "ground_truth": {"relevance": None, **task.ground_truth()}},
-        "agent_name": AGENT_NAME,
-        "extra_info": {
-            "index": index,
-            "split": split,
-            "task_id": task.id,
-            "scenario": task.scenario,
-            "context": task.context,
-            "candidate_ids": [c.id for c in task.candidates],
-            "template_id": template.id,
-            "template_hash": template.hash,
-        },
-    }
-
-
-def write_tasks(path: Path, tasks: Iterable[RankingTask], template: Template, split: str) -> int:
-    """Write tasks as episode rows; returns how many. The file appears whole or not at all."""
-    rows = [episode_row(task, template, split, i) for i, task in enumerate(tasks)]
-    part = path.with_name(path.name + ".part")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part, row_group_size=1024)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return len(rows)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -126,17 +105,22 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask]:
-    """The tasks of a prepared file; with ``template``, UserError where its rows were made with another one."""
-    tasks = []
+    """The tasks of a prepared file, each once: of a task's elimination states the largest, which is the whole task.
+
+    UserError, with ``template``, where the rows were made with another one.
+    """
+    tasks: dict[str, RankingTask] = {}
     for number, row in enumerate(read_rows(path)):
         try:
-            tasks.append(RankingTask.from_row(row))
+            task = RankingTask.from_row(row)
         except UserError as error:
             raise UserError(f"{path} row {number}: {error}") from error
+        if task.id not in tasks or len(task.candidates) > len(tasks[task.id].candidates):
+            tasks[task.id] = task
         if template is not None:
             info = row["extra_info"]
             check_hash(template, info.get("template_id"), info.get("template_hash"), f"{path} row {number}")
-    return tasks
+    return list(tasks.values())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -151,9 +135,52 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def tasks_hash(tasks: Iterable[RankingTask]) -> str:
-    """16 hex digits of SHA-256 over the content of tasks, in order: the ``data_hash`` beside every number."""
+    """16 hex digits of SHA-256 over the content of tasks, in order."""
     digest = hashlib.sha256()
     for t in tasks:
         content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance)]
         digest.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+class ContentHash:
+    """SHA-256 over what rows say (ids, texts, relevance; not their prompts), whatever the batches they come in."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, Any] = {}
+
+    def update(self, rows: pa.Table) -> None:
+        """Take in more rows in the schema of prepared data."""
+        if not rows.num_rows:
+            return
+        rows = rows.combine_chunks()
+        info, truth = rows["extra_info"].combine_chunks(), rows["reward_model"].combine_chunks().field("ground_truth")
+        columns = {name: info.field(name) for name in ("task_id", "context", "candidate_ids", "history_ids")}
+        columns |= {"dataset": rows["data_source"], "candidates": truth.field("candidates")}
+        columns |= {"target": truth.field("target"), "relevance": truth.field("relevance")}
+        for name, column in columns.items():
+            self._add(name, column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+
+    def _add(self, name: str, column: pa.Array) -> None:
+        if pa.types.is_list(column.type):
+            self._feed(f"{name}:count", pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False))
+            self._add(f"{name}[]", column.flatten())
+        elif pa.types.is_string(column.type):
+            _, offsets, text = column.buffers()
+            ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+            self._feed(f"{name}:bytes", np.diff(ends))
+            self._digest(name).update(memoryview(text)[ends[0] : ends[-1]] if text is not None else b"")
+        else:
+            self._feed(name, column.to_numpy(zero_copy_only=False))
+
+    def _feed(self, name: str, numbers: np.ndarray) -> None:
+        self._digest(name).update(np.ascontiguousarray(numbers).tobytes())
+
+    def _digest(self, name: str) -> Any:
+        return self._digests.setdefault(name, hashlib.sha256())
+
+    @staticmethod
+    def of(*hashes: ContentHash) -> str:
+        """16 hex digits over the rows of several files in order: the ``data_hash`` beside every number."""
+        parts = [f"{i} {name} {d.hexdigest()}" for i, h in enumerate(hashes) for name, d in sorted(h._digests.items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

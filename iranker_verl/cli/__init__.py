@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from iranker_verl import __version__
+from iranker_verl.cli import data, inspect, prompt, reward
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train one LLM to rank anything by iterative elimination."
 )
+for command in (data.prepare, inspect.inspect, inspect.validate, reward.audit_reward):
+    app.command()(command)
+app.add_typer(prompt.app, name="prompt")
 OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -28,41 +32,6 @@ def train(
 
     if report := run(recipe, overrides or [], dry_run=dry_run):
         print(f"   report  {report}")
-
-
-@app.command()
-def prepare(
-    raw: Annotated[Path, typer.Option(help="raw files: a folder or a file")],
-    out: Annotated[Path, typer.Option(help="folder to write train.parquet, test.parquet and manifest.json to")],
-    task: Annotated[
-        list[str] | None, typer.Option(help="dataset, e.g. rec-movie; again for more (default: all found)")
-    ] = None,
-    template: Annotated[str, typer.Option(help="prompt template: an id or a .yaml file")] = "label",
-    history: Annotated[int, typer.Option(help="recommendation: items of history")] = 20,
-    candidates: Annotated[int, typer.Option(help="recommendation: candidates a task")] = 20,
-    test_fraction: Annotated[float, typer.Option(help="share of users or queries that go to the test split")] = 0.2,
-    max_chars: Annotated[int, typer.Option(help="cap of a query's passages together, in characters")] = 6000,
-    max_train: Annotated[int | None, typer.Option(help="cap of training tasks a dataset")] = None,
-    max_test: Annotated[int | None, typer.Option(help="cap of test tasks a dataset")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="model folder whose tokenizer measures prompts")] = None,
-    max_prompt_tokens: Annotated[int | None, typer.Option(help="refuse longer prompts (needs --tokenizer)")] = None,
-    seed: Annotated[int, typer.Option()] = 1,
-) -> None:
-    """Turn raw files into ranking tasks in Parquet, with a manifest."""
-    from data_prep.prepare import prepare as run
-    from data_prep.sampling import Options
-    from iranker_verl.ranking.templates import load
-
-    if (tokenizer is None) != (max_prompt_tokens is None):
-        raise UserError("--tokenizer and --max-prompt-tokens belong together")
-    count: Any = None
-    if tokenizer is not None:
-        from iranker_verl.inference.engine import ChatTokenizer
-
-        encode = ChatTokenizer(tokenizer).encode
-        count = lambda messages: len(encode(messages))  # noqa: E731
-    options = Options(history, candidates, test_fraction, max_chars, max_train, max_test, seed)
-    run(raw, out, load(template), options, task or None, print, max_prompt_tokens, count)
 
 
 @app.command()
@@ -148,6 +117,3 @@ def main() -> None:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
-
-if __name__ == "__main__":
-    main()

@@ -28,8 +28,8 @@ WORLD_TEST_FRACTION = 0.03
 
 def prepare(config: DictConfig, run: Path) -> None:
     """Raw files (or the embedded world's, which are written first) to ``RUN_DIR/data``."""
+    from data_prep.options import Options
     from data_prep.prepare import prepare as prepare_data
-    from data_prep.sampling import Options
     from data_prep.world import WorldSize, write_world
 
     given = {k: v for k, v in config.iranker.data.options.items() if v is not None}

@@ -23,7 +23,7 @@ from reward_fns.exclusion import relevance_of, worths
 
 @register(AGENT_NAME)
 class EliminationAgentLoop(AgentLoopBase):
-    """Plays one task to its end and returns one output a step.
+    """Plays one task to its end and returns one output a step; of a row that is one elimination state, one step.
 
     In training an episode ends as soon as nothing can be regretted any more (the positive is out): later steps carry no
     signal. In validation it is played out. A malformed answer never ends or shortens an episode in silence: it earns the
@@ -48,8 +48,9 @@ class EliminationAgentLoop(AgentLoopBase):
         task = RankingTask.from_row(row)
         state = Elimination(task)
         play_out = info["split"] != "train"
+        most = 1 if info.get("row_kind") == "state" else len(task.candidates)
         outputs: list[AgentLoopOutput] = []
-        while not state.done and (play_out or not state.decided):
+        while len(outputs) < most and not state.done and (play_out or not state.decided):
             outputs.append(await self._step(state, sampling_params, priority))
         metrics = episode_metrics(state)
         for output in outputs:
@@ -113,7 +114,7 @@ def episode_metrics(state: Elimination) -> dict[str, float]:
     """Reciprocal rank of the best candidate, share of malformed answers, number of LLM calls.
 
     Where an episode ends early, the best candidate has just been excluded, so its rank is known; while it is still in
-    (an unfinished pool of equals) its rank is that of the pool's last place.
+    (an unfinished pool of equals, or a single state) its rank is that of the pool's last place.
     """
     best = state.task.candidates[state.task.target].id
     alive = [c.id for c in state.pool]

@@ -18,8 +18,8 @@ def touch(folder, *names):
         if path.suffix == ".csv":
             path.write_text("task_id,query,llm,effect,cost,cost_raw\n")
         elif path.suffix == ".parquet":
-            empty = {"query": pa.array([], pa.string()), "passages": pa.array([], pa.string())}
-            pq.write_table(pa.table(empty), path)
+            row = {"query": "q", "passages": {"is_selected": [1, 0], "passage_text": ["a", "b"]}}
+            pq.write_table(pa.Table.from_pylist([row]), path)
         else:
             path.write_text("x")
     return folder
@@ -71,8 +71,8 @@ def test_all_nine_in_one_tree(tmp_path):
         PASSAGES: ["train-0.parquet", "test-0.parquet"],
     }
     assert found(tmp_path, "router-cost", "passage-7") == {
-        ("router-cost",): ["router.csv", "llm_descriptions.json"],
-        ("passage-7",): ["train-0.parquet", "test-0.parquet"],
+        ROUTERS: ["router.csv", "llm_descriptions.json"],
+        PASSAGES: ["train-0.parquet", "test-0.parquet"],
     }
 
 
@@ -119,8 +119,8 @@ def test_a_recbole_file_of_no_known_dataset(tmp_path):
 
 def test_nothing(tmp_path):
     touch(tmp_path, "readme.txt", "u.item", "Games.item")
-    with pytest.raises(UserError, match=r"nothing to prepare for rec-movie, .*; looked for u.data \+ u.item"):
-        find(tmp_path)
+    with pytest.raises(UserError, match=r"nothing to prepare for rec-movie; docs/data.md lists"):
+        find(tmp_path, ["rec-movie"])
     with pytest.raises(UserError, match="nothing to prepare"):
         find(tmp_path / "u.item")
     with pytest.raises(UserError, match="no such file or folder"):

@@ -1,30 +1,52 @@
-"""GraphRouter's CSV: grouping, the three weightings, ties, splits and every reason to drop or refuse."""
+"""GraphRouter's CSV: what is found, read, dropped and refused; and real files, counted with pandas apart from the code."""
 
 import csv
+import gzip
 import json
-import re
 from collections import Counter
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from data_prep.graphrouter import load, read
-from data_prep.sampling import Options
+from data_prep.options import Options
+from data_prep.routing import ROUTERS, Query
+from data_prep.sources.graphrouter import find, read
+from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError
 
 HEADER = ["task_id", "query", "ground_truth", "metric", "llm", "effect", "cost", "cost_raw"]
-# effect, cost, cost_raw. Performance: big (1 > .6 > .5). Cost: .2e - .8c = big -.44, mid .04, tiny .092. Balance: mid
-# (.5 * .6 - .5 * .1 = .25) before tiny (.246) and big (.1).
+# effect, cost, cost_raw; the best: big by performance, tiny by cost, mid by balance (see test_routing)
 LLMS = {"big": (1.0, 0.8, 0.004), "mid": (0.6, 0.1, 0.002), "tiny": (0.5, 0.008, 0.001)}
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "router" / "graphrouter_format"
 
 
 def rows_of(query, outcomes=None, task="t"):
     return [[task, query, "", "em", llm, *values] for llm, values in (outcomes or LLMS).items()]
 
 
-def write(path, rows, header=HEADER):
+def write(path, rows, header=HEADER, **form):
+    path.parent.mkdir(exist_ok=True, parents=True)
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+        csv.writer(file, **form).writerows([header, *rows])
     return path
+
+
+def run(path, options=None, datasets=ROUTERS, raw=None):
+    """The rows of all tasks, and what was dropped, as preparation gets at them."""
+    raw = raw or path.parent
+    (source,) = find([path] if raw == path else sorted(raw.rglob("*")), raw)
+    assert (source.format, source.datasets) == ("GraphRouter", ROUTERS)
+    (unit,) = source.units(options or Options(), datasets, None)
+    dropped = nothing_dropped()
+    tables = list(unit.run(dropped))
+    assert all(table.schema == TASKS for table in tables)
+    rows = [row for table in tables for row in table.to_pylist()]
+    return rows, {name: dict(+counts) for name, counts in dropped.items() if +counts}
+
+
+def positive(row):
+    return row["candidate_ids"][row["relevance"].index(1.0)]
 
 
 @pytest.fixture
@@ -32,153 +54,206 @@ def file(tmp_path):
     return tmp_path / "router_data.csv"
 
 
-def everything(result):
-    return result.train + result.test
-
-
-def test_the_weights_decide(file):
-    result = load(write(file, rows_of("what?\nA) x, y\nB) z") + rows_of("who?")), Options())
-    for dataset, best, preference in [
-        ("router-performance", "big", "quality only"),
-        ("router-cost", "tiny", "quality 0.2, cost 0.8"),
-        ("router-balance", "mid", "quality 0.5, cost 0.5"),
-    ]:
-        tasks = {task.id: task for task in everything(result[dataset])}
-        task = tasks[f"{dataset}:t:2"]  # row 2 of the file, after the header
-        assert set(tasks) == {f"{dataset}:t:2", f"{dataset}:t:5"}
-        assert task.scenario == "routing"
-        assert task.context == f"Query: what?\nA) x, y\nB) z\nPreference: {preference}"
-        assert task.candidates[task.target].id == best
-        assert len(result[dataset].train) == len(result[dataset].test) == 1
-        assert not result[dataset].dropped
-
-
-def test_without_descriptions_the_average_cost_of_the_training_queries_is_shown(file):
-    cheap = {llm: (e, c, raw / 10) for llm, (e, c, raw) in LLMS.items()}
-    result = load(write(file, rows_of("a") + rows_of("b", cheap)), Options())["router-cost"]
-    trained_on_a = result.train[0].context.startswith("Query: a")
-    shown = {c.id: c.text for c in result.test[0].candidates}
-    assert shown["big"] == ("big, avg cost 0.004" if trained_on_a else "big, avg cost 0.0004")
-    assert {c.id: c.text for c in result.train[0].candidates} == shown
-    assert not re.search(r"e-\d", " ".join(shown.values()))
-
-
-def test_descriptions_beside_the_file(file):
-    described = {
-        "big": {"description": "knows\n it all", "price": "$3/M"},
-        "mid": {"feature": "fair", "input_price": 0.2, "output_price": 0.3, "size": "7B"},
-        "tiny": {"price": 0.1},
-    }
-    file.with_name("llm_descriptions.json").write_text(json.dumps(described))
-    task = load(write(file, rows_of("a") + rows_of("b")), Options())["router-cost"].train[0]
-    assert {c.id: c.text for c in task.candidates} == {
-        "big": "big, $3/M: knows it all",
-        "mid": "mid, $0.2 in, $0.3 out per 1M tokens: fair",
-        "tiny": "tiny, 0.1",
-    }
-    file.with_name("llm_descriptions.json").write_text("{}")
-    with pytest.raises(UserError, match=r"llm_descriptions.json: no description of 'big'"):
-        load(file, Options())
-    file.with_name("llm_descriptions.json").write_text("{")
-    with pytest.raises(UserError, match=r"llm_descriptions.json: not a readable JSON"):
-        load(file, Options())
-    file.with_name("llm_descriptions.json").write_text("[]")
-    with pytest.raises(UserError, match="not an object"):
-        load(file, Options())
-
-
-def test_a_tie_goes_to_the_cheaper_one_and_a_full_tie_is_dropped(file):
-    cheaper = {"big": (1, 0.5, 0.004), "mid": (1, 0.5, 0.002), "tiny": (0, 0.5, 0.001)}
-    tied = {"big": (1, 0.5, 0.002), "mid": (1, 0.5, 0.002), "tiny": (0, 0.0, 0.001)}
-    rows = rows_of("cheaper", cheaper) + rows_of("tied", tied) + rows_of("clear")
-    result = load(write(file, rows), Options())
-    by_query = {t.context.split("\n")[0]: t for t in everything(result["router-performance"])}
-    assert set(by_query) == {"Query: cheaper", "Query: clear"}
-    task = by_query["Query: cheaper"]
-    assert task.candidates[task.target].id == "mid"
-    assert result["router-performance"].dropped == {"queries: tied": 1}
-    assert result["router-balance"].dropped == {"queries: tied": 1}
-    assert result["router-cost"].dropped == {}  # .2 - .4 < 0: tiny is the best there, alone
+def test_tasks(file):
+    rows, dropped = run(write(file, rows_of("what?\nA) x, y\nB) z") + rows_of("who?")))
+    assert not dropped
+    assert [(row["dataset"], positive(row)) for row in rows] == [
+        (dataset, llm) for dataset, llm in zip(ROUTERS, ("big", "tiny", "mid"), strict=True) for _ in range(2)
+    ]
+    row = next(row for row in rows if row["dataset"] == "router-cost" and "what" in row["context"])
+    assert row["context"] == "Query: what?\nA) x, y\nB) z\nPreference: quality 0.2, cost 0.8"
+    assert row["group"] == "what? a) x, y b) z"
+    assert row["scenario"] == "routing"
+    assert sorted(row["candidates"]) == ["big, avg cost 0.004", "mid, avg cost 0.002", "tiny, avg cost 0.001"]
+    assert Counter(row["side"] for row in rows) == {"train": 3, "test": 3}
+    assert run(file, datasets=("router-cost",))[0] == [row for row in rows if row["dataset"] == "router-cost"]
+    assert run(file, raw=file)[0] == rows
 
 
 def test_every_reason_to_drop(file):
     missing_llm = rows_of("no tiny")[:2]
     no_number = rows_of("nan", LLMS | {"mid": ("NaN", 0.1, 0.1)})
     empty = rows_of("empty", LLMS | {"mid": (0.5, "", 0.1)})
-    rows = missing_llm + no_number + empty + rows_of("x" * 11) + rows_of("good") * 2 + [[]] + rows_of("fine")
-    result = load(write(file, rows), Options(max_chars=10))
-    for made in result.values():
-        assert sorted(t.context.split("\n")[0] for t in everything(made)) == ["Query: fine", "Query: good"]
-        assert made.dropped == {
-            "queries: an LLM is missing": 1,
-            "queries: a number is missing": 2,
-            "queries: longer than 10 characters": 1,
-            "rows: repeated query and LLM": 3,
-            "rows: blank": 1,
-        }
+    rows = missing_llm + no_number + empty + rows_of("x" * 11) + rows_of("good") * 2 + [[]] + rows_of(" fine ")
+    rows += rows_of(" ")
+    found, dropped = run(write(file, rows), Options(max_query_chars=10))
+    assert sorted(row["group"] for row in found) == ["fine"] * 3 + ["good"] * 3
+    reasons = {
+        "queries: an LLM is missing": 1,
+        "queries: a number is missing": 2,
+        "queries: longer than 10 characters": 1,
+        "rows: repeated query and LLM": 3,
+        "lines: blank": 1,
+        "rows: empty query": 3,
+    }
+    assert dropped == {name: reasons for name in ROUTERS}
+    # All rows are accounted for: 3 a query, but 2 of the one that lacks an LLM.
+    assert len(rows) == 3 * 2 + 2 + 3 * 2 + 3 + 3 + 1 + 3
 
 
-def test_one_split_by_query_for_all_three_and_never_by_row(file):
-    # One text under two task ids, and in another case, is one query for the split.
-    rows = [row for n in range(40) for row in rows_of(f"query {n}")]
-    rows += [row for n in range(40) for row in rows_of(f"Query  {n}", task="other")]
-    result = load(write(file, rows), Options())
-    splits = []
-    for made in result.values():
-        train, test = (
-            {" ".join(t.context.split("\n")[0].removeprefix("Query: ").casefold().split()) for t in side}
-            for side in (made.train, made.test)
-        )
-        assert (len(train), len(test)) == (32, 8)
-        assert not train & test
-        assert (len(made.train), len(made.test)) == (64, 16)
-        splits.append((train, test))
-    assert splits[0] == splits[1] == splits[2]
+def test_costs_that_are_not_there(file):
+    with_raw = [[*row[:6], row[7]] for row in rows_of("a") + rows_of("b")]
+    rows, dropped = run(write(file, with_raw, [*HEADER[:6], "cost_raw"]))
+    assert not dropped
+    # The raw costs .004, .002, .001 are 1, 1/3 and 0 of their range. .5e - .5c: 0, .1333, .25; .2e - .8c: tiny too
+    assert {positive(row) for row in rows if row["dataset"] == "router-balance"} == {"tiny"}
+    # A task with costs a thousand times higher has a scale of its own: on one for both, .004 would be next to nothing.
+    dear = {llm: (e, c, 1000 * raw) for llm, (e, c, raw) in LLMS.items()}
+    with_raw += [[*row[:6], row[7]] for row in rows_of("c", dear, task="u")]
+    rows, _ = run(write(file, with_raw, [*HEADER[:6], "cost_raw"]), Options(split="test"))
+    assert [positive(row) for row in rows if row["dataset"] == "router-balance"] == ["tiny"] * 3
+    rows, dropped = run(write(file, [row[:7] for row in rows_of("a") + rows_of("b")], HEADER[:7]))
+    assert sorted(rows[0]["candidates"]) == ["big, avg cost 0.8", "mid, avg cost 0.1", "tiny, avg cost 0.008"]
+    assert not dropped
+    rows, dropped = run(write(file, [[*row[:6], "", "nan"] for row in rows_of("a") + rows_of("b")]))
+    assert {row["dataset"] for row in rows} == {"router-performance"}
+    assert dropped == {name: {"queries: no cost is known": 2} for name in ROUTERS[1:]}
 
 
-def test_every_task_has_an_order_of_its_own(file):
-    rows = [row for n in range(300) for row in rows_of(f"query {n}")]
-    result = load(write(file, rows), Options(max_train=100, max_test=30))
-    performance = result["router-performance"]
-    assert (len(performance.train), len(performance.test)) == (100, 30)
-    orders = Counter(tuple(c.id for c in t.candidates) for t in performance.train)
-    assert len(orders) == 6
-    places = Counter(t.target for t in performance.train)  # 33 each, standard deviation 4.7
-    assert all(10 <= places[n] <= 57 for n in range(3)), places
+def test_descriptions_beside_and_in_the_repositorys_place(file, tmp_path):
+    write(tmp_path / "data" / file.name, rows_of("a") + rows_of("b"))
+    file = tmp_path / "data" / file.name
+    described = {llm: {"feature": f"I am {llm}", "input_price": 0.2, "output_price": 0.3} for llm in LLMS}
+    place = tmp_path / "configs" / "LLM_Descriptions.json"
+    place.parent.mkdir()
+    place.write_text(json.dumps(described))
+    rows, _ = run(file, raw=tmp_path)
+    assert sorted(rows[0]["candidates"])[0] == "big, $0.2 in, $0.3 out per 1M tokens: I am big"
+    (source,) = find(sorted(tmp_path.rglob("*.*")), tmp_path)
+    assert source.files == (file, place)
+    assert sorted(run(file)[0][0]["candidates"])[0] == "big, avg cost 0.004"
+    beside = file.with_name("llm_descriptions.json")
+    beside.write_text(json.dumps({llm: {"description": "mine", "price": 1} for llm in LLMS}))
+    assert sorted(run(file, raw=file)[0][0]["candidates"])[0] == "big, 1: mine"
+    (source,) = find([file], file)
+    assert source.files == (file, beside)
 
 
-def test_only_what_is_asked_for(file):
-    assert list(load(write(file, rows_of("a") + rows_of("b")), Options(), ["router-cost"])) == ["router-cost"]
+@pytest.mark.parametrize(
+    ("name", "text", "own"),
+    [
+        ("data.csv", b"task_id,query,llm,effect,cost\n", True),
+        ("data.csv", "\ufefftask_id,query,llm,effect\n".encode(), True),
+        ("data.csv", b"task_id;query;llm;effect;cost\r\n", True),  # and refused
+        ("data.csv", "task_id,query,llm,effect\n".encode("utf-16"), True),  # and refused
+        ("router_data.csv", b"task_id,query,llm\n", True),  # and refused
+        ("router_data.csv", b"something else", False),
+        ("data.tsv", b"task_id\tquery\tllm\teffect\n", False),
+        ("data.csv", b"query,llm,effect\n", False),
+        ("data.csv", b"user,item,time\n1,2,3\ntask_id,query,llm,effect\n", False),
+        ("data.csv", b"\x00\xff\xfe", False),
+        ("data.csv", b"", False),
+    ],
+)
+def test_what_is_found(tmp_path, name, text, own):
+    (tmp_path / name).write_bytes(text)
+    assert len(list(find([tmp_path / name, tmp_path / "gone.csv"], tmp_path))) == own
+
+
+def test_units_have_names_of_their_own(tmp_path):
+    files = [write(tmp_path / place / "router_data.csv", rows_of("a")) for place in ("x", "y")]
+    names = [unit.name for source in find(files, tmp_path) for unit in source.units(Options(), ROUTERS, None)]
+    assert names == ["graphrouter:x/router_data.csv", "graphrouter:y/router_data.csv"]
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        (rows_of("a"), ["query;llm"], "no column 'task_id'; a GraphRouter CSV has task_id,query,llm"),
-        ([], [], "no column 'task_id'"),
-        ([*rows_of("a"), ["t", "b", "", "em", "big", 1.0]], HEADER, "row 5: 6 fields, 8 expected"),
+        (rows_of("a"), ["task_id;query;llm;effect"], "no column 'task_id'; a GraphRouter CSV has task_id,query,llm"),
+        ([], HEADER[:5], "no column 'effect'"),
+        ([*rows_of("a"), ["t", "b", "", "em", "big", 1.0]], HEADER, "row 5: 6 fields separated by commas, 8 expected"),
         ([*rows_of("a"), ["t", "b", "", "em", "big", "good", 1, 1]], HEADER, "row 5: effect is 'good', not a number"),
         ([*rows_of("a"), ["t", "b", "", "em", "big", 1, "$2", 1]], HEADER, r"row 5: cost is '\$2', not a number"),
         ([*rows_of("a"), ["t", "b", "", "em", "big", 1, 1, "inf"]], HEADER, "row 5: cost_raw is 'inf', not a number"),
-        ([["t", " ", "", "em", "big", 1, 1, 1]], HEADER, "row 2: query is empty"),
-        ([["t", "a", "", "em", "", 1, 1, 1]], HEADER, "row 2: llm is empty"),
-        (rows_of("a")[:1], HEADER, r"1 LLM\(s\) in column llm; ranking needs at least 2"),
+        ([*rows_of("a"), ["t", "b", "", "em", "big", 1, 1, -1]], HEADER, "row 5: cost_raw is '-1', below 0"),
+        ([["t", "a", "", "em", " ", 1, 1, 1]], HEADER, "row 2: llm is empty"),
+        (rows_of("a")[:1], HEADER, r"1 LLM\(s\); ranking needs at least 2"),
         ([], HEADER, r"0 LLM\(s\)"),
     ],
 )
 def test_what_is_refused(file, rows, header, message):
     with pytest.raises(UserError, match=message) as error:
-        load(write(file, rows, header), Options())
+        run(write(file, rows, header))
     assert "router_data.csv" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_broken_files(file):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            ",".join(HEADER).encode() + b'\nt,"a query that never cl',
+            " row 2: not well-formed CSV (unexpected end of data)",
+        ),
+        (b"task_id,llm\xff\n", " row 1: byte 12 of the row is not utf-8 text"),
+        ("task_id,query,llm,effect\n".encode("utf-16"), " row 1: byte 1 of the row is not utf-8 text"),
+    ],
+)
+def test_broken_files(file, content, message):
+    file.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        run(file)
+    assert f"router_data.csv{message}" in str(error.value)
+    file.unlink()
     with pytest.raises(UserError, match=r"cannot be read \(No such file"):
-        list(read(file, Counter()))
-    file.write_text(",".join(HEADER) + '\nt,"a query that never cl')
-    with pytest.raises(UserError, match=r"not a whole CSV file \(unexpected end of data\)"):
-        list(read(file, Counter()))
-    file.write_bytes(b"task_id,query\xff\n")
-    with pytest.raises(UserError, match="byte 13 is not utf-8 text"):
-        list(read(file, Counter()))
+        read(file)
+
+
+def test_long_fields_odd_line_ends_and_a_byte_order_mark(file):
+    long = "[" + " 0.123456789" * 50_000 + "]"  # an embedding: longer than the csv module's own limit
+    rows = [[*row, long] for query in ("a\u2028b", 'say "hi"\r\nthere') for row in rows_of(query)]
+    write(file, rows, [*HEADER, "query_embedding"])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    queries = [Query("a\u2028b", "t"), Query('say "hi"\r\nthere', "t")]
+    assert list(read(file).queries) == queries
+    packed = file.with_name("router_data.csv.gz")
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert list(read(packed).queries) == queries
+    assert [source.files for source in find([packed], file.parent)] == [(packed,)]
+    packed.write_bytes(packed.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"router_data\.csv\.gz: gzip data cut off"):
+        read(packed)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
+@pytest.mark.parametrize(
+    ("name", "positives"),
+    [
+        # How often an LLM is the best: by performance, cost, balance.
+        ("router_data.csv", {"claude-v2": (7, 6, 7), "mistralai/mistral-7b-chat": (906, 929, 906)}),
+        ("router_data_nq6.csv", {"google/gemma-2-27b-it": (133, 132, 139)}),
+    ],
+)
+def test_real_data(name, positives):
+    rows, dropped = run(DATA / name, raw=DATA / name)
+    table = pd.read_csv(DATA / name, keep_default_na=False)
+    llms = table["llm"].nunique()
+    once = table.drop_duplicates(["task_id", "query", "llm"])
+    repeated = len(table) - len(once)
+    queries = once.groupby(["task_id", "query"]).ngroups
+    assert (len(table), llms, queries, repeated) == {
+        "router_data.csv": (14210, 10, 1419, 20),
+        "router_data_nq6.csv": (2232, 6, 372, 0),
+    }[name]
+    assert dropped == ({name: {"rows: repeated query and LLM": repeated} for name in ROUTERS} if repeated else {})
+    train = {row["group"] for row in rows if row["side"] == "train"}
+    assert not train & {row["group"] for row in rows if row["side"] == "test"}
+    key = once["query"].str.split().str.join(" ").str.casefold()
+    average = once[key.isin(train)].groupby("llm")["cost_raw"].mean()
+    for dataset, quality, thrift in zip(ROUTERS, (1, 0.2, 0.5), (0, 0.8, 0.5), strict=True):
+        mine = [row for row in rows if row["dataset"] == dataset]
+        assert llms * len(mine) + repeated == len(table)  # rows in = rows used + rows dropped
+        score = (quality * once["effect"] - thrift * once["cost"]).round(9)
+        order = once.assign(score=-score).sort_values(["score", "cost_raw"])
+        best = order.groupby(["task_id", "query"])["llm"].first()
+        counts = Counter(positive(row) for row in mine)
+        assert counts == Counter(best)
+        assert all(counts[llm] == numbers[ROUTERS.index(dataset)] for llm, numbers in positives.items())
+        by_query = {(row["task_id"].split(":")[1], row["context"]): positive(row) for row in mine}
+        say = "quality only" if not thrift else f"quality {quality}, cost {thrift}"
+        for (task, query), llm in best.items():
+            assert by_query[task, f"Query: {query.strip()}\nPreference: {say}"] == llm
+        for row in mine[:20]:
+            for llm, text in zip(row["candidate_ids"], row["candidates"], strict=True):
+                shown, cost = text.split(", avg cost ")
+                assert shown == llm and float(cost) == pytest.approx(average[llm], rel=0.006)

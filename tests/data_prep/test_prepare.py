@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import prepare as module
-from data_prep.lengths import check_lengths
+from data_prep import assemble, spool
+from data_prep import prepare as prepare_module
+from data_prep import recommendation as sampler
+from data_prep.lengths import check_lengths, refuse_long_rows
+from data_prep.options import Options
 from data_prep.prepare import prepare
-from data_prep.sampling import Options
-from data_prep.schema import read_manifest, read_rows, read_tasks, tasks_hash
+from data_prep.schema import SPLITS, read_manifest, read_rows, read_tasks
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import load
@@ -36,14 +38,16 @@ def routing(folder, queries=10):
         table = csv.writer(file)
         table.writerow(["task_id", "query", "llm", "effect", "cost", "cost_raw"])
         for q in range(queries):
-            table.writerows([["t", f"query {q}", f"llm{n}", (q + n) % 4 / 4, n / 4, n / 1000] for n in range(4)])
+            table.writerows(
+                [["t", f"query {q} about {q * 7}", f"llm{n}", (q + n) % 4 / 4, n / 4, n / 1000] for n in range(4)]
+            )
 
 
 def passages(folder, queries=6, sizes=(5, 7, 9)):
     folder.mkdir(parents=True)
     rows = [
         {
-            "query": f"q {q}",
+            "query": f"question{q}",
             "passages": {"is_selected": [1] + [0] * (n - 1), "passage_text": [f"p{i}" for i in range(n)]},
         }
         for q in range(queries)
@@ -83,13 +87,13 @@ def test_all_nine(raw, tmp_path):
         dropped = {f"queries: not {size} passages": 12} if size else {}
         assert row == {"train": train, "test": test, "candidates": candidates, "dropped": dropped}, name
     assert {key: manifest[key] for key in ("schema_version", "seed", "template_id", "template_hash")} == {
-        "schema_version": 1,
+        "schema_version": 2,
         "seed": 1,
         "template_id": "label",
         "template_hash": LABEL.hash,
     }
     assert manifest["options"]["history"] == 2
-    assert set(manifest["versions"]) == {"iranker-verl", "pyarrow", "python"}
+    assert set(manifest["versions"]) == {"iranker-verl", "pyarrow", "numpy", "pandas", "python"}
     assert manifest["inputs"]["router/router_data.csv"] == {
         "bytes": (raw / "router/router_data.csv").stat().st_size,
         "sha256": hashlib.sha256((raw / "router/router_data.csv").read_bytes()).hexdigest(),
@@ -97,11 +101,11 @@ def test_all_nine(raw, tmp_path):
     assert len(manifest["inputs"]) == 8
     train, test = (read_tasks(out / f"{split}.parquet", LABEL) for split in ("train", "test"))
     assert (len(train), len(test)) == (6 * 8 + 3 * 5, 6 * 2 + 3)
-    assert manifest["data_hash"] == tasks_hash(train + test)
+    assert all(check["ok"] for check in manifest["checks"]) and len(manifest["checks"]) > 5
+    assert manifest["rows"] == {"train": len(train), "test": len(test)}
     assert not {t.id for t in train} & {t.id for t in test}
     assert len({t.id for t in train + test}) == len(train + test)
-    # Train is shuffled over the datasets, test stands in their order.
-    assert [t.dataset for t in test] == sorted((t.dataset for t in test), key=list(DATASETS).index)
+    # shuffled over the datasets
     assert [t.dataset for t in train] != sorted((t.dataset for t in train), key=list(DATASETS).index)
     assert said[0] == "found " + ", ".join(DATASETS)
     assert "router-cost: 8 train, 2 test; dropped nothing" in said
@@ -146,16 +150,15 @@ def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     prepare(raw, out, LABEL, SMALL)
     before = contents(out)
-    write, replace = module.write_tasks, os.replace
+    replace = os.replace
 
-    def full(path, *rest):
-        if path.name == "test.parquet":
-            raise OSError(28, "No space left on device")
-        return write(path, *rest)
+    def full(self, table):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_tasks", full)
-    with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\)"):
-        prepare(raw, out, THINK, SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble._Writer, "write", full)
+        with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\)"):
+            prepare(raw, out, THINK, SMALL)
     assert (contents(out), beside(out)) == (before, ["out", "raw"])
 
     def killed(source, target):
@@ -163,11 +166,15 @@ def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(module, "write_tasks", write)
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(raw, out, THINK, SMALL)
-    assert (contents(out), beside(out)) == (before, ["out", "raw"])
+    assert contents(out) == before and beside(out) == ["out", "out.work", "raw"]  # what is done is kept
+    monkeypatch.setattr(os, "replace", replace)
+    prepare(raw, out, LABEL, SMALL)
+    assert (contents(out), beside(out)) == (before, ["out", "out.work", "raw"])
+    prepare(raw, out, THINK, SMALL)
+    assert contents(out) != before and beside(out) == ["out", "raw"]
 
 
 def test_what_an_earlier_kill_left_behind_is_no_obstacle(raw, tmp_path):
@@ -191,7 +198,7 @@ def test_one_file(raw, tmp_path):
 
 
 def test_names_that_do_not_fit(raw, tmp_path):
-    with pytest.raises(UserError, match="unknown dataset 'rec-film'; choose from rec-movie, rec-music"):
+    with pytest.raises(UserError, match="nothing to prepare rec-film from; found rec-movie"):
         prepare(raw, tmp_path / "out", LABEL, SMALL, ["rec-movie", "rec-film"])
     with pytest.raises(UserError, match="nothing to prepare passage-5, router-cost from; found rec-movie"):
         prepare(raw / "rec-movie", tmp_path / "out", LABEL, SMALL, ["passage-5", "rec-movie", "router-cost"])
@@ -251,7 +258,7 @@ def words(messages):
 
 
 def test_prompts_that_are_too_long(raw, tmp_path):
-    out, said = tmp_path / "out", []
+    out, _said = tmp_path / "out", []
     prepare(raw, out, LABEL, SMALL)
     tasks = read_tasks(out / "train.parquet") + read_tasks(out / "test.parquet")
     lengths = {t.id: words(row["prompt"]) for f in ("train", "test") for t, row in zip(
@@ -263,14 +270,103 @@ def test_prompts_that_are_too_long(raw, tmp_path):
     with pytest.raises(UserError) as error:
         check_lengths(tasks, LABEL, words, longest - 1)
     assert str(error.value).startswith(
-        f"{worst.dataset}: the prompt of task '{worst.id}' has {longest} tokens, the limit is {longest - 1} ({over} tasks"
+        f"the prompt of task '{worst.id}' has {longest} tokens, the limit is {longest - 1} ({over} prompts are too long)"
     )
     assert "prepare with a smaller" in str(error.value)
     assert check_lengths([], LABEL, words, 1) == 0
-    # prepare refuses before it writes, and also where it would use an existing folder again.
-    for target in (tmp_path / "new", out):
-        with pytest.raises(UserError, match="the limit is 5"):
-            prepare(raw, target, LABEL, SMALL, max_prompt_tokens=5, count_tokens=words)
-    assert not (tmp_path / "new").exists()
-    prepare(raw, tmp_path / "new", LABEL, SMALL, None, said.append, max_prompt_tokens=longest, count_tokens=words)
-    assert f"longest prompt: {longest} tokens" in said
+    # what may refuse rows does so before anything is published
+    with pytest.raises(UserError, match="the limit is 5"):
+        prepare(raw, tmp_path / "new", LABEL, SMALL, inspect=lambda rows: refuse_long_rows(rows, words, 5))
+    assert beside(tmp_path / "new") == ["out", "raw"]
+    prepare(raw, tmp_path / "new", LABEL, SMALL, inspect=lambda rows: refuse_long_rows(rows, words, longest))
+
+
+@pytest.mark.parametrize("kind", ["episodes", "states"])
+def test_the_same_bytes_on_one_process_or_many_and_in_any_pieces(raw, tmp_path, monkeypatch, kind):
+    options = Options(history=2, candidates=3, rows=kind, orders=2)
+    prepare(raw, tmp_path / "one", LABEL, options, processes=1)
+    prepare(raw, tmp_path / "two", LABEL, options, processes=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    monkeypatch.setattr(sampler, "BUCKET_BYTES", 50)
+    monkeypatch.setattr(prepare_module, "RANGE_BYTES", 500)
+    monkeypatch.setattr(assemble, "ROW_GROUP", 7)
+    prepare(raw, tmp_path / "pieces", LABEL, options)
+    one, pieces = (read_manifest(tmp_path / name) for name in ("one", "pieces"))
+    assert one["data_hash"] == pieces["data_hash"] and one["datasets"] == pieces["datasets"]
+    assert list(read_rows(tmp_path / "one" / "train.parquet")) == list(read_rows(tmp_path / "pieces" / "train.parquet"))
+
+
+def test_states_are_trained_on_and_whole_tasks_tested(raw, tmp_path):
+    manifest = prepare(raw, tmp_path / "out", LABEL, Options(history=2, candidates=3, rows="states"))
+    kinds = {s: {r["extra_info"]["row_kind"] for r in read_rows(tmp_path / "out" / f"{s}.parquet")} for s in SPLITS}
+    assert kinds == {"train": {"state"}, "test": {"episode"}}
+    # 8 users or queries a set with 3 or 4 candidates, and 5 queries each with 5, 7 and 9 passages
+    assert manifest["rows"]["train"] == 3 * 8 * 2 + 3 * 8 * 3 + 5 * (4 + 6 + 8)
+    # a task's states are one task, whole
+    episodes = prepare(raw, tmp_path / "episodes", LABEL, SMALL)
+    whole = {t.id: set(t.candidates) for t in read_tasks(tmp_path / "episodes" / "train.parquet")}
+    assert {t.id: set(t.candidates) for t in read_tasks(tmp_path / "out" / "train.parquet")} == whole
+    assert episodes["datasets"] == manifest["datasets"]
+
+
+def test_a_template_of_another_kind_is_refused(raw, tmp_path):
+    with pytest.raises(UserError, match="template label is for exclusion rows, not for direct; choose one of the kind"):
+        prepare(raw, tmp_path / "out", LABEL, Options(history=2, candidates=3, rows="direct"))
+    prepare(raw, tmp_path / "out", load("direct-label"), Options(history=2, candidates=3, rows="direct"))
+    assert {r["agent_name"] for r in read_rows(tmp_path / "out" / "train.parquet")} == {"direct_agent"}
+
+
+def test_caps_take_the_first_of_each_dataset(raw, tmp_path):
+    prepare(raw, tmp_path / "all", LABEL, SMALL)
+    manifest = prepare(raw, tmp_path / "few", LABEL, Options(history=2, candidates=3, max_train=2, max_test=1))
+    assert {(d["train"], d["test"]) for d in manifest["datasets"].values()} == {(2, 1)}
+    every, few = (read_tasks(tmp_path / name / "train.parquet") for name in ("all", "few"))
+    assert few == [t for t in every if t in few]
+    for dataset in DATASETS:
+        own = [t for t in every if t.dataset == dataset]
+        assert [t for t in few if t.dataset == dataset] == own[:2]
+
+
+def test_training_queries_that_are_nearly_test_queries_are_dropped(tmp_path):
+    def query(text):
+        return {"query": text, "passages": {"is_selected": [1, 0, 0, 0, 0], "passage_text": list("abcde")}}
+
+    (tmp_path / "raw").mkdir()
+    train = ["what is the boiling point of water", "who wrote hamlet", "Where is Rome?", "where is rome"]
+    test = ["what is the boiling point of water ?", "who wrote macbeth", "where is Rome"]
+    for name, texts in (("train", train), ("test", test)):
+        pq.write_table(pa.Table.from_pylist([query(t) for t in texts]), tmp_path / "raw" / f"{name}.parquet")
+    manifest = prepare(tmp_path / "raw", tmp_path / "out", LABEL, tasks=["passage-5"])
+    assert manifest["datasets"]["passage-5"]["train"] == 1 and manifest["datasets"]["passage-5"]["test"] == 3
+    assert manifest["datasets"]["passage-5"]["dropped"] == {"tasks: of a (nearly) equal test query or user": 3}
+    assert manifest["split"] == {"passage": "by the source"}
+    (task,) = read_tasks(tmp_path / "out" / "train.parquet")
+    assert task.context == "who wrote hamlet"
+
+
+def test_all_to_test(raw, tmp_path):
+    manifest = prepare(raw / "router", tmp_path / "out", LABEL, Options(split="test"))
+    assert manifest["rows"] == {"train": 0, "test": 30}
+    assert read_tasks(tmp_path / "out" / "train.parquet") == []
+
+
+def test_an_interrupted_preparation_goes_on(raw, tmp_path, monkeypatch):
+    prepare(raw, tmp_path / "whole", LABEL, SMALL)
+    filled, fill = [], spool.fill
+
+    def die_in_the_middle(folder, unit, *rest):
+        if len(filled) == 3:
+            raise KeyboardInterrupt
+        filled.append(unit.name)
+        fill(folder, unit, *rest)
+
+    monkeypatch.setattr(spool, "fill", die_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(raw, tmp_path / "out", LABEL, SMALL)
+    assert beside(tmp_path / "out") == ["out.work", "raw", "whole"]
+    again = []
+    monkeypatch.setattr(spool, "fill", lambda folder, unit, *rest: (again.append(unit.name), fill(folder, unit, *rest)))
+    prepare(raw, tmp_path / "out", LABEL, SMALL)
+    assert filled and again and not set(filled) & set(again)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert beside(tmp_path / "out") == ["out", "raw", "whole"]

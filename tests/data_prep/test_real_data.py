@@ -3,10 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.schema import read_tasks
+from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import load
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -73,40 +77,90 @@ def test_recommendation(tmp_path, path, dataset, train, test, dropped):
     assert max(places.values()) < mean + 6 * mean**0.5
 
 
-@pytest.mark.parametrize(
-    ("file", "queries", "candidates", "repeated", "positives"),
-    [
-        # How often an LLM is the best: performance, cost, balance.
-        ("router_data.csv", 1419, 10, 20, [("claude-v2", 7, 6, 7), ("mistralai/mistral-7b-chat", 906, 929, 906)]),
-        ("router_data_nq6.csv", 372, 6, 0, [("google/gemma-2-27b-it", 133, 132, 139)]),
-    ],
-)
-def test_routing(tmp_path, file, queries, candidates, repeated, positives):
-    datasets, train, test = run(ROUTER / file, tmp_path)
-    tests = round(queries * 0.2)
-    dropped = {"rows: repeated query and LLM": repeated} if repeated else {}
-    row = {"train": queries - tests, "test": tests, "candidates": candidates, "dropped": dropped}
-    names = ["router-performance", "router-cost", "router-balance"]
-    assert datasets == dict.fromkeys(names, row)
-    queries_of = [{t.context.split("\nPreference")[0] for t in side} for side in (train, test)]
-    assert not queries_of[0] & queries_of[1]
-    assert [len(side) for side in queries_of] == [queries - tests, tests]
-    best = Counter((t.dataset, t.candidates[t.target].id) for t in train + test)
-    for llm, *counts in positives:
-        assert [best[name, llm] for name in names] == counts
+NINE = {
+    # train, test, candidates and what was dropped
+    "rec-movie": (550, 137, 20, {"users: fewer than 21 items": 27}),
+    "rec-music": (
+        46,
+        12,
+        20,
+        {
+            "items: no title": 29,
+            "events: item without a title": 134,
+            "events: repeated item": 183,
+            "users: fewer than 21 items": 2193,
+        },
+    ),
+    "rec-game": (22, 5, 20, {"events: repeated item": 291, "users: fewer than 21 items": 2666}),
+    # 1,421 task ids and queries, two queries occur in two tasks: 1,419 by text
+    **dict.fromkeys(
+        ("router-performance", "router-cost", "router-balance"), (1135, 284, 10, {"rows: repeated query and LLM": 20})
+    ),
+}
 
 
-def test_passages(tmp_path):
-    datasets, train, test = run(DATA / "passage" / "msmarco_v11_schema", tmp_path)
-    # Queries by (passages, selected) in train and test: 109+114 of (5, 1), 7 of (5, more); 905 rows in all.
-    for size, trains, tests, several in ((5, 109, 114, 7), (7, 91, 98, 3), (9, 74, 81, 2)):
-        assert datasets[f"passage-{size}"] == {
-            "train": trains,
-            "test": tests,
-            "candidates": size,
-            "dropped": {
-                f"queries: not {size} passages": 905 - trains - tests - several,
-                "queries: not exactly one selected passage": several,
-            },
-        }
-    assert not {t.context.casefold() for t in train} & {t.context.casefold() for t in test}
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """One folder with a source of each of the nine, as links."""
+    folder = tmp_path_factory.mktemp("real") / "raw"
+    folder.mkdir()
+    for path in (
+        REC / "ml100k_recbole",
+        *(
+            REC / "amazon" / f"Amazon_{name}.{kind}"
+            for name in ("CDs_and_Vinyl", "Video_Games")
+            for kind in ("inter", "item")
+        ),
+        ROUTER / "router_data.csv",
+        DATA / "passage" / "msmarco_v11_schema",
+    ):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def passages_by_hand():
+    """``{dataset: (train, test, dropped)}`` by a few lines of pandas: exactly N passages, one selected, 2,600 characters."""
+    sides = {
+        side: pd.read_parquet(DATA / "passage" / "msmarco_v11_schema" / f"{side}-00000-of-00001.parquet")
+        for side in ("train", "test")
+    }
+    result = {}
+    for n in (5, 7, 9):
+        counts, dropped = {}, Counter()
+        for side, frame in sides.items():
+            size = frame.passages.map(lambda p: len(p["passage_text"]))
+            one = frame.passages.map(lambda p: sum(p["is_selected"]) == 1)
+            length = frame.passages.map(lambda p: sum(len(" ".join(t.split())) for t in p["passage_text"]))
+            dropped[f"queries: not {n} passages"] += int((size != n).sum())
+            dropped["queries: not exactly one selected passage"] += int(((size == n) & ~one).sum())
+            dropped["queries: passages longer than 2600 characters"] += int(((size == n) & one & (length > 2600)).sum())
+            counts[side] = int(((size == n) & one & (length <= 2600)).sum())
+        result[f"passage-{n}"] = (counts["train"], counts["test"], n, dict(+dropped))
+    return result
+
+
+@pytest.mark.parametrize("kind", ["episodes", "states"])
+def test_all_nine_presets(raw, tmp_path, kind):
+    manifest = prepare(raw, tmp_path / "out", load("label"), Options(rows=kind))
+    expected = NINE | passages_by_hand()
+    assert {n: tuple(row.values()) for n, row in manifest["datasets"].items()} == expected
+    assert list(manifest["datasets"]) == list(DATASETS)
+    assert all(check["ok"] for check in manifest["checks"])
+    train, test = (pq.read_table(tmp_path / "out" / f"{s}.parquet") for s in ("train", "test"))
+    assert test.num_rows == sum(row[1] for row in expected.values())
+    states = sum(row[0] * (row[2] - 1 if kind == "states" else 1) for row in expected.values())
+    assert train.num_rows == states
+
+
+def test_a_time_split_of_real_interactions(tmp_path):
+    manifest = prepare(REC / "ml100k_recbole", tmp_path / "out", load("label"), Options(split="time"))
+    assert all(check["ok"] for check in manifest["checks"])
+    events = pd.read_csv(REC / "ml100k_recbole" / "ml-100k.inter", sep="\t").set_axis(list("uirt"), axis=1)
+    rows = pq.read_table(tmp_path / "out" / "test.parquet")["extra_info"].to_pylist()
+    last = events.sort_values("t", kind="stable").groupby("u").tail(1).set_index("u")
+    for info in rows:
+        assert float(last.t[int(info["group"])]) == info["time"]
+    trained = pq.read_table(tmp_path / "out" / "train.parquet")["extra_info"].to_pylist()
+    assert max(info["time"] for info in trained) < min(info["time"] for info in rows)
+    share = (events.t >= min(info["time"] for info in rows)).mean()
+    assert 0.18 < share <= 0.2

@@ -1,185 +1,206 @@
-"""The one recommendation sampler: what a task is made of, what is dropped, how the split is drawn."""
+"""The one recommendation sampler: what a task is made of, what is dropped, whatever the buckets."""
 
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.recommendation import Interactions, item_text, make_tasks
-from data_prep.sampling import Options
-from iranker_verl.errors import UserError
+from data_prep import recommendation
+from data_prep.interactions import EVENTS, Interactions, Item
+from data_prep.options import Options
+from data_prep.tasks import TASKS, nothing_dropped
+from data_prep.work import Work
 
 SMALL = Options(history=2, candidates=3)
 
 
-def interactions(events, items="abcdefgh"):
-    data = Interactions()
-    data.texts = {item: f"Title {item}" for item in items}
-    for user, item, time in events:
-        data.events.setdefault(user, []).append((float(time), item))
-    return data
+def read_events(path, dropped):
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    users, items, times = zip(*rows, strict=True) if rows else ((), (), ())
+    yield pa.record_batch([pa.array(users, pa.string()), items, list(map(float, times))], schema=EVENTS)
+
+
+def read_items(path, dropped):
+    for line in path.read_text().splitlines():
+        id, title = line.split("\t")
+        yield Item(id, title)
+
+
+def interactions(folder, *files, items="abcdefgh", dataset="rec-movie"):
+    """Interactions whose files hold ``(user, item, time)``; the items are called "Title a" and so on."""
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "items").write_text("".join(f"{i}\tTitle {i}\n" for i in items))
+    paths = []
+    for number, events in enumerate(files):
+        paths.append(folder / f"events{number}")
+        paths[-1].write_text("".join(f"{u}\t{i}\t{t}\n" for u, i, t in events))
+    return Interactions(dataset, tuple(paths), (folder / "items",), read_events, read_items)
+
+
+def made(data, options, folder):
+    """All tasks, as dicts by id, and what was dropped."""
+    dropped = nothing_dropped()
+    units = recommendation.units(data, options, (data.dataset,), Work(folder / "work"))
+    table = pa.concat_tables([TASKS.empty_table(), *(t for unit in units for t in unit.run(dropped))])
+    tasks = {row["task_id"]: row for row in table.to_pylist()}
+    assert len(tasks) == table.num_rows
+    return tasks, dict(+dropped[data.dataset])
 
 
 def only(result):
-    (task,) = result.train + result.test
+    tasks, dropped = result
+    (task,) = tasks.values()
+    assert not dropped
     return task
 
 
-@pytest.mark.parametrize(
-    ("given_", "text"),
-    [
-        (("Toy Story", "1995", ["Animation", "Comedy"]), "Toy Story (1995), Animation, Comedy"),
-        (("Toy Story (1995)", "1995", []), "Toy Story (1995)"),
-        (("Nadja (1994)", "", ["Drama", "unknown", ""]), "Nadja (1994), Drama"),
-        (("Memory for Wii &amp; Gamecube", "", []), "Memory for Wii & Gamecube"),
-        (("Rock &amp;amp; Roll", "", []), "Rock & Roll"),
-        (("  two\t lines \n<br/> and <b>bold</b>", "", []), "two lines and bold"),
-        (('<span class="a-size-medium a-text-normal', "", []), ""),
-        (("I <3 You", "", []), "I <3 You"),
-        (("1 < 2 > 0", "", []), "1 < 2 > 0"),
-        (("V", "V", ["unknown"]), "V"),
-        (("", "1995", ["Drama"]), ""),
-    ],
-)
-def test_item_text(given_, text):
-    assert item_text(*given_) == text
-
-
-def test_last_item_is_the_positive_and_the_ones_before_it_are_the_context():
+def test_last_item_is_the_positive_and_the_ones_before_it_are_the_context(tmp_path):
     # Time order is c(1) a(2) d(3) b(5): positive b, history a, d; c is out of the window but seen.
-    data = interactions([("u", "a", 2), ("u", "b", 5), ("u", "c", 1), ("u", "d", 3)])
-    task = only(make_tasks("rec-movie", data, SMALL))
-    assert (task.id, task.scenario, task.dataset) == ("rec-movie:u", "recommendation", "rec-movie")
-    assert task.context == "Title a; Title d"
-    assert task.candidates[task.target].id == "b"
-    assert len(task.candidates) == 3
-    assert {c.id for c in task.candidates} <= set("befgh")
-    assert not +make_tasks("rec-movie", data, SMALL).dropped
+    data = interactions(tmp_path, [("u", "a", 2), ("u", "b", 5), ("u", "c", 1), ("u", "d", 3)])
+    task = only(made(data, SMALL, tmp_path))
+    assert (task["task_id"], task["scenario"], task["group"]) == ("rec-movie:u", "recommendation", "u")
+    assert (task["context"], task["history_ids"], task["time"]) == ("Title a; Title d", ["a", "d"], 5.0)
+    assert task["candidate_ids"][0] == "b" and task["relevance"] == [1.0, 0.0, 0.0]
+    assert set(task["candidate_ids"][1:]) <= set("efgh") and len(set(task["candidate_ids"])) == 3
+    assert task["candidates"] == [f"Title {i}" for i in task["candidate_ids"]]
+    assert task["side"] is None
 
 
-def test_ties_in_time_keep_the_order_of_the_file():
-    data = interactions([("u", "b", 7), ("u", "a", 7), ("u", "d", 7), ("u", "c", 3)])
-    task = only(make_tasks("rec-game", data, SMALL))
-    assert (task.context, task.candidates[task.target].id) == ("Title b; Title a", "d")
+def test_ties_in_time_keep_the_order_of_the_file_and_of_the_files(tmp_path):
+    data = interactions(tmp_path, [("u", "b", 7), ("u", "a", 7)], [("u", "d", 7), ("u", "c", 3)])
+    task = only(made(data, SMALL, tmp_path))
+    assert (task["context"], task["candidate_ids"][0]) == ("Title b; Title a", "d")
 
 
-def test_a_repeated_item_counts_at_its_first_place():
+def test_a_repeated_item_counts_at_its_first_place(tmp_path):
     # a(1) b(2) a(3) c(4) b(5): a b c are left, and c is last.
-    data = interactions([("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("u", "c", 4), ("u", "b", 5)])
-    result = make_tasks("rec-game", data, SMALL)
-    assert (only(result).context, only(result).candidates[only(result).target].id) == ("Title a; Title b", "c")
-    assert +result.dropped == {"events: repeated item": 2}
+    events = [("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("u", "c", 4), ("u", "b", 5)]
+    tasks, dropped = made(interactions(tmp_path, events), SMALL, tmp_path)
+    assert (tasks["rec-movie:u"]["context"], tasks["rec-movie:u"]["candidate_ids"][0]) == ("Title a; Title b", "c")
+    assert dropped == {"events: repeated item": 2}
 
 
-def test_events_of_untitled_items_and_short_users_are_dropped_and_counted():
-    data = interactions(
-        # x has no title: u keeps three items, v two, and three are needed.
-        [(user, item, time) for user, items in (("u", "axbc"), ("v", "axb")) for time, item in enumerate(items)]
-    )
-    data.add_item("x", "<br>")
-    data.add_item("a", "Again")
-    result = make_tasks("rec-movie", data, SMALL)
-    assert [t.id for t in result.train + result.test] == ["rec-movie:u"]
-    assert +result.dropped == {
-        "events: item without a title": 2,
-        "users: fewer than 3 items": 1,
+def test_unknown_items_and_short_users_are_dropped_and_counted(tmp_path):
+    # x has no title: u keeps three items, v two, w none, and three are needed.
+    events = [
+        (user, item, time)
+        for user, items in (("u", "axbc"), ("v", "axb"), ("w", "x"))
+        for time, item in enumerate(items)
+    ]
+    data = interactions(tmp_path, events)
+    data.items[0].write_text(data.items[0].read_text() + "x\t<br>\na\tAgain\n")
+    tasks, dropped = made(data, SMALL, tmp_path)
+    assert list(tasks) == ["rec-movie:u"] and tasks["rec-movie:u"]["context"] == "Title a; Title b"
+    assert dropped == {
         "items: no title": 1,
         "items: repeated id": 1,
+        "events: item without a title": 3,
+        "users: fewer than 3 items": 2,
     }
 
 
-def test_a_user_who_has_seen_nearly_all_is_dropped():
-    seen_3_of_5 = [("u", item, i) for i, item in enumerate("abc")]
-    seen_4_of_5 = [("v", item, i) for i, item in enumerate("abcd")]
-    result = make_tasks("rec-movie", interactions(seen_3_of_5 + seen_4_of_5, "abcde"), SMALL)
-    assert +result.dropped == {"users: fewer than 2 items never seen": 1}
-    assert sorted(c.id for c in only(result).candidates) == ["c", "d", "e"]
+def test_who_has_seen_nearly_all_is_dropped_and_counted(tmp_path):
+    events = [(user, item, t) for user, own in (("u", "abcdefg"), ("v", "abcdef")) for t, item in enumerate(own)]
+    tasks, dropped = made(interactions(tmp_path, events), SMALL, tmp_path)
+    assert list(tasks) == ["rec-movie:v"] and set(tasks["rec-movie:v"]["candidate_ids"]) == set("fgh")
+    assert dropped == {"users: fewer than 2 items never seen": 1}
 
 
-def test_two_items_with_one_title_stay_two():
-    data = interactions([("u", item, i) for i, item in enumerate("abc")], "abcde")
-    data.texts["d"] = data.texts["e"] = data.texts["c"]
-    task = only(make_tasks("rec-movie", data, SMALL))
-    assert sorted(c.id for c in task.candidates) == ["c", "d", "e"]
-    assert task.relevance == tuple(float(c.id == "c") for c in task.candidates)
+@pytest.mark.parametrize("negatives", ["uniform", "popularity", "bm25"])
+def test_negatives_are_new_different_and_the_same_whatever_the_buckets(tmp_path, monkeypatch, negatives):
+    items = [f"i{n}" for n in range(40)]
+    events = [(f"u{u}", items[(u * 7 + n * n) % 40], n) for u in range(60) for n in range(8)]
+    seen = defaultdict(set)
+    for user, item, _ in events:
+        seen[user].add(item)
+    options = Options(history=3, candidates=10, negatives=negatives)
+    data = interactions(tmp_path / "one", events, items=items)
+    tasks, dropped = made(data, options, tmp_path / "one")
+    assert len(tasks) > 30
+    for task in tasks.values():
+        ids = task["candidate_ids"]
+        assert len(set(ids)) == 10 and not set(ids[1:]) & seen[task["group"]]
+    monkeypatch.setattr(recommendation, "BUCKET_BYTES", 100)
+    monkeypatch.setattr(recommendation, "CHUNK", 3)
+    half = len(events) // 2
+    cut = interactions(tmp_path / "many", events[:half], events[half:], items=items)
+    assert len(recommendation.units(cut, options, (), Work(tmp_path / "count"))) > 30
+    assert made(cut, options, tmp_path / "many") == (tasks, dropped)
 
 
-def many(users, items=60, each=8):
-    names = [f"i{n}" for n in range(items)]
-    return interactions(
-        [(f"u{u}", names[(u * 7 + n * 3) % items], n) for u in range(users) for n in range(each)], items=names
-    )
+def test_popular_negatives_are_popular_and_uniform_ones_uniform(tmp_path):
+    items = [f"i{n}" for n in range(60)]
+    # i50 … i59 are touched by many, i0 … i9 by nobody, and the users drawn for have seen neither
+    events = [(f"crowd{u}", f"i{n}", n) for u in range(300) for n in range(50, 60)]
+    events += [(f"u{u}", f"i{10 + n}", n) for u in range(400) for n in range(3)]
+    data = interactions(tmp_path, events, items=items)
+
+    def drawn(negatives):
+        tasks, _ = made(data, Options(history=2, candidates=6, negatives=negatives), tmp_path / negatives)
+        own = [t for t in tasks.values() if t["group"].startswith("u")]
+        return Counter(i for t in own for i in t["candidate_ids"][1:])
+
+    uniform, popular = drawn("uniform"), drawn("popularity")
+    expected = 400 * 5 / 57
+    assert len(uniform) == 57 and all(abs(n - expected) < 6 * expected**0.5 for n in uniform.values())
+    assert all(popular[f"i{n}"] > 100 for n in range(50, 60)) and not any(popular[f"i{n}"] for n in range(10))
 
 
-def test_the_split_is_by_user_and_disjoint():
-    result = make_tasks("rec-movie", many(50), SMALL)
-    train, test = ({t.id for t in side} for side in (result.train, result.test))
-    assert (len(result.train), len(result.test)) == (40, 10)
-    assert not train & test
-    assert train | test == {f"rec-movie:u{u}" for u in range(50)}
+def test_hard_negatives_share_words_with_the_history(tmp_path):
+    data = interactions(tmp_path, [("u", i, t) for t, i in enumerate("abc")], items="abcdefgh")
+    titles = {"a": "red rose", "b": "red tulip", "c": "tulip", "d": "red barn", "e": "tulip mania", "f": "x", "g": "y"}
+    data.items[0].write_text("".join(f"{i}\t{t}\n" for i, t in titles.items()))
+    task = only(made(data, Options(history=2, candidates=3, negatives="bm25"), tmp_path))
+    assert set(task["candidate_ids"]) == {"c", "d", "e"}
 
 
-def test_caps_take_from_the_same_split():
-    whole = make_tasks("rec-movie", many(50), SMALL)
-    capped = make_tasks("rec-movie", many(50), Options(history=2, candidates=3, max_train=5, max_test=2))
-    assert (capped.train, capped.test) == (whole.train[:5], whole.test[:2])
-
-
-def test_one_seed_one_result_and_another_seed_another():
-    first, again = (make_tasks("rec-movie", many(30), SMALL) for _ in range(2))
-    other = make_tasks("rec-movie", many(30), Options(history=2, candidates=3, seed=2))
-    assert (first.train, first.test) == (again.train, again.test)
-    assert {t.id for t in first.test} != {t.id for t in other.test}
-
-
-def test_the_positive_stands_anywhere_and_negatives_are_uniform():
-    options = Options(history=3, candidates=5)
-    result = make_tasks("rec-movie", many(1000), options)
-    tasks = result.train + result.test
-    places = [sum(t.target == place for t in tasks) for place in range(5)]
-    # 1000 draws of 1/5: 200 each, standard deviation 12.6; five of them.
-    assert all(137 <= n <= 263 for n in places), places
-    drawn = {f"i{n}": 0 for n in range(60)}
-    for t in tasks:
-        for c, relevance in zip(t.candidates, t.relevance, strict=True):
-            drawn[c.id] += relevance == 0
-    # 4000 draws over 60 items that are symmetric under the construction: 67 each, standard deviation 8.
-    assert all(27 <= n <= 107 for n in drawn.values()), drawn
+def test_a_time_split_knows_nothing_of_the_future(tmp_path):
+    events = [(f"u{u}", f"i{(u + n) % 30}", u + 2 * n) for u in range(40) for n in range(8)]
+    data = interactions(tmp_path, events, items=[f"i{n}" for n in range(30)])
+    options = Options(history=2, candidates=4, split="time", test_fraction=0.3)
+    tasks, _ = made(data, options, tmp_path)
+    times = sorted(float(t) for _, _, t in events)
+    train = [t for t in tasks.values() if t["side"] == "train"]
+    test = [t for t in tasks.values() if t["side"] == "test"]
+    cut = min(t["time"] for t in test)
+    assert train and test and max(t["time"] for t in train) < cut
+    assert sum(t >= cut for t in times) / len(times) == pytest.approx(0.3, abs=0.05)
+    when = {(u, i): t for u, i, t in events}
+    for task in train:
+        assert all(when[task["group"], item] < task["time"] for item in task["history_ids"])
+        past = {i for (u, i), t in when.items() if u == task["group"] and t < cut}
+        assert not set(task["candidate_ids"][1:]) & past
+    last = {u: max(t for v, _, t in events if v == u) for u, _, _ in events}
+    assert {t["group"] for t in test} == {u for u, t in last.items() if t >= cut}
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcdefghij"), st.integers(0, 5)), max_size=60),
-    st.integers(1, 4),
-    st.integers(2, 5),
+    events=st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcdex"), st.integers(0, 3)), max_size=30),
+    history=st.integers(1, 3),
 )
-def test_every_task_is_what_the_rules_say(events, history, candidates):
-    data = interactions(events, "abcdefghij")
-    result = make_tasks("rec-music", data, Options(history=history, candidates=candidates))
-    short = sum(n for reason, n in result.dropped.items() if reason.startswith("users"))
-    tasks = result.train + result.test
-    assert len(tasks) + short == len(data.events)
-    for task in tasks:
-        user = task.id.removeprefix("rec-music:")
-        sequence = []
-        for _, _, item in sorted((e[2], n, e[1]) for n, e in enumerate(events) if e[0] == user):
-            if item not in sequence:
-                sequence.append(item)
-        assert len(task.candidates) == candidates == len({c.id for c in task.candidates})
-        assert task.candidates[task.target].id == sequence[-1]
-        assert task.context == "; ".join(f"Title {item}" for item in sequence[-history - 1 : -1])
-        assert {c.id for c in task.candidates} & set(sequence) == {sequence[-1]}
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"candidates": 1}, "candidates is 1; it has to be 2 or more"),
-        ({"history": 0}, "history is 0"),
-        ({"test_fraction": 0.0}, "between 0 and 1"),
-        ({"test_fraction": 1.0}, "between 0 and 1"),
-        ({"max_train": 0}, "max_train is 0"),
-        ({"max_chars": 0}, "max_chars is 0"),
-    ],
-)
-def test_senseless_options_are_refused(values, message):
-    with pytest.raises(UserError, match=message):
-        Options(**values)
+@settings(max_examples=60, deadline=None)
+def test_against_a_slow_reference(tmp_path_factory, events, history):
+    """One user at a time, in plain Python: who makes a task, of what, and what is dropped."""
+    folder: Path = tmp_path_factory.mktemp("reference")
+    tasks, dropped = made(interactions(folder, events, items="abcde"), Options(history=history, candidates=2), folder)
+    expected, lost = {}, Counter()
+    for user in dict.fromkeys(u for u, _, _ in events):
+        own = sorted((e for e in events if e[0] == user), key=lambda e: e[2])
+        lost["events: item without a title"] += sum(i == "x" for _, i, _ in own)
+        known = [i for _, i, _ in own if i != "x"]
+        items = list(dict.fromkeys(known))
+        lost["events: repeated item"] += len(known) - len(items)
+        if len(items) < history + 1:
+            lost[f"users: fewer than {history + 1} items"] += 1
+        elif len(items) == 5:
+            lost["users: fewer than 1 items never seen"] += 1
+        else:
+            expected[f"rec-movie:{user}"] = (items[-1], items[-history - 1 : -1], set("abcde") - set(items))
+    assert set(tasks) == set(expected) and dropped == dict(+lost)
+    for name, (positive, before, new) in expected.items():
+        assert tasks[name]["candidate_ids"][0] == positive
+        assert tasks[name]["candidate_ids"][1] in new
+        assert tasks[name]["history_ids"] == before

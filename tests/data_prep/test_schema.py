@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.schema import SCHEMA, episode_row, read_manifest, read_rows, read_tasks, tasks_hash, write_tasks
+from data_prep.rows import episode_rows, write_tasks
+from data_prep.schema import SCHEMA, ContentHash, read_manifest, read_rows, read_tasks, tasks_hash
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 from iranker_verl.ranking.templates import load, parse
@@ -58,10 +59,14 @@ def test_a_row_as_verl_takes_it(prepared):
         "extra_info": {
             "index": 0,
             "split": "train",
+            "row_kind": "episode",
             "task_id": "t0",
             "scenario": "recommendation",
+            "group": "t0",
+            "time": None,
             "context": "c",
             "candidate_ids": ["t0-0", "t0-1", "t0-2"],
+            "history_ids": [],
             "template_id": "label",
             "template_hash": LABEL.hash,
         },
@@ -160,7 +165,7 @@ def test_a_foreign_parquet_names_the_column(tmp_path):
 @pytest.mark.parametrize("template", [None, LABEL])
 def test_columns_of_another_type_are_one_line_with_the_row(tmp_path, column, values, template):
     path = tmp_path / "odd.parquet"
-    table = pa.Table.from_pylist([episode_row(TASKS[0], LABEL, "train", 0)], schema=SCHEMA)
+    table = episode_rows(TASKS[:1], LABEL, "train")
     place = table.schema.get_field_index(column)
     pq.write_table(table.set_column(place, column, values), path)
     with pytest.raises(UserError) as error:
@@ -170,7 +175,7 @@ def test_columns_of_another_type_are_one_line_with_the_row(tmp_path, column, val
 
 def test_rows_without_a_template_are_refused_where_one_is_used(tmp_path):
     path = tmp_path / "old.parquet"
-    row = episode_row(TASKS[0], LABEL, "train", 0)
+    (row,) = episode_rows(TASKS[:1], LABEL, "train").to_pylist()
     del row["extra_info"]["template_hash"]
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), path)
     assert read_tasks(path) == TASKS[:1]
@@ -248,3 +253,31 @@ def test_the_hash_of_tasks_covers_content_and_order():
         [make(dataset="rec-game"), *TASKS[1:]],
     ]
     assert len({tasks_hash(t) for t in others} | {reference}) == len(others) + 1
+
+
+def test_the_data_hash_covers_what_rows_say_whatever_the_batches():
+    def digest(tasks, cut=1, template=LABEL):
+        content = ContentHash()
+        table = episode_rows(tasks, template, "train")
+        for start in range(0, table.num_rows, cut):
+            content.update(table.slice(start, cut))
+        return ContentHash.of(content)
+
+    reference = digest(TASKS)
+    assert {digest(TASKS, cut) for cut in (2, 3, 9)} == {reference} == {digest(TASKS, template=THINK)}
+    others = [
+        TASKS[::-1],
+        TASKS[:-1],
+        [make("t9"), *TASKS[1:]],
+        [make(texts=(*("x", "yz", "")[:2], "w")), *TASKS[1:]],
+        [make(texts=("xy", "z", "z")), *TASKS[1:]],
+        [make(relevance=(1.0, 0.0, 0.0)), *TASKS[1:]],
+        [make(relevance=(0.0, 2.0, 0.0)), *TASKS[1:]],
+        [make(context="d"), *TASKS[1:]],
+        [make(dataset="rec-game"), *TASKS[1:]],
+    ]
+    assert len({digest(t) for t in others} | {reference}) == len(others) + 1
+    one, two = ContentHash(), ContentHash()
+    one.update(episode_rows(TASKS[:1], LABEL, "train"))
+    two.update(episode_rows(TASKS[1:], LABEL, "train"))
+    assert ContentHash.of(one, two) != ContentHash.of(two, one)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.options import Options
 from data_prep.prepare import prepare
-from data_prep.sampling import Options
 from data_prep.schema import read_tasks
 from data_prep.world import WorldSize, words, write_world
 from iranker_verl.ranking import DATASETS, RankingTask
 from iranker_verl.ranking.templates import load
 
-SIZE = WorldSize(users=400, queries=400, passage_train=60, passage_test=60)
+SIZE = WorldSize(users=400, queries=400, passage_train=80, passage_test=60)
 
 
 def files(folder: Path) -> dict[str, bytes]:

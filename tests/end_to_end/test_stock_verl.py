@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.schema import write_tasks
+from data_prep.rows import write_tasks
 from iranker_verl.job import supervise
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load

@@ -11,7 +11,7 @@ pytest.importorskip("verl.experimental.agent_loop.agent_loop")
 
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
-from data_prep.schema import episode_row
+from data_prep.rows import episode_rows
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
@@ -39,6 +39,7 @@ def play(
     log_probs=True,
     limit=32,
     prompt_limit=4000,
+    kind="episode",
     **reward,
 ):
     """Outputs of an episode, and the prompts (as text) that the engine was given. A token is a character."""
@@ -67,7 +68,9 @@ def play(
         )
 
     loop.server_manager = SimpleNamespace(generate=generate)
-    row = episode_row(task, row_template or template, split, 0) | {"uid": "u", "session_id": 0}
+    (row,) = episode_rows([task], row_template or template, split).to_pylist()
+    row |= {"uid": "u", "session_id": 0}
+    row["extra_info"]["row_kind"] = kind
 
     async def run():
         loop.loop = asyncio.get_running_loop()
@@ -88,6 +91,13 @@ def test_validation_plays_every_episode_out():
     assert [s["survived"] for s in steps(outputs)] == [0.0, 0.0, 0.0, 0.0]
     assert outputs[0].extra_fields["reward_extra_info"] == {"rr": 0.2, "malformed_rate": 0.0, "calls": 4.0}
     assert len({a.id for a in asked}) == 4
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_state_is_one_step(split):
+    outputs, asked = play(make(5, positive=1), ["[A]", "[A]"], split=split, kind="state")
+    assert [o.reward_score for o in outputs] == [1.0] and len(asked) == 1
+    assert steps(outputs)[0]["pool_size"] == 5 and steps(outputs)[0]["survived"] == 1.0
 
 
 def test_training_ends_when_the_positive_is_out():

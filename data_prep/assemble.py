@@ -1,0 +1,215 @@
+"""From spooled tasks to ``train.parquet`` and ``test.parquet``: sides, caps, rows, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_prep.duplicates import clusters
+from data_prep.options import Options
+from data_prep.rows import rows
+from data_prep.schema import SCHEMA, SPLITS, ContentHash
+from data_prep.split import TEST, TRAIN, sides
+from data_prep.spool import read_columns, read_range
+from data_prep.tasks import Dropped
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import DATASETS
+from iranker_verl.ranking.templates import Template
+
+# Rows of a row group: some MB, so that verl's loader (Hugging Face datasets) reads a file in even pieces.
+ROW_GROUP = 4096
+LEAKED = "tasks: of a (nearly) equal test query or user"
+# Called with a table of rows before they are written, e.g. to refuse prompts that are too long.
+Inspect = Callable[[pa.Table], None]
+
+
+@dataclass
+class Made:
+    """What came out: ``tasks[dataset][side]``, the largest pool of each dataset, rows a side, and how it was split."""
+
+    tasks: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    candidates: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    data_hash: str = ""
+    split: dict[str, str] = field(default_factory=dict)
+
+
+def assemble(
+    folders: Sequence[Path],
+    ranges: int,
+    out: Path,
+    template: Template,
+    options: Options,
+    dropped: Dropped,
+    inspect: Inspect | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Made:
+    """Write both files into ``out`` from what the units spooled into ``folders``; ``dropped`` is added to."""
+    made = Made()
+    side_of = _Sides(folders, options, made)
+    caps = {TRAIN: options.max_train, TEST: options.max_test}
+    writers = {split: _Writer(out / f"{split}.parquet") for split in SPLITS}
+    hashes = {split: ContentHash() for split in SPLITS}
+    try:
+        for place in range(ranges):
+            table = read_range(folders, place)
+            _no_task_twice(table)
+            side = side_of(table, dropped)
+            for split in SPLITS:
+                tasks = _capped(table.filter(pa.array(side == split)), caps[split], split, made)
+                if not tasks.num_rows:
+                    continue
+                written = rows(tasks.drop_columns(["key"]), template, options, split, made.rows[split])
+                if inspect is not None:
+                    inspect(written)
+                writers[split].write(written)
+                hashes[split].update(written)
+                made.rows[split] += written.num_rows
+            if ranges > 1:
+                progress(f"rows: {place + 1} of {ranges} parts, {sum(made.rows.values())} rows")
+    finally:
+        for writer in writers.values():
+            writer.close()
+    made.data_hash = ContentHash.of(*(hashes[split] for split in SPLITS))
+    return made
+
+
+def _no_task_twice(table: pa.Table) -> None:
+    ids = table["task_id"].to_pylist()  # equal ids have equal keys, so they meet in one range
+    for one, two in itertools.pairwise(ids):
+        if one == two:
+            raise UserError(f"the task id {one!r} occurs twice in the raw data; ids have to be unique")
+
+
+def _capped(tasks: pa.Table, cap: int | None, split: str, made: Made) -> pa.Table:
+    """At most ``cap`` tasks of each dataset, the first ones in order; what is left is counted."""
+    datasets = pc.dictionary_encode(tasks["dataset"]).combine_chunks()
+    if not tasks.num_rows:
+        return tasks
+    place = datasets.indices.to_numpy()
+    keep = np.ones(len(place), bool)
+    sizes = pc.list_value_length(tasks["candidates"]).to_numpy()
+    for number, name in enumerate(datasets.dictionary.to_pylist()):
+        own = np.flatnonzero(place == number)
+        room = len(own) if cap is None else max(0, cap - made.tasks[name][split])
+        keep[own[room:]] = False
+        made.tasks[name][split] += min(room, len(own))
+        made.candidates[name] = max(made.candidates[name], int(sizes[own[:room]].max(initial=0)))
+    return tasks.filter(pa.array(keep))
+
+
+def family(dataset: str) -> str:
+    """Datasets made from the same queries share one split: the three routers, and the three passage tasks."""
+    scenario = DATASETS.get(dataset)
+    return scenario if scenario in ("routing", "passage") else dataset
+
+
+class _Sides:
+    """The side of every task: as the raw files or the source say, else by group."""
+
+    def __init__(self, folders: Sequence[Path], options: Options, made: Made) -> None:
+        self._side: dict[tuple[str, str], str] = {}
+        self._leaked: set[tuple[str, str]] = set()
+        groups, scenario = _groups(folders)
+        for name, by_side in sorted(groups.items()):
+            queries = scenario[name] != "recommendation"
+            if options.split == "test":
+                made.split[name] = "all test"
+                self._decide(name, TEST, set().union(*by_side.values()))
+            elif "" not in by_side:
+                made.split[name] = "by time" if options.split == "time" and not queries else "by the source"
+            elif len(by_side) > 1:
+                raise UserError(
+                    f"{name}: some of the raw files say which side of the split they are on (train, test) and some do "
+                    "not; name all of them, or prepare them apart"
+                )
+            else:
+                made.split[name] = "by query, near-duplicates together" if queries else "by user"
+                side_of = sides(by_side[""], options, name, queries=queries)
+                for side in (TRAIN, TEST):
+                    by_side[side] = {group for group, own in side_of.items() if own == side}
+                    self._decide(name, side, by_side[side])
+        if options.split != "test":
+            self._find_leaks(groups, scenario, options)
+
+    def _decide(self, name: str, side: str, groups: Iterable[str]) -> None:
+        self._side |= {(name, group): side for group in groups}
+
+    def _find_leaks(self, groups: _Groups, scenario: dict[str, str], options: Options) -> None:
+        """Training groups that are test groups too, or near-duplicates of some, in any dataset of the scenario.
+
+        Users are users of one dataset; and in a split by time they are on both sides, on purpose.
+        """
+        for kind in sorted(set(scenario.values())):
+            if kind == "recommendation" and options.split == "time":
+                continue
+            names = [name for name in groups if scenario[name] == kind]
+            own = [(name, side, group) for name in names for side in (TRAIN, TEST) for group in groups[name][side]]
+            if kind == "recommendation":
+                cluster = {(name, group): f"{name} {group}" for name, _, group in own}
+            else:
+                texts = sorted({group for _, _, group in own})
+                found = dict(zip(texts, clusters(texts, options.near_duplicate), strict=True))
+                cluster = {(name, group): found[group] for name, _, group in own}
+            tested = {cluster[name, group] for name, side, group in own if side == TEST}
+            self._leaked |= {(n, group) for n, side, group in own if side == TRAIN and cluster[n, group] in tested}
+
+    def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:
+        """The side of each task, "" for one that is dropped (and counted)."""
+        result = np.empty(tasks.num_rows, dtype=object)
+        columns = (tasks[name].to_pylist() for name in ("dataset", "group", "side"))
+        for i, (dataset, group, own) in enumerate(zip(*columns, strict=True)):
+            key = (family(dataset), group)
+            result[i] = self._side.get(key, own)
+            if result[i] == TRAIN and key in self._leaked:
+                result[i] = ""
+                dropped[dataset][LEAKED] += 1
+        return result
+
+
+# {family: {side as the source says, or "": groups}}
+_Groups = dict[str, dict[str, set[str]]]
+
+
+def _groups(folders: Sequence[Path]) -> tuple[_Groups, dict[str, str]]:
+    """The groups of each family by side, and each family's scenario."""
+    groups: _Groups = defaultdict(lambda: defaultdict(set))
+    scenario: dict[str, str] = {}
+    for batch in read_columns(folders, ["dataset", "scenario", "group", "side"]):
+        distinct = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([])
+        for row in distinct.to_pylist():
+            name = family(row["dataset"])
+            groups[name][row["side"] or ""].add(row["group"])
+            scenario[name] = row["scenario"]
+    return groups, scenario
+
+
+class _Writer:
+    """A Parquet file in row groups of :data:`ROW_GROUP` rows, however the rows come in."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._count = 0
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._count += table.num_rows
+        if self._count >= ROW_GROUP:
+            whole = pa.concat_tables(self._waiting)
+            full = self._count // ROW_GROUP * ROW_GROUP
+            self._writer.write_table(whole.slice(0, full), row_group_size=ROW_GROUP)
+            self._waiting, self._count = [whole.slice(full)], self._count - full
+
+    def close(self) -> None:
+        if self._count:
+            self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=ROW_GROUP)
+        self._writer.close()

@@ -1,0 +1,42 @@
+"""What the names of files say: which split they are, and which copy of the data they belong to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_MEANING = {"valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "eval": TEST}
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test|eval)(?![a-z])")
+
+
+def split_of(path: Path, raw: Path) -> str | None:
+    """``train``, ``validation`` or ``test``: by a word of the file's name, or by the folder below ``raw`` that it is in."""
+    if found := _SPLIT.search(path.name.lower()):
+        return _MEANING.get(found[1], found[1])
+    folder = path.parent.name.lower()
+    return _MEANING.get(folder, folder) if path.parent != raw and _SPLIT.fullmatch(folder) else None
+
+
+def home(path: Path, raw: Path, parts: Collection[str] = ()) -> Path:
+    """The folder of the copy that a file belongs to: the one around folders called like a split, or one of ``parts``."""
+    folder = path.parent
+    while folder != raw and (_SPLIT.fullmatch(folder.name.lower()) or folder.name.lower() in parts):
+        folder = folder.parent
+    return folder
+
+
+def sides(files: Iterable[Path], raw: Path) -> list[tuple[Path, str | None]]:
+    """The files to use, each with its side of the split.
+
+    Training files are ``train``; test files are ``test``, or validation files where there are no test files. Files of
+    another split are then left out. Without files for both sides the names decide nothing: all files, with None.
+    """
+    split = {path: split_of(path, raw) for path in files}
+    train = [path for path, name in split.items() if name == TRAIN]
+    test = [path for path, name in split.items() if name == TEST]
+    test = test or [path for path, name in split.items() if name == VALIDATION]
+    if not (train and test):
+        return [(path, None) for path in split]
+    return [*((path, TRAIN) for path in train), *((path, TEST) for path in test)]

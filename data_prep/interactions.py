@@ -1,0 +1,82 @@
+"""What every recommendation format is read as: who touched what and when, and what the items are called.
+
+Which of the paper's datasets some files are is said by the nearest folder called like one, or else by their name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep.text import one_line, without_html
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import DATASETS
+
+# One row an event, in the file's order. ``time`` is any number that orders: seconds, or milliseconds as they are.
+EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64())])
+
+_YEAR = re.compile(r"\d{4}")
+_NO_GENRE = {"", "unknown", "(no genres listed)"}
+_BY_NAME = ((r"^ml|movie", "rec-movie"), (r"cds|music", "rec-music"), (r"games?", "rec-game"))
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to recommend, as its file tells of it: ``title`` may be empty, or hold HTML."""
+
+    id: str
+    title: str
+    year: str = ""
+    genres: tuple[str, ...] = ()
+
+
+def item_text(item: Item) -> str:
+    """``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title."""
+    title = without_html(item.title)
+    if not title:
+        return ""
+    if _YEAR.fullmatch(item.year) and not title.endswith(f"({item.year})"):
+        title = f"{title} ({item.year})"
+    return ", ".join([title, *(genre for genre in map(one_line, item.genres) if genre not in _NO_GENRE)])
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """The files of one dataset and how to read them. Picklable: the readers are functions of a module.
+
+    ``read_events(path, dropped)`` yields batches of :data:`EVENTS`, ``read_items(path, dropped)`` every item that a file
+    tells of, one without a title or told of before included. Both raise UserError that names file, row and value.
+    """
+
+    dataset: str
+    events: tuple[Path, ...]
+    items: tuple[Path, ...]
+    read_events: Callable[[Path, Counter[str]], Iterator[pa.RecordBatch]]
+    read_items: Callable[[Path, Counter[str]], Iterator[Item]]
+
+
+def dataset_of(path: Path, raw: Path, name: str) -> str:
+    """The dataset that ``path``, found in ``raw``, belongs to: by its folder, or by ``name``. UserError for neither."""
+    by_name = next((dataset for pattern, dataset in _BY_NAME if re.search(pattern, name, re.IGNORECASE)), "")
+    if dataset := folder_dataset(path, raw) or by_name:
+        return dataset
+    raise UserError(f"{path}: which dataset is it? Put it into a folder called rec-movie, rec-music or rec-game")
+
+
+def folder_dataset(path: Path, raw: Path) -> str:
+    """The nearest folder, up to ``raw`` itself, that is called like a recommendation dataset; "" for none."""
+    top = raw.parent if raw.is_file() else raw
+    names = [top.resolve().name, *path.relative_to(top).parts[:-1]]
+    return next((name for name in reversed(names) if DATASETS.get(name) == "recommendation"), "")
+
+
+def titles_of(path: Path, items: Path) -> Path:
+    """``items``, the file of titles that belongs to the events in ``path``. UserError where it is missing."""
+    if not items.is_file():
+        raise UserError(f"{path}: {items.name} is missing beside it; the items' titles are needed")
+    return items

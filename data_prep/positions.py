@@ -1,0 +1,27 @@
+"""Where do the best candidates stand? At every place equally often, or a model learns the place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Places = dict[int, np.ndarray]  # {number of candidates: how often a best one stood at each place, int64}
+
+EXPECTED = 5  # rows a place; with fewer, chi-square is no measure
+
+
+def add(places: Places, sizes: np.ndarray, place: np.ndarray) -> None:
+    """Count best candidates at ``place`` (from 0) among ``sizes`` candidates; arrays of one shape."""
+    for size in np.unique(sizes).tolist():
+        counts = np.bincount(place[sizes == size], minlength=size)
+        places[size] = places[size] + counts if size in places else counts
+
+
+def p_values(places: Places) -> dict[int, float]:
+    """Pearson's chi-square against a uniform distribution, for each number of candidates with enough rows."""
+    from scipy.stats import chisquare  # takes half a second to import
+
+    return {
+        size: float(chisquare(counts).pvalue)
+        for size, counts in sorted(places.items())
+        if size > 1 and counts.sum() >= EXPECTED * size
+    }

@@ -1,0 +1,288 @@
+"""The one sampler of recommendation tasks, whatever format the interactions came in.
+
+A task a user, as in the paper: the user's events in time order (ties keep the file's order), a repeated item counted
+once, at its first place. The last item is the positive, the ``history`` items before it are the context (oldest first,
+joined by "; "), and the negatives are items that the user never touched: drawn uniformly, by popularity (how many events
+an item has), or the ones that BM25 finds closest to the history. The split is by user.
+
+With ``split="time"`` the cut is a time that ``test_fraction`` of all events are not before. What comes before it makes
+the training tasks, and knows nothing of what comes after; a user whose last event is not before it makes a test task.
+
+Events are streamed once, into buckets of whole users (by a hash of the user), and each bucket is sampled by itself, as
+columns: memory is bounded by the largest bucket, and the buckets run side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep import negatives
+from data_prep.hashing import keys
+from data_prep.interactions import EVENTS, Interactions, item_text
+from data_prep.options import Options
+from data_prep.spool import range_of, split_by
+from data_prep.tasks import TASKS, Dropped, Source, Unit
+from data_prep.work import Job, Work
+
+BUCKET_BYTES = 48 << 20  # of raw events: a few hundred MB of memory while a bucket is sampled
+CHUNK = 2048  # users sampled at a time
+TIME_BINS = 1 << 20
+_SPOOLED = pa.schema([EVENTS.field("user"), pa.field("item", pa.int32()), EVENTS.field("time")])
+
+
+def source(format: str, interactions: Interactions) -> Source:
+    """What a recommendation format's ``find`` gives."""
+    files = tuple(dict.fromkeys([*interactions.events, *interactions.items]))
+    return Source(format, (interactions.dataset,), files, partial(units, interactions))
+
+
+def units(data: Interactions, options: Options, _: Sequence[str], work: Work) -> list[Unit]:
+    """Read the items, stream the events into buckets, and give a unit a bucket."""
+    size = sum(_raw_bytes(path) for path in data.events)
+    buckets = max(1, -(-size // BUCKET_BYTES))
+    (catalogue,) = work.run([Job(f"{data.dataset}:items", _fill_catalogue, (data,))])
+    jobs = [
+        Job(f"{data.dataset}:events:{i}", _fill_buckets, (data, path, catalogue, options.seed, buckets))
+        for i, path in enumerate(data.events)
+    ]
+    folders = tuple(work.run(jobs))
+    cut = _cut(folders, options.test_fraction) if options.split == "time" else None
+    return [
+        Unit(f"{data.dataset}:{bucket:04d}", sample, (data.dataset, catalogue, folders, bucket, options, cut))
+        for bucket in range(buckets)
+    ]
+
+
+def _raw_bytes(path: Path) -> int:
+    return path.stat().st_size * (6 if path.suffix == ".gz" else 1)
+
+
+# ---------------------------------------------------------------------------------------------- stage 1: items, buckets
+
+
+def _fill_catalogue(folder: Path, data: Interactions) -> None:
+    """``items.arrow``: the ids, in order, and texts of all items that have a text."""
+    dropped: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    for path in data.items:
+        for item in data.read_items(path, dropped):
+            text = item_text(item)
+            if not text:
+                dropped["items: no title"] += 1
+            elif item.id in texts:
+                dropped["items: repeated id"] += 1
+            else:
+                texts[item.id] = text
+    ids = sorted(texts)
+    table = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array([texts[i] for i in ids], pa.string())})
+    with pa.ipc.new_file(str(folder / "items.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    _write(folder / "dropped.json", dropped)
+
+
+def _fill_buckets(folder: Path, data: Interactions, path: Path, catalogue: Path, seed: int, buckets: int) -> None:
+    """``bucket-<i>.arrow``: the events of the users whose hash falls there, in the file's order; unknown items are null."""
+    ids, _ = _items(catalogue)
+    dropped: Counter[str] = Counter()
+    counts, times = np.zeros(len(ids), np.int64), [np.inf, -np.inf]
+    writers = [pa.ipc.new_file(str(folder / f"bucket-{i:04d}.arrow"), _SPOOLED) for i in range(buckets)]
+    try:
+        for batch in data.read_events(path, dropped):
+            users = batch["user"].dictionary_encode()
+            key = keys(users.dictionary.to_pylist(), seed, "bucket")[users.indices.to_numpy()]
+            items = pc.index_in(batch["item"], value_set=ids)
+            table = pa.table([batch["user"], items, batch["time"]], schema=_SPOOLED)
+            for bucket, part in split_by(table, range_of(key, buckets), buckets):
+                writers[bucket].write_table(part)
+            counts += np.bincount(items.drop_null().to_numpy(), minlength=len(ids))
+            if batch.num_rows:
+                ends = pc.min_max(batch["time"]).as_py()
+                times = [min(times[0], ends["min"]), max(times[1], ends["max"])]
+    finally:
+        for writer in writers:
+            writer.close()
+    np.save(folder / "popularity.npy", counts)
+    _write(folder / "times.json", times)
+    _write(folder / "dropped.json", dropped)
+
+
+def _cut(folders: Sequence[Path], fraction: float) -> float:
+    """The time that ``fraction`` of all events are not before, to a millionth of the whole span."""
+    spans = [json.loads((folder / "times.json").read_text(encoding="utf-8")) for folder in folders]
+    first, last = min(s[0] for s in spans), max(s[1] for s in spans)
+    if not last > first:
+        return last
+    counts = np.zeros(TIME_BINS, np.int64)
+    for folder in folders:
+        for path in sorted(folder.glob("bucket-*.arrow")):
+            with pa.memory_map(str(path)) as file:
+                reader = pa.ipc.open_file(file)
+                for i in range(reader.num_record_batches):
+                    counts += np.histogram(reader.get_batch(i)["time"], TIME_BINS, (first, last))[0]
+    late = np.cumsum(counts[::-1])[::-1]  # events in a bin or after it
+    place = int(np.searchsorted(-late, -fraction * counts.sum(), side="right")) - 1
+    return first + (last - first) * max(place, 0) / TIME_BINS
+
+
+def _items(catalogue: Path) -> tuple[pa.Array, pa.Array]:
+    with pa.memory_map(str(catalogue / "items.arrow")) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return table["id"].combine_chunks(), table["text"].combine_chunks()
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------- stage 2: sampling
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What the users of a bucket touched, each item once, user by user and oldest first.
+
+    ``items`` and ``times`` of shape (events,); user ``u`` has the events ``starts[u]`` to ``ends[u]``.
+    """
+
+    users: pa.Array
+    items: np.ndarray
+    times: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def before(self, cut: float) -> Sequences:
+        """The events before a time. Events are in time order, so these are the first ones of each user."""
+        early = np.concatenate([[0], np.cumsum(self.times < cut)])
+        return Sequences(
+            self.users, self.items, self.times, self.starts, self.starts + early[self.ends] - early[self.starts]
+        )
+
+
+def sample(
+    dataset: str,
+    catalogue: Path,
+    folders: Sequence[Path],
+    bucket: int,
+    options: Options,
+    cut: float | None,
+    dropped: Dropped,
+) -> Iterator[pa.Table]:
+    """The tasks of one bucket (a unit)."""
+    ids, texts = _items(catalogue)
+    counts = dropped[dataset]
+    if bucket == 0:  # what the first stage dropped, once
+        for folder in (catalogue, *folders):
+            counts.update(json.loads((folder / "dropped.json").read_text(encoding="utf-8")))
+    sequences = _sequences(folders, bucket, len(ids), counts)
+    popularity = sum((np.load(folder / "popularity.npy") for folder in folders), np.zeros(len(ids), np.int64))
+    draw = negatives.sampler(options, texts, popularity)
+
+    def tasks(of: Sequences, users: np.ndarray, side: str | None, suffix: str) -> Iterator[pa.Table]:
+        seen = negatives.Seen(of.starts, of.ends, of.items, len(ids))
+        for start in range(0, len(users), CHUNK):
+            yield _tables(dataset, of, users[start : start + CHUNK], seen, draw, ids, texts, options, side, suffix)
+
+    if cut is None:
+        yield from tasks(sequences, _eligible(sequences, len(ids), options, counts), None, "")
+        return
+    late = sequences.ends > sequences.starts
+    late[late] = sequences.times[sequences.ends[late] - 1] >= cut
+    past = sequences.before(cut)
+    some = past.ends > past.starts
+    counts["users: no item with a title"] += int((~some & ~late).sum())
+    yield from tasks(past, _eligible(past, len(ids), options, counts, some, "before the cut"), "train", ":past")
+    yield from tasks(sequences, _eligible(sequences, len(ids), options, counts, late, "in all"), "test", "")
+
+
+def _sequences(folders: Sequence[Path], bucket: int, items: int, dropped: Counter[str]) -> Sequences:
+    parts = []
+    for folder in folders:
+        with pa.memory_map(str(folder / f"bucket-{bucket:04d}.arrow")) as file:
+            parts.append(pa.ipc.open_file(file).read_all())
+    table = pa.concat_tables(parts).combine_chunks()
+    users = pc.dictionary_encode(table["user"]).combine_chunks()
+    user = users.indices.to_numpy().astype(np.int64)
+    known = pc.is_valid(table["item"]).to_numpy(zero_copy_only=False)
+    item = pc.fill_null(table["item"], 0).to_numpy().astype(np.int64)
+    time = table["time"].to_numpy()
+    dropped["events: item without a title"] += int((~known).sum())
+    order = np.lexsort((time, user))  # stable: ties keep the file's order
+    order = order[known[order]]
+    pair = user[order] * items + item[order]
+    first = np.sort(np.unique(pair, return_index=True)[1])  # each user's first event with each item
+    dropped["events: repeated item"] += len(order) - len(first)
+    order = order[first]
+    per_user = np.bincount(user[order], minlength=len(users.dictionary))
+    ends = np.cumsum(per_user)
+    return Sequences(users.dictionary, item[order], time[order], ends - per_user, ends)
+
+
+def _eligible(
+    sequences: Sequences,
+    items: int,
+    options: Options,
+    dropped: Counter[str],
+    of: np.ndarray | None = None,
+    when: str = "",
+) -> np.ndarray:
+    """The users (all, or those ``of`` says) who can make a task; the others are counted."""
+    length = sequences.ends - sequences.starts
+    asked = np.ones(len(length), bool) if of is None else of
+    short = asked & (length < options.history + 1)
+    full = asked & ~short & (items - length < options.candidates - 1)
+    when = f" {when}" if when else ""
+    dropped[f"users: fewer than {options.history + 1} items{when}"] += int(short.sum())
+    dropped[f"users: fewer than {options.candidates - 1} items never seen{when}"] += int(full.sum())
+    return np.flatnonzero(asked & ~short & ~full)
+
+
+def _tables(
+    dataset: str,
+    of: Sequences,
+    users: np.ndarray,
+    seen: negatives.Seen,
+    draw: negatives.Draw,
+    ids: pa.Array,
+    texts: pa.Array,
+    options: Options,
+    side: str | None,
+    suffix: str,
+) -> pa.Table:
+    names = of.users.take(pa.array(users)).to_pylist()
+    last = of.ends[users] - 1
+    history = of.items[last[:, None] - np.arange(options.history, 0, -1)]  # (users, history), oldest first
+    drawn = draw(users, keys(names, options.seed, f"{dataset}:negatives"), history, seen)
+    candidates = np.concatenate([of.items[last][:, None], drawn], axis=1)
+    relevance = np.zeros(candidates.shape)
+    relevance[:, 0] = 1.0
+    count = len(users)
+    columns = {
+        "task_id": pa.array([f"{dataset}:{name}{suffix}" for name in names]),
+        "dataset": pa.repeat(dataset, count),
+        "scenario": pa.repeat("recommendation", count),
+        "context": pc.binary_join(_lists(history, texts), "; "),
+        "candidate_ids": _lists(candidates, ids),
+        "candidates": _lists(candidates, texts),
+        "relevance": _lists(relevance),
+        "group": pa.array(names),
+        "side": pa.nulls(count, pa.string()) if side is None else pa.repeat(side, count),
+        "history_ids": _lists(history, ids),
+        "time": pa.array(of.times[last]),
+    }
+    return pa.table([columns[name] for name in TASKS.names], schema=TASKS)
+
+
+def _lists(matrix: np.ndarray, values: pa.Array | None = None) -> pa.ListArray:
+    """The rows of a matrix as lists: of its numbers, or of the ``values`` at those places."""
+    flat = pa.array(matrix.ravel())
+    offsets = np.arange(0, matrix.size + 1, matrix.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat if values is None else values.take(flat))

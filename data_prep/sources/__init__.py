@@ -1,0 +1,29 @@
+"""One module a raw format. Each has ``find(files, raw)``: the :class:`~data_prep.tasks.Source`\\s among some files."""
+
+from data_prep.sources import (
+    amazon,
+    graphrouter,
+    llmrouter,
+    movielens,
+    msmarco,
+    own,
+    ranking_bench,
+    recbole,
+    routerbench,
+    trec,
+    wikiqa,
+)
+
+FORMATS = (
+    movielens,
+    amazon,
+    recbole,
+    graphrouter,
+    llmrouter,
+    routerbench,
+    msmarco,
+    trec,
+    wikiqa,
+    ranking_bench,
+    own,
+)

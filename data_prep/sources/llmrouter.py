@@ -1,0 +1,218 @@
+"""LLMRouter's files (https://github.com/ulab-uiuc/LLMRouter): what LLMs scored on queries, in three forms.
+
+=========================================  =============================================================================
+``default_routing_train_data.jsonl``,      long, an object a query and LLM: ``task_name, query, model_name, performance,
+``routing_data_train.jsonl``, …            input_tokens, output_tokens, response``
+``train.json``, ``test.json`` (RouterDC)   scores, an object a query: ``question, scores: {LLM: score}``; no costs
+``router_train_data_nq.json`` (Router-R1)  lists, an object a query: ``query, llm_name_list, perf_list, cost_list,
+                                           source``
+=========================================  =============================================================================
+
+A file is a JSON array or JSON lines (see :mod:`data_prep.lines`; strings hold U+2028), plain or gzipped, and its first
+object says which form it has. All files of a folder and form are one source; by their names some are its training and its
+test side (:mod:`data_prep.filenames`), and without both it is split by query. Files of queries alone
+(``default_query_train.jsonl``) say nothing of LLMs: they are refused where there is nothing else of LLMRouter's.
+
+``default_llm.json`` (or ``llm_descriptions.json``), beside the file or elsewhere in the folder that is prepared, has the
+LLMs' descriptions and their prices, by LLMRouter's names or by those of the API. In the long form costs are tokens times
+price, in dollars, so they are not known without that file, and an LLM without a price in it is refused. A call that failed
+(a response beginning with "ERROR" or "API Error") has a missing number: it cost nothing, but it is no cheap answer.
+
+Policy beyond :mod:`data_prep.routing`'s. Queries that are empty or no text (chats, say), and repeated queries of the last
+two forms are dropped and counted. NaN is a missing number in JSON lines; an array that holds one is refused, as is all that
+is not JSON. So are an object without a field that its form needs, lists of different lengths, an empty LLM, what is no
+number, and a cost below 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.filenames import home, sides
+from data_prep.lines import PEEK, records
+from data_prep.options import Options
+from data_prep.routing import NAN, ROUTERS, Described, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.sources.graphrouter import kind, unit_name
+from data_prep.streamed import head, json_items
+from data_prep.tasks import Dropped, Source, Unit, tables
+from data_prep.text import shown
+from iranker_verl.errors import UserError
+
+DESCRIPTIONS = ("default_llm.json", "llm_descriptions.json")
+QUERIES_ONLY = {"task_name", "query", "ground_truth", "metric"}
+_FAILED = ("ERROR", "API Error")
+# The files of a source, each with its side of the split, if it is on one.
+Parts = tuple[tuple[Path, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An object of a file, and where it stands: the line, or the place in the array, from 1."""
+
+    path: Path
+    at: int
+    record: Mapping[str, Any]
+
+    def error(self, what: str) -> UserError:
+        return UserError(f"{self.path} row {self.at}: {what}; correct or remove the row")
+
+    def number(self, given: object, column: str, least: float = -math.inf) -> float:
+        return value(given, self.path, self.at, column, least)
+
+    def llm(self, given: object) -> str:
+        if not isinstance(given, str) or not given.strip():
+            raise self.error(f"an LLM is called {shown(str(given))}")
+        return readable(given)
+
+
+Outcome = tuple[str, float, float]  # LLM, score, raw cost
+
+
+@dataclass(frozen=True)
+class Form:
+    """``needs`` are the fields of an object, the first of them the query; ``task`` may be there. With ``whole`` an object
+    has all outcomes of its query. ``outcomes`` takes them out, with the LLMs' prices at hand."""
+
+    needs: tuple[str, ...]
+    task: str
+    whole: bool
+    outcomes: Callable[[Row, Mapping[str, Described]], Iterator[Outcome]]
+
+
+def _long(row: Row, priced: Mapping[str, Described]) -> Iterator[Outcome]:
+    llm, cost = row.llm(row.record["model_name"]), NAN
+    score = row.number(row.record["performance"], "performance")
+    tokens = [row.number(row.record.get(name), name, least=0) for name in ("input_tokens", "output_tokens")]
+    if str(row.record.get("response") or "").startswith(_FAILED):
+        score, tokens = NAN, [NAN, NAN]
+    if priced:
+        if llm not in priced:
+            raise row.error(f"{shown(llm)} has no input_price and output_price in the file of descriptions")
+        cost = (tokens[0] * priced[llm].input_price + tokens[1] * priced[llm].output_price) / 1e6
+    yield llm, score, cost
+
+
+def _scores(row: Row, priced: Mapping[str, Described]) -> Iterator[Outcome]:
+    scores = row.record["scores"]
+    if not isinstance(scores, dict):
+        raise row.error(f"scores is {shown(str(scores))}, not an object {{LLM: score}}")
+    for llm, score in scores.items():
+        yield row.llm(llm), row.number(score, f"the score of {llm}"), NAN
+
+
+def _lists(row: Row, priced: Mapping[str, Described]) -> Iterator[Outcome]:
+    lists = [row.record[name] for name in ("llm_name_list", "perf_list", "cost_list") if name in row.record]
+    if not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+        raise row.error("llm_name_list, perf_list and cost_list are not lists of one length")
+    llms, scores, costs = lists if len(lists) == 3 else (*lists, [None] * len(lists[0]))
+    for llm, score, cost in zip(llms, scores, costs, strict=True):
+        yield row.llm(llm), row.number(score, f"the score of {llm}"), row.number(cost, f"the cost of {llm}", least=0)
+
+
+LONG = Form(("query", "model_name", "performance"), "task_name", False, _long)
+FORMS = (
+    LONG,
+    Form(("question", "scores"), "task_name", True, _scores),
+    Form(("query", "llm_name_list", "perf_list"), "source", True, _lists),
+)
+
+
+def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
+    """JSON and JSON lines by the fields of their first object; all of one form in a folder are one source."""
+    groups: dict[object, list[Path]] = defaultdict(list)
+    alone = []
+    for path in files:
+        if kind(path) in (".json", ".jsonl"):
+            first = _first(path)
+            if form := _form(path, first):
+                groups[home(path, raw), form.needs].append(path)
+            elif first.keys() >= QUERIES_ONLY:
+                alone.append(path)
+    for paths in groups.values():
+        parts = tuple(sides(paths, raw))
+        described = nearest(DESCRIPTIONS, paths[0], files)
+        used = (*(path for path, _ in parts), *([described] if described else []))
+        yield Source("LLMRouter", ROUTERS, used, partial(_units, parts, described, raw))
+    if alone and not groups:
+        yield Source("LLMRouter", ROUTERS, (alone[0],), partial(_refuse, alone[0]))
+
+
+def _first(path: Path) -> dict[str, Any]:
+    """The first object of a file, {} where there is none, or more than can be read at a peek."""
+    text = head(path, PEEK).decode("utf-8", "ignore").lstrip().removeprefix("[").lstrip()
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _form(path: Path, first: Mapping[str, Any]) -> Form | None:
+    if not first and kind(path) == ".jsonl" and "routing" in path.name:
+        return LONG  # by its name it is LLMRouter's; reading it will tell what is wrong
+    return next((form for form in FORMS if {*form.needs} <= first.keys()), None)
+
+
+def _refuse(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
+    raise UserError(
+        f"{path}: queries only, without what any LLM scored on them; bring LLMRouter's routing data "
+        "(default_routing_train_data.jsonl and default_routing_test_data.jsonl)"
+    )
+
+
+def _units(
+    parts: Parts, described: Path | None, raw: Path, options: Options, datasets: Collection[str], work: object
+) -> list[Unit]:
+    name = unit_name("llmrouter", parts[0][0], raw)
+    return [Unit(name, make, (parts, described, options, tuple(datasets)))]
+
+
+def make(
+    parts: Parts, described: Path | None, options: Options, datasets: Collection[str], dropped: Dropped
+) -> Iterator[pa.Table]:
+    """The tasks of the files."""
+    known = descriptions(described)
+    yield from tables(drafts(read(parts, known), known, options, datasets, dropped, parts[0][0]))
+
+
+def read(parts: Parts, described: Mapping[str, Described]) -> Results:
+    """The objects of the files in the neutral form. UserError names the row and the field."""
+    results = Results()
+    priced = {llm: entry for llm, entry in described.items() if not math.isnan(entry.listed)}
+    for path, side in parts:
+        form = _form(path, _first(path)) or LONG
+        for row in _rows(path, results.dropped):
+            if missing := [name for name in form.needs if name not in row.record]:
+                raise row.error(f"no field {missing[0]!r} (it needs {', '.join(form.needs)})")
+            given = row.record[form.needs[0]]
+            text = readable(given) if isinstance(given, str) else ""
+            task = readable(str(row.record.get(form.task) or ""))
+            query = Query(text, task, task, side)
+            if not text:
+                results.dropped[f"rows: query is {'empty' if isinstance(given, str) else 'no text'}"] += 1
+            elif form.whole and query in results.queries:
+                results.dropped["rows: repeated query"] += 1
+            else:
+                for llm, score, cost in form.outcomes(row, priced):
+                    results.add(query, llm, score, cost_raw=cost)
+    return results
+
+
+def _rows(path: Path, dropped: Counter[str]) -> Iterator[Row]:
+    if head(path).lstrip().startswith(b"["):
+        for at, record in json_items(path):
+            if not isinstance(record, dict):
+                raise UserError(f"{path} row {at}: {shown(str(record))} is no object; correct or remove it")
+            yield Row(path, at, record)
+    else:
+        for at, record in records(path, dropped, json.loads):  # Python's json: it knows NaN
+            yield Row(path, at, record)

@@ -1,0 +1,105 @@
+"""MovieLens as GroupLens publishes it (https://grouplens.org/datasets/movielens/).
+
+=============================  =======================================================================================
+``u.data`` + ``u.item``        100K: ``user, item, rating, time`` by tabs; ``id|title (year)|release|video|url`` and 19
+                               flags, one a genre
+``ratings.dat`` +              1M, 10M: ``user::movie::rating::time``; ``id::title (year)::Genre|Genre``
+``movies.dat``
+``ratings.csv`` +              20M, 25M, 32M and latest: CSV with the headers ``userId,movieId,rating,timestamp`` and
+``movies.csv``                 ``movieId,title,genres``
+=============================  =======================================================================================
+
+It is rec-movie, unless it lies in a folder called like another dataset. Every rating is an interaction, whatever its
+value, as in the paper. Blank lines are skipped and counted; an event without user or item, or with a time that is not a
+number, a line with another number of fields, and a genre's flag that is not 0 or 1 are refused. Titles that are not
+UTF-8 are latin-1, as GroupLens writes 100K and 1M: a file that somebody has converted is read right too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep import events, recommendation
+from data_prep.interactions import Interactions, Item, folder_dataset, titles_of
+from data_prep.lines import columns, first_line, identifier, lines, rows
+from data_prep.tasks import Source
+from data_prep.text import shown
+from iranker_verl.errors import UserError
+
+# The 19 flags of u.item, in their order (GroupLens' u.genre).
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+_COLUMNS = ("userId", "movieId", "timestamp")
+ReadItems = Callable[[Path, Counter[str]], Iterator[Item]]
+
+
+def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
+    """The pairs among ``files``. UserError where the movies are missing."""
+    for path in files:
+        if path.name == "u.data":
+            yield _source("MovieLens-100K", path, raw, "u.item", partial(read_events, "\t"), read_100k_items)
+        elif path.name == "ratings.dat":
+            yield _source("MovieLens-1M", path, raw, "movies.dat", partial(read_events, "::"), read_1m_items)
+        elif path.name == "ratings.csv" and set(_COLUMNS) <= set(first_line(path).split(",")):
+            yield _source("MovieLens-CSV", path, raw, "movies.csv", read_csv_events, read_csv_items)
+
+
+def _source(
+    format: str,
+    path: Path,
+    raw: Path,
+    movies: str,
+    read: Callable[[Path, Counter[str]], Iterator[pa.RecordBatch]],
+    read_items: ReadItems,
+) -> Source:
+    items = titles_of(path, path.with_name(movies))
+    dataset = folder_dataset(path, raw) or "rec-movie"
+    return recommendation.source(format, Interactions(dataset, (path,), (items,), read, read_items))
+
+
+def read_events(separator: str, path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """``u.data`` and ``ratings.dat``."""
+    return events.read(path, events.Layout(separator, 4, user=0, item=1, time=3), dropped)
+
+
+def read_csv_events(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """``ratings.csv``."""
+    return events.read(path, events.by_header(path, ",", [(name,) for name in _COLUMNS]), dropped)
+
+
+def read_100k_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
+    """``u.item``."""
+    for row, fields in rows(path, "|", 5 + len(GENRES), dropped, _encoding(path)):
+        for genre, flag in zip(GENRES, fields[5:], strict=True):
+            if flag not in ("0", "1"):
+                raise UserError(f"{path} row {row}: the flag of genre {genre} is {shown(flag)}, not 0 or 1")
+        genres = tuple(genre for genre, flag in zip(GENRES, fields[5:], strict=True) if flag == "1")
+        yield Item(identifier(fields[0], path, row, "item"), fields[1], genres=genres)
+
+
+def read_1m_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
+    """``movies.dat``."""
+    for row, (item, title, genres) in rows(path, "::", 3, dropped, _encoding(path)):
+        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")))
+
+
+def read_csv_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
+    """``movies.csv``."""
+    for row, (item, title, genres) in columns(path, ",", (("movieId",), ("title",), ("genres",)), 3, dropped):
+        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")))
+
+
+def _encoding(path: Path) -> str:
+    try:
+        for _, line in lines(path):
+            line.decode()
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"

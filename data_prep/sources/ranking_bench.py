@@ -1,0 +1,248 @@
+"""The published benchmark, ``ulab-ai/Ranking-bench`` on the Hugging Face hub: all nine tasks, made by the authors.
+
+What is known of it comes from the public code that made it and that reads it (github.com/ulab-uiuc/R1-Ranker):
+
+* Configs ``direct`` (whole tasks) and ``iterative`` (elimination states), each with the splits train and test and the
+  columns ``problem``, ``gt``, ``candidates``, ``task_name`` (examples/data_preprocess/{direct,iterative}_data_generation.py).
+* ``task_name`` is Rec-Movie, …, Router-Performance, …, Passage-9 (…/dataset/combine_direct_data.py).
+* ``candidates`` are titles, LLM names or passages. ``gt`` is one of them; for passages it is a name, ``passage 3``, that
+  the listing in ``problem`` gives them (…/dataset/data_*/process_*.py; eval/eval_passage.py reads it there).
+* ``problem`` is the whole prompt; :mod:`data_prep.problems` takes it apart.
+
+Candidates may also be a string that holds a list, and passages may be given as ``passage 3`` or ``passage 3: text``. Rows
+stay what they are: an iterative row is a task with its own pool, equal rows are not merged, and neither ``max_chars`` nor
+``passages`` applies. Parquet, Arrow, CSV, JSON arrays and JSON lines are read. Which config and split a file is, its name
+or a folder's says, or the column ``split``. Where both configs are there ``direct`` is taken, since ``--rows states`` makes
+states of whole tasks; give the path of the other one to have that.
+
+Policy. Dropped and counted: a row whose ``gt`` is none of the candidates or several of them, or with an empty candidate
+or context. Refused, by file and row: an unknown task name, candidates that are no list of two texts or more, a ``problem``
+or ``gt`` that is no text, a problem of another form, a split that is neither train nor test, a file that is cut off (JSON
+lines, CSV and Arrow cut off between two rows look whole).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep import problems, streamed
+from data_prep.filenames import home, sides
+from data_prep.lines import columns, records
+from data_prep.options import Options
+from data_prep.problems import Problem
+from data_prep.tasks import Draft, Dropped, Source, Unit, tables
+from data_prep.text import query_key, shown
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import DATASETS, Candidate, RankingTask
+
+COLUMNS = ("problem", "gt", "candidates", "task_name")
+CONFIGS = ("direct", "iterative")
+_SUFFIXES = (".parquet", ".arrow", ".csv", ".json", ".jsonl")
+_HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>direct|iterative))?/?")
+
+
+def fetch(name: str, cache: Path) -> Path:
+    """Fetch ``owner/repository[@revision][/config]`` from the hub into ``cache``; the folder that it is in.
+
+    What is there already is not fetched again. UserError where huggingface_hub is not installed, for a name of another
+    form, and where the hub or the repository cannot be reached.
+    """
+    found = _HUB_NAME.fullmatch(name)
+    if found is None:
+        raise UserError(f"hf://datasets/{name}: not a dataset's name; write hf://datasets/ulab-ai/Ranking-bench")
+    config = found["config"] or ""
+    target = cache / found["repo"].replace("/", "--") / "-".join(filter(None, (found["revision"] or "main", config)))
+    by_hand = f"or download {found['repo']} where you are online and give the folder"
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(f"hf://datasets/{name}: huggingface_hub is not installed; install it, {by_hand}") from error
+    try:
+        snapshot_download(
+            found["repo"],
+            repo_type="dataset",
+            revision=found["revision"],
+            local_dir=target,
+            allow_patterns=[f"*{config}*{suffix}" for suffix in _SUFFIXES],
+        )
+    except Exception as error:  # whatever it is that the network, the hub or its client has to say
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"hf://datasets/{name}: cannot be fetched ({reason}); try again, {by_hand}") from error
+    return target
+
+
+def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
+    """A source for each copy of the benchmark. UserError for a file of it that is not whole."""
+    found: dict[Path, dict[str, list[Path]]] = {}
+    for path in files:
+        if path.suffix in _SUFFIXES and set(COLUMNS) <= _columns_of(path):
+            found.setdefault(home(path, raw, CONFIGS), {}).setdefault(_config(path, raw), []).append(path)
+    for folder, by_config in found.items():
+        own = next(by_config[config] for config in (*CONFIGS, "") if config in by_config)
+        used = [(path, path.relative_to(folder).as_posix(), side) for path, side in sides(own, raw)]
+        paths = tuple(path for path, *_ in used)
+        yield Source("Ranking-bench", tuple(DATASETS), paths, partial(units, used))
+
+
+def units(
+    files: Sequence[tuple[Path, str, str | None]], options: Options, datasets: Sequence[str], work: object = None
+) -> list[Unit]:
+    """A unit a file."""
+    return [
+        Unit(f"ranking-bench:{name}", make, (path, name, side, tuple(datasets), options)) for path, name, side in files
+    ]
+
+
+def make(
+    path: Path, name: str, side: str | None, datasets: Sequence[str], options: Options, dropped: Dropped
+) -> Iterator[pa.Table]:
+    """The tasks of a file."""
+    yield from tables(_drafts(path, name, side, datasets, dropped))
+
+
+def _config(path: Path, raw: Path) -> str:
+    """By a folder's name below ``raw``, or raw's own, or by the file's name; "" where nothing says."""
+    names = [path.name.lower(), *(parent.name.lower() for parent in path.parents if parent.is_relative_to(raw))]
+    return next((config for name in names for config in CONFIGS if config in name), "")
+
+
+def _columns_of(path: Path) -> set[str]:
+    """The columns of a table, or the words of the start of a text."""
+    if path.suffix == ".parquet":
+        with streamed.parquet(path) as file:
+            return set(file.schema_arrow.names)
+    if path.suffix == ".arrow":
+        try:
+            with _arrow(path) as reader:
+                return set(reader.schema.names)
+        except (pa.ArrowException, OSError):
+            return set()
+    start = streamed.head(path).decode("utf-8", "replace")
+    if path.suffix == ".csv":
+        return set(re.findall(r"\w+", start.split("\n", 1)[0]))
+    return set(re.findall(r'"(\w+)"\s*:', start))
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def _rows(path: Path, dropped: Counter[str]) -> Iterator[tuple[int, Any]]:
+    """``(row, {column: value})`` of any of the forms. Of a CSV a row is known by the line it begins with."""
+    names = (*COLUMNS, "split")
+    match path.suffix:
+        case ".parquet":
+            with streamed.parquet(path) as file:
+                present = [name for name in names if name in file.schema_arrow.names]
+            for row, batch in streamed.parquet_batches(path, present):
+                yield from enumerate(batch.to_pylist(), row)
+        case ".arrow":
+            yield from enumerate(_arrow_rows(path), 1)
+        case ".csv":
+            for row, fields in columns(path, ",", [(name,) for name in names], len(COLUMNS), dropped):
+                yield (
+                    row,
+                    {name: field for name, field in zip(names, fields, strict=True) if (name, field) != ("split", "")},
+                )
+        case ".json" if streamed.head(path).lstrip()[:1] == b"[":
+            yield from streamed.json_items(path)
+        case _:
+            yield from records(path, dropped)
+
+
+def _arrow(path: Path) -> pa.RecordBatchReader:
+    """Arrow as ``datasets`` saves it: a stream."""
+    return pa.ipc.open_stream(pa.memory_map(str(path)))
+
+
+def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with _arrow(path) as reader:
+            for batch in reader:
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a whole Arrow file ({streamed.first_line(error)}); fetch it again") from error
+
+
+# -------------------------------------------------------------------------------------------------------------- tasks
+
+
+def _drafts(path: Path, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped) -> Iterator[Draft]:
+    blank: Counter[str] = Counter()
+    for number, row in _rows(path, blank):
+        where = f"{path} row {number}"
+        if not isinstance(row, Mapping):
+            raise UserError(f"{where}: {shown(str(row))} is no row with {', '.join(COLUMNS)}")
+        dataset = _text(row, "task_name", where).strip().lower()
+        if dataset not in DATASETS:
+            raise UserError(f"{where}: task_name is {shown(row['task_name'])}, not one of {', '.join(DATASETS)}")
+        if dataset not in datasets:
+            continue
+        text, gt, given = _text(row, "problem", where), _text(row, "gt", where), _list(row, where)
+        try:
+            problem = problems.read(dataset, text, given)
+        except ValueError as error:
+            raise UserError(f"{where}: problem is {shown(text)}, {error}; is it another version?") from error
+        names = problem.names or [""] * len(given)
+        positives = [i for i, own in enumerate(zip(given, names, strict=True)) if gt and gt in own]
+        if reason := _unfit(problem, positives):
+            dropped[dataset][reason] += 1
+            continue
+        ids = names if len(set(names)) == len(names) and all(names) else [str(i) for i in range(len(names))]
+        candidates = tuple(Candidate(*pair) for pair in zip(ids, problem.candidates, strict=True))
+        relevance = tuple(float(i == positives[0]) for i in range(len(candidates)))
+        id, scenario = f"{dataset}:{name}:{number}", DATASETS[dataset]
+        task = RankingTask(id, scenario, dataset, problem.context, candidates, relevance)
+        yield Draft(task, query_key(problem.group), side or _split(row, where))
+    for dataset in datasets:
+        dropped[dataset].update(blank)
+
+
+def _unfit(problem: Problem, positives: Sequence[int]) -> str | None:
+    if not problem.group:
+        return "rows: empty context"
+    if not all(problem.candidates):
+        return "rows: an empty candidate"
+    if not positives:
+        return "rows: gt is not a candidate"
+    if len(positives) > 1:
+        return "rows: gt is several candidates"
+    return None
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {column} is {shown(str(value))}, not a text; correct or remove the row")
+    return value
+
+
+def _list(row: Mapping[str, Any], where: str) -> list[str]:
+    """The candidates, from a list or from a string that holds one (as JSON or as Python writes it)."""
+    value = row.get("candidates")
+    if isinstance(value, str):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(value)
+                break
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, str) for one in value):
+        found = shown(str(row.get("candidates")))
+        raise UserError(f"{where}: candidates is {found}, not a list of two texts or more; correct or remove the row")
+    return value
+
+
+def _split(row: Mapping[str, Any], where: str) -> str | None:
+    value = row.get("split")
+    if value not in (None, "train", "test"):
+        raise UserError(f"{where}: split is {shown(str(value))}, not train or test; correct or remove the row")
+    return value

@@ -1,0 +1,139 @@
+"""RouterBench (https://huggingface.co/datasets/withmartian/routerbench), converted to Parquet or CSV, wide or long.
+
+The wide form (``routerbench_0shot``, ``routerbench_5shot``) has a row a query: ``sample_id, prompt, eval_name``, and for
+each LLM its score in a column of its name and its dollars in ``NAME|total_cost``. The long form (``routerbench_raw``) has
+a row a query and LLM: ``sample_id, prompt, eval_name, model_name, performance, cost``. Other columns, the responses above
+all, are not read; neither is ``oracle_model_to_route_to``, which is the best LLM without a preference.
+
+A prompt is the text of a Python list of turns, ``"['…', '…']"``: the turns, each once, are joined by a blank line. A text
+that is no such list is taken as it is. Costs are raw dollars, see :mod:`data_prep.routing` for the scale; ``eval_name`` is
+the task. Descriptions of the LLMs may be in ``llm_descriptions.json``, beside the file or in the folder that is prepared.
+
+The files are published as pickles. A pickle is a program and is never opened here: it is refused, with the command that
+converts it. Rows with an empty prompt and, in the wide form, repeated queries are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.lines import columns, header
+from data_prep.options import Options
+from data_prep.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.sources.graphrouter import DESCRIPTIONS, expect, kind, peek, unit_name
+from data_prep.streamed import parquet, parquet_batches
+from data_prep.tasks import Dropped, Source, Unit, tables
+from iranker_verl.errors import UserError
+
+COLUMNS = ("sample_id", "prompt", "eval_name")
+LONG = ("model_name", "performance", "cost")
+_COST = "|total_cost"
+_CONVERTED, _PICKLES = (".parquet", ".csv", ".csv.gz"), (".pkl", ".pickle")
+_HINT = f"RouterBench has {','.join(COLUMNS)} with NAME and NAME{_COST} for each LLM, or with {','.join(LONG)}"
+
+
+def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
+    """Parquet and CSV with RouterBench's columns, or called ``routerbench…``; and its pickles, unless converted beside."""
+    for path in files:
+        named = path.name.lower().startswith("routerbench")
+        if path.name.endswith(_CONVERTED) and (named or _has_columns(path)):
+            described = nearest(DESCRIPTIONS, path, files)
+            used = (path, described) if described else (path,)
+            yield Source("RouterBench", ROUTERS, used, partial(_units, path, described, raw))
+        if path.suffix in _PICKLES and named and not any(path.with_suffix(s).exists() for s in _CONVERTED):
+            yield Source("RouterBench", ROUTERS, (path,), partial(_refuse, path))
+
+
+def _has_columns(path: Path) -> bool:
+    """For a peek, so it raises nothing."""
+    names: set[str] = set()
+    if kind(path) == ".csv":
+        names = {name.strip('" ') for name in re.split(r"[,;\t]", peek(path))}
+    else:
+        with suppress(UserError), parquet(path) as file:
+            names = set(file.schema_arrow.names)
+    return names.issuperset(COLUMNS) and (names.issuperset(LONG[:2]) or any(name.endswith(_COST) for name in names))
+
+
+def _refuse(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
+    code = f"import pandas as pd; pd.read_pickle('{path.name}').to_parquet('{path.stem}.parquet')"
+    raise UserError(
+        f"{path}: a pickle can run any program, so it is not opened; convert it where it can do no harm, say in a "
+        f'container without network that sees this one folder: python -c "{code}"'
+    )
+
+
+def _units(
+    path: Path, described: Path | None, raw: Path, options: Options, datasets: Collection[str], work: object
+) -> list[Unit]:
+    return [Unit(unit_name("routerbench", path, raw), make, (path, described, options, tuple(datasets)))]
+
+
+def make(
+    path: Path, described: Path | None, options: Options, datasets: Collection[str], dropped: Dropped
+) -> Iterator[pa.Table]:
+    """The tasks of the file."""
+    yield from tables(drafts(read(path), descriptions(described), options, datasets, dropped, path))
+
+
+def read(path: Path) -> Results:
+    """The rows of the file in the neutral form. UserError names the row (in a CSV the line it begins in) and column."""
+    results = Results()
+    names = _names(path)
+    expect(COLUMNS, names, path, _HINT)
+    whole = "model_name" not in names
+    llms = [name.removesuffix(_COST) for name in names if name.endswith(_COST)]
+    outcomes = [(llm, llm, llm + _COST) for llm in llms] if whole else [("", *LONG[1:])]
+    expect([effect for _, effect, _ in outcomes] or [f"NAME{_COST}"], names, path, _HINT)
+    wanted = [name for name in names if name in (*COLUMNS, *LONG, *llms) or name.endswith(_COST)]
+    for at, row in _rows(path, wanted, results.dropped):
+        text = prompt(row["prompt"])
+        query = Query(text, str(row["sample_id"]), str(row["eval_name"]))
+        if not text:
+            results.dropped["rows: empty prompt"] += 1
+        elif whole and query in results.queries:
+            results.dropped["rows: repeated query"] += 1
+        else:
+            for llm, effect, cost in outcomes:
+                llm = llm or readable(row["model_name"] or "")
+                if not llm:
+                    raise UserError(f"{path} row {at}: model_name is empty; correct or remove the row")
+                score = value(row[effect], path, at, effect)
+                results.add(query, llm, score, cost_raw=value(row.get(cost), path, at, cost, least=0))
+    return results
+
+
+def _names(path: Path) -> list[str]:
+    if kind(path) == ".csv":
+        return header(path, ",")[1]
+    with parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def _rows(path: Path, names: Sequence[str], dropped: Counter[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    if kind(path) == ".csv":
+        for row, values in columns(path, ",", [(name,) for name in names], len(names), dropped):
+            yield row, dict(zip(names, values, strict=True))
+    else:
+        for first, batch in parquet_batches(path, names):
+            yield from enumerate(batch.to_pylist(), first)
+
+
+def prompt(given: object) -> str:
+    """The prompt's text; "" where there is none."""
+    turns = given
+    if isinstance(given, str) and given.strip().startswith("["):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            turns = ast.literal_eval(given.strip())
+    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+        turns = [given] if isinstance(given, str) else []
+    return "\n\n".join(dict.fromkeys(filter(None, map(readable, turns))))

@@ -1,0 +1,5 @@
+"""``python -m iranker_verl.cli``."""
+
+from iranker_verl.cli import main
+
+main()

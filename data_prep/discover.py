@@ -25,8 +25,12 @@ def find(raw: Path | str, wanted: Collection[str] = ()) -> list[Source]:
     raw = local(raw)
     files = [raw] if raw.is_file() else list(_files(raw, set()))
     found: dict[str, Source] = {}
-    broken: list[UserError] = []
-    for source in _sources(files, raw, broken):
+    broken = [
+        UserError(f"{file}: a link to a file that is not there; mend or remove it")
+        for file in files
+        if not file.exists()
+    ]
+    for source in _sources([file for file in files if file.exists()], raw, broken):
         for dataset in source.datasets:
             if wanted and dataset not in wanted:
                 continue

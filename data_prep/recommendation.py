@@ -2,8 +2,9 @@
 
 A task a user, as in the paper: the user's events in time order (ties keep the file's order), a repeated item counted
 once, at its first place. The last item is the positive, the ``history`` items before it are the context (oldest first,
-joined by "; "), and the negatives are items that the user never touched: drawn uniformly, by popularity (how many events
-an item has), or the ones that BM25 finds closest to the history. The split is by user.
+joined by "; "), and the negatives are items that the user never touched but somebody did (a shop's list of products holds
+many that nobody bought): drawn uniformly, by popularity (how many events an item has), or the ones that BM25 finds closest
+to the history. The split is by user.
 
 With ``split="time"`` the cut is a time that ``test_fraction`` of all events are not before. What comes before it makes
 the training tasks, and knows nothing of what comes after; a user whose last event is not before it makes a test task.
@@ -182,8 +183,10 @@ def sample(
     if bucket == 0:  # what the first stage dropped, once
         for folder in (catalogue, *folders):
             counts.update(json.loads((folder / "dropped.json").read_text(encoding="utf-8")))
-    sequences = _sequences(folders, bucket, len(ids), counts)
     popularity = sum((np.load(folder / "popularity.npy") for folder in folders), np.zeros(len(ids), np.int64))
+    touched = np.flatnonzero(popularity)
+    ids, texts, popularity = ids.take(pa.array(touched)), texts.take(pa.array(touched)), popularity[touched]
+    sequences = _sequences(folders, bucket, touched, counts)
     draw = negatives.sampler(options, texts, popularity)
 
     def tasks(of: Sequences, users: np.ndarray, side: str | None, suffix: str) -> Iterator[pa.Table]:
@@ -203,7 +206,8 @@ def sample(
     yield from tasks(sequences, _eligible(sequences, len(ids), options, counts, late, "in all"), "test", "")
 
 
-def _sequences(folders: Sequence[Path], bucket: int, items: int, dropped: Counter[str]) -> Sequences:
+def _sequences(folders: Sequence[Path], bucket: int, touched: np.ndarray, dropped: Counter[str]) -> Sequences:
+    """The bucket's events; items are numbered by their place in ``touched``, the catalogue's items that have events."""
     parts = []
     for folder in folders:
         with pa.memory_map(str(folder / f"bucket-{bucket:04d}.arrow")) as file:
@@ -212,12 +216,12 @@ def _sequences(folders: Sequence[Path], bucket: int, items: int, dropped: Counte
     users = pc.dictionary_encode(table["user"]).combine_chunks()
     user = users.indices.to_numpy().astype(np.int64)
     known = pc.is_valid(table["item"]).to_numpy(zero_copy_only=False)
-    item = pc.fill_null(table["item"], 0).to_numpy().astype(np.int64)
+    item = np.searchsorted(touched, pc.fill_null(table["item"], 0).to_numpy()).astype(np.int64)
     time = table["time"].to_numpy()
     dropped["events: item without a title"] += int((~known).sum())
     order = np.lexsort((time, user))  # stable: ties keep the file's order
     order = order[known[order]]
-    pair = user[order] * items + item[order]
+    pair = user[order] * len(touched) + item[order]
     first = np.sort(np.unique(pair, return_index=True)[1])  # each user's first event with each item
     dropped["events: repeated item"] += len(order) - len(first)
     order = order[first]

@@ -99,7 +99,7 @@ class Open:
 
 def queries(path: Path, dropped: Counter[str]) -> Iterator[Open]:
     """The queries with their passages, however the file is laid out."""
-    yield from (_nested if set(NESTED) <= set(names(path)) else _long)(path, dropped)
+    yield from (_long if set(LONG) <= set(names(path)) else _nested)(path, dropped)
 
 
 def _nested(path: Path, dropped: Counter[str]) -> Iterator[Open]:

@@ -68,14 +68,18 @@ def _scenario(path: Path) -> str | None:
     """What a file's columns are for; None for somebody else's. UserError where one is missing, or another delimiter."""
     names = set(own.names(path))
     words = set(re.split(r"[;\t|]", " ".join(names))) if len(names) == 1 else set()
-    for columns, scenario in _SCENARIO.items():
-        if names >= set(columns) and not names & _OTHERS:
+    if (names | words) & _OTHERS:
+        return None
+    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or not own.is_csv(path)]
+    for columns, scenario in kinds:
+        if names >= set(columns):
             return scenario
-    for columns, scenario in _SCENARIO.items():
+    for columns, scenario in kinds:
         missing = [column for column in columns if column not in names]
-        if len(missing) == 1 and len(columns) > 2 and missing != ["item_id"] and not names & _OTHERS:
+        # One of two says nothing, and a user and a time are in many files.
+        if len(missing) == 1 and len(columns) > 2 and missing != ["item_id"]:
             raise UserError(f"{path}: no column {missing[0]}; a {scenario} file has {','.join(columns)}")
-        if set(columns) <= words:
+        if words >= set(columns):
             raise UserError(f"{path}: its columns are not separated by commas; write {','.join(columns)}")
     return None
 

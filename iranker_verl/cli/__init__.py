@@ -116,4 +116,3 @@ def main() -> None:
             raise
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iranker_verl.cli.tables import checks_part, show
 from iranker_verl.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,17 +96,11 @@ def prepare(
 
 
 def _check(folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from data_prep.checks import check
     from data_prep.schema import read_manifest
 
     found = check(folder, read_manifest(folder))
-    table = Table("check", "", "looked at", "how", "finding", box=None)
-    for one in found:
-        table.add_row(one.name, "ok" if one.ok else "FAILS", f"{one.counted:,}", one.how, one.detail)
-    Console(markup=False, emoji=False).print(table)
+    show([checks_part([asdict(one) for one in found])])
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iranker_verl.cli.tables import Part, checks_part, console, show, table
 from iranker_verl.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from data_prep.inspect.lengths import CountTokens
     from data_prep.validate import Report
@@ -42,11 +42,7 @@ def inspect(
     content = look(folder, _counter(tokenizer), max_prompt_length)
     path = out or folder / "card.html"
     beside = write_card(path, content)
-    console = _console()
-    for title, table, note in _tables(content):
-        console.print(title, style="bold")
-        console.print(table)
-        console.print(f"{note}\n" if note else "", style="dim")
+    show(_tables(content))
     print(f"{path}\n{beside}")
 
 
@@ -67,17 +63,11 @@ def validate(
     if as_json:
         print(json.dumps([_as_json(report) for report in reports], indent=2, ensure_ascii=False))
     else:
-        console = _console()
+        terminal = console()
         for report in reports:
-            _print(report, console)
+            _print(report, terminal)
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(markup=False, emoji=False, highlight=False)  # texts are texts
 
 
 def _counter(tokenizer: Path | None) -> CountTokens | None:
@@ -100,9 +90,6 @@ def _counter(tokenizer: Path | None) -> CountTokens | None:
 # --------------------------------------------------------------------------------------------------------------- inspect
 
 
-Part = tuple[str, "Table", str]  # a title, a table, a note below it
-
-
 def _tables(content: dict[str, Any]) -> Iterator[Part]:
     yield _datasets(content["datasets"])
     yield _lengths(content["lengths"])
@@ -112,76 +99,59 @@ def _tables(content: dict[str, Any]) -> Iterator[Part]:
         yield _routers(content["routers"])
     if any(found["dropped"] for found in content["datasets"].values()):
         yield _dropped(content["datasets"])
-    yield _checks(content["checks"])
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right")
-    return table
+    yield checks_part(content["checks"])
 
 
 def _datasets(found: dict[str, Any]) -> Part:
-    table = _table("dataset", "tasks train", "test", "rows train", "test", "candidates", "context", "candidate")
+    shown = table("dataset", "tasks train", "test", "rows train", "test", "candidates", "context", "candidate")
     for name, one in found.items():
         numbers = [one[what][split] for what in ("tasks", "rows") for split in ("train", "test")]
         spreads = (one["candidates"], one["characters"]["context"], one["characters"]["candidates"])
-        table.add_row(name, *(f"{number:,}" for number in numbers + [spread.get("p50", 0) for spread in spreads]))
-    return "Datasets", table, "the last three are medians, of texts in characters"
+        shown.add_row(name, *(f"{number:,}" for number in numbers + [spread.get("p50", 0) for spread in spreads]))
+    return "Datasets", shown, "the last three are medians, of texts in characters"
 
 
 def _lengths(found: dict[str, Any]) -> Part:
-    table = _table("split", "counted", "median", "95 %", "longest")
+    shown = table("split", "counted", "median", "95 %", "longest")
     for split, one in found["splits"].items():
         if "n" in one:
-            table.add_row(split, *(f"{one[key]:,}" for key in ("n", "p50", "p95", "max")))
+            shown.add_row(split, *(f"{one[key]:,}" for key in ("n", "p50", "p95", "max")))
     note = ""
     if found["longest"]:
         note = "longest: {length:,}, row {row} of {file}".format(**found["longest"])
         if found["limit"] is not None:
             note += f"; over the limit of {found['limit']:,}: {found['over']:,} of the {found['counted']:,} counted"
-    return f"Prompts, in {found['unit']}", table, note
+    return f"Prompts, in {found['unit']}", shown, note
 
 
 def _popularity(found: dict[str, Any]) -> Part:
-    table = _table("dataset", "items", "Gini positives", "negatives", "top 10 % positives", "negatives", "AUC")
+    shown = table("dataset", "items", "Gini positives", "negatives", "top 10 % positives", "negatives", "AUC")
     for name, one in found.items():
         both = [one["positives"], one["negatives"]]
         gini = [f"{spread['gini']:.2f}" if spread else "–" for spread in both]
         top = [f"{spread['top']['10%']:.0%}" if spread else "–" for spread in both]
-        table.add_row(name, f"{one['items']:,}", *gini, *top, f"{one['auc']:.2f}" if one["auc"] is not None else "–")
-    return "Popularity", table, "AUC: how far popularity in training tells a test row's positive; 0.5: not at all"
+        shown.add_row(name, f"{one['items']:,}", *gini, *top, f"{one['auc']:.2f}" if one["auc"] is not None else "–")
+    return "Popularity", shown, "AUC: how far popularity in training tells a test row's positive; 0.5: not at all"
 
 
 def _routers(found: dict[str, Any]) -> Part:
-    table = _table("LLM", *found)
+    shown = table("LLM", *found)
     shares: dict[str, dict[str, float]] = {}
     for name, llms in found.items():
         total = sum(one["train"] + one["test"] for one in llms) or 1
         for one in llms:
             shares.setdefault(one["llm"], {})[name] = (one["train"] + one["test"]) / total
     for llm, of in shares.items():
-        table.add_row(llm, *(f"{of[name]:.1%}" if name in of else "–" for name in found))
-    return "How often each LLM is the best", table, ""
+        shown.add_row(llm, *(f"{of[name]:.1%}" if name in of else "–" for name in found))
+    return "How often each LLM is the best", shown, ""
 
 
 def _dropped(datasets: dict[str, Any]) -> Part:
-    table = _table("dataset", "why", "number", "share", left=2)
+    shown = table("dataset", "why", "number", "share", left=2)
     for name, found in datasets.items():
         for reason, count, share in found["dropped"]:
-            table.add_row(name, reason, f"{count:,}", f"{share:.1%}" if share is not None else "")
-    return "Left out", table, "shares are of the users or queries that could have become a task"
-
-
-def _checks(checks: list[dict[str, Any]]) -> Part:
-    table = _table("check", "", "looked at", "finding")
-    table.columns[3].justify = "left"
-    for one in checks:
-        table.add_row(one["name"], "ok" if one["ok"] else "FAILS", f"{one['counted']:,}", one["detail"])
-    return "Checks", table, ""
+            shown.add_row(name, reason, f"{count:,}", f"{share:.1%}" if share is not None else "")
+    return "Left out", shown, "shares are of the users or queries that could have become a task"
 
 
 # -------------------------------------------------------------------------------------------------------------- validate
@@ -214,9 +184,9 @@ def _print(report: Report, console: Console) -> None:
         print(f"  {note}")
     if not report.problems:
         return
-    table = _table("", "rows", "problem", "for example", left=4)
-    table.columns[1].justify = "right"
+    shown = table("", "rows", "problem", "for example", left=4)
+    shown.columns[1].justify = "right"
     for problem in sorted(report.problems.values(), key=lambda one: (not one.error, -one.count)):
         rows = "\n".join(f"row {row}: {value}" for row, value in problem.first)
-        table.add_row("error" if problem.error else "warning", f"{problem.count:,}", problem.what, rows)
-    console.print(table)
+        shown.add_row("error" if problem.error else "warning", f"{problem.count:,}", problem.what, rows)
+    console.print(shown)

@@ -166,6 +166,7 @@ def test_nearly_right_columns(tmp_path, columns, message):
         ("tags.csv", "userId,movieId,tag,timestamp\n"),
         ("genome-scores.csv", "movieId,tagId,relevance\n"),
         ("x.csv", "uid,iid\n1,2\n"),
+        ("x.csv", "query,candidates\nq,a b c\n"),
         ("x.csv", ""),
         ("x.csv", "\n\n"),
         ("x.csv", '"'),

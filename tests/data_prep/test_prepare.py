@@ -239,6 +239,8 @@ def test_no_task_at_all(raw, tmp_path):
 
 def test_one_user_cannot_be_split(tmp_path):
     recommendation(tmp_path / "rec-game", users=1)
+    with (tmp_path / "rec-game" / "data.inter").open("a") as file:
+        file.writelines(f"short{n}\ti{n}\t0\n" for n in range(20))
     with pytest.raises(
         UserError, match="no test task could be made; give more users or queries, or one file to be split"
     ):

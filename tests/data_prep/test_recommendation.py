@@ -14,6 +14,7 @@ from data_prep.options import Options
 from data_prep.tasks import TASKS, nothing_dropped
 from data_prep.work import Work
 
+CROWD = "crowd-of-"
 SMALL = Options(history=2, candidates=3)
 
 
@@ -29,14 +30,20 @@ def read_items(path, dropped):
         yield Item(id, title)
 
 
-def interactions(folder, *files, items="abcdefgh", dataset="rec-movie"):
-    """Interactions whose files hold ``(user, item, time)``; the items are called "Title a" and so on."""
+def interactions(folder, *files, items="abcdefgh", dataset="rec-movie", crowd=True):
+    """Interactions whose files hold ``(user, item, time)``; the items are called "Title a" and so on.
+
+    With ``crowd`` every item was touched by somebody: a user of its own, too short to make a task.
+    """
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "items").write_text("".join(f"{i}\tTitle {i}\n" for i in items))
     paths = []
     for number, events in enumerate(files):
         paths.append(folder / f"events{number}")
         paths[-1].write_text("".join(f"{u}\t{i}\t{t}\n" for u, i, t in events))
+    if crowd:
+        with paths[-1].open("a") as file:
+            file.writelines(f"{CROWD}{i}\t{i}\t0\n" for i in items)
     return Interactions(dataset, tuple(paths), (folder / "items",), read_events, read_items)
 
 
@@ -47,6 +54,8 @@ def made(data, options, folder):
     table = pa.concat_tables([TASKS.empty_table(), *(t for unit in units for t in unit.run(dropped))])
     tasks = {row["task_id"]: row for row in table.to_pylist()}
     assert len(tasks) == table.num_rows
+    short = f"users: fewer than {options.history + 1} items"
+    dropped[data.dataset][short] -= sum(p.read_text().count(f"{CROWD}") for p in data.events)
     return tasks, dict(+dropped[data.dataset])
 
 
@@ -133,10 +142,11 @@ def test_negatives_are_new_different_and_the_same_whatever_the_buckets(tmp_path,
 
 def test_popular_negatives_are_popular_and_uniform_ones_uniform(tmp_path):
     items = [f"i{n}" for n in range(60)]
-    # i50 … i59 are touched by many, i0 … i9 by nobody, and the users drawn for have seen neither
+    # i50 … i59 are touched by many, i20 … i49 by one, i0 … i9 by nobody; the users drawn for have seen none of them
     events = [(f"crowd{u}", f"i{n}", n) for u in range(300) for n in range(50, 60)]
     events += [(f"u{u}", f"i{10 + n}", n) for u in range(400) for n in range(3)]
-    data = interactions(tmp_path, events, items=items)
+    events += [(f"rare{n}", f"i{n}", 0) for n in range(20, 50)]
+    data = interactions(tmp_path, events, items=items, crowd=False)
 
     def drawn(negatives):
         tasks, _ = made(data, Options(history=2, candidates=6, negatives=negatives), tmp_path / negatives)
@@ -144,13 +154,13 @@ def test_popular_negatives_are_popular_and_uniform_ones_uniform(tmp_path):
         return Counter(i for t in own for i in t["candidate_ids"][1:])
 
     uniform, popular = drawn("uniform"), drawn("popularity")
-    expected = 400 * 5 / 57
-    assert len(uniform) == 57 and all(abs(n - expected) < 6 * expected**0.5 for n in uniform.values())
+    expected = 400 * 5 / 40
+    assert set(uniform) == {f"i{n}" for n in range(20, 60)} and all(abs(n - expected) < 6 * expected**0.5 for n in uniform.values())
     assert all(popular[f"i{n}"] > 100 for n in range(50, 60)) and not any(popular[f"i{n}"] for n in range(10))
 
 
 def test_hard_negatives_share_words_with_the_history(tmp_path):
-    data = interactions(tmp_path, [("u", i, t) for t, i in enumerate("abc")], items="abcdefgh")
+    data = interactions(tmp_path, [("u", i, t) for t, i in enumerate("abc")], items="abcdefg")
     titles = {"a": "red rose", "b": "red tulip", "c": "tulip", "d": "red barn", "e": "tulip mania", "f": "x", "g": "y"}
     data.items[0].write_text("".join(f"{i}\t{t}\n" for i, t in titles.items()))
     task = only(made(data, Options(history=2, candidates=3, negatives="bm25"), tmp_path))
@@ -159,7 +169,7 @@ def test_hard_negatives_share_words_with_the_history(tmp_path):
 
 def test_a_time_split_knows_nothing_of_the_future(tmp_path):
     events = [(f"u{u}", f"i{(u + n) % 30}", u + 2 * n) for u in range(40) for n in range(8)]
-    data = interactions(tmp_path, events, items=[f"i{n}" for n in range(30)])
+    data = interactions(tmp_path, events, items=[f"i{n}" for n in range(30)], crowd=False)
     options = Options(history=2, candidates=4, split="time", test_fraction=0.3)
     tasks, _ = made(data, options, tmp_path)
     times = sorted(float(t) for _, _, t in events)

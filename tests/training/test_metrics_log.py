@@ -130,3 +130,16 @@ def test_no_file_is_no_lines(tmp_path):
 
 def test_means_of_nothing():
     assert math.isnan(step_metrics([], [])["episode/rr"])
+
+
+def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(str(path), 0)
+    append(log, 1)
+    append(log, 2)
+    log.add_save(0.25)
+    first, second = read(path)
+    assert (first["time/other"], first["time/step"]) == (0.5, 1.0)
+    assert (second["time/other"], second["time/step"], second["time/generate"]) == (0.75, 1.25, 0.5)
+    append(log, 3)
+    assert [line["step"] for line in read(path)] == [1, 2, 3]

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data_prep.checks import check
+from data_prep.checking.checks import check
 from data_prep.inspect import figures
 from data_prep.inspect.lengths import CountTokens
 from data_prep.inspect.statistics import statistics

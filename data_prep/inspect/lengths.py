@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import flat
+from data_prep.checking.columns import flat
 from data_prep.inspect.histogram import Histogram
 from data_prep.schema import SPLITS
 from iranker_verl.errors import UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import flat, lengths
+from data_prep.checking.columns import flat, lengths
+from data_prep.checking.side import Distinct
 from data_prep.inspect.histogram import Histogram
-from data_prep.side import Distinct
 
 POINTS = 80  # of a curve
 _TOP = (0.01, 0.1)
@@ -32,7 +32,7 @@ class Popularity:
         self._famous: dict[str, tuple[Histogram, Histogram]] = {}  # of negatives, of positives
 
     def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
-        """Take in more rows: their leaves (:func:`data_prep.columns.leaves`), and where their best candidates are."""
+        """Take in more rows: their leaves (:func:`data_prep.checking.columns.leaves`), and where their best candidates are."""
         sizes = lengths(columns["candidate_ids"])
         of_row, item = flat(columns["candidate_ids"])
         starts = np.cumsum(sizes) - sizes

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import by_name, lengths
+from data_prep.checking.columns import by_name, lengths
 from data_prep.schema import SPLITS
 
 

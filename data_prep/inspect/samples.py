@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.columns import by_name, lengths
+from data_prep.checking.columns import by_name, lengths
 
 
 class Samples:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.lines import columns, first_line, identifier, parse_json, records
-from data_prep.text import shown
+from data_prep.reading.lines import columns, first_line, identifier, parse_json, records
+from data_prep.reading.text import shown
 from iranker_verl.errors import UserError
 
 SUFFIXES = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")

@@ -8,7 +8,7 @@ A row a query: ``{"query": …, "candidates": [{"id": …, "text": …, "relevan
 ``split``. A passage without an id is called by its place.
 
 Relevance is a number from 0, the more the better. A dataset called like one of the paper's keeps to its rules
-(:mod:`data_prep.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
+(:mod:`data_prep.scenarios.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
 all equally relevant, an empty passage, passages above ``max_chars`` characters together, and another number than
 ``options.passages`` where that is given. Of a repeated passage id the first row counts; passages with one text and two
 ids (or none) stay two. Refused are an empty query, a relevance that is no number or below 0, a query id with two texts
@@ -26,12 +26,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep import passage
-from data_prep.lines import number
 from data_prep.options import Options
 from data_prep.own import Side, identified, names, rows, text
+from data_prep.reading.lines import number
+from data_prep.reading.text import shown
+from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, tables
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 LONG = ("query", "passage", "relevance")

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep import events
-from data_prep.interactions import Interactions, Item
-from data_prep.lines import identifier
 from data_prep.own import SUFFIXES, is_csv, names, rows, suffix, text
-from data_prep.text import shown
+from data_prep.reading import events
+from data_prep.reading.lines import identifier
+from data_prep.reading.text import shown
+from data_prep.scenarios.interactions import Interactions, Item
 from iranker_verl.errors import UserError
 
 EVENTS = ("user_id", "item_id", "timestamp")

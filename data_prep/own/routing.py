@@ -2,7 +2,7 @@
 
 A file holds three datasets, as GraphRouter's does: ``X-performance``, ``X-cost`` and ``X-balance`` for ``X.csv``, so that
 ``router.csv`` holds the paper's three, and ``router-cost.csv`` the one. ``effect`` may have any scale, and ``cost`` any unit: both are brought to [0, 1], see
-:mod:`data_prep.routing`, which also says what is dropped. ``description`` and ``price`` of an LLM are shown with it; the
+:mod:`data_prep.scenarios.routing`, which also says what is dropped. ``description`` and ``price`` of an LLM are shown with it; the
 first row that has one tells, and another one later is refused. ``split`` says on which side a query is. Refused are also
 an empty query or LLM, a number that is none or below 0 (a missing one is counted), and a query on two sides.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep import routing
 from data_prep.options import Options
 from data_prep.own import Side, rows, text
+from data_prep.reading.text import one_line, shown
+from data_prep.scenarios import routing
 from data_prep.tasks import Draft, Dropped, nothing_dropped, tables
-from data_prep.text import one_line, shown
 from iranker_verl.errors import UserError
 
 COLUMNS = ("query", "llm", "effect", "cost")

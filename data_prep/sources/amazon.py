@@ -18,7 +18,7 @@ lies beside the reviews, or is the only one of its name in the raw folder.
 
 Policy. Every review is an interaction, whatever its rating; of a product only the title is shown, without HTML. Lines
 that are no JSON are read as Python literals (the 2014 files are), never evaluated. Products without a title and ids that
-only one of the two files knows are left to :mod:`data_prep.recommendation`, which counts them. Refused are a line that
+only one of the two files knows are left to :mod:`data_prep.scenarios.recommendation`, which counts them. Refused are a line that
 is neither, a missing id or time, gzip data that is cut off, and a line of more than 64 MB.
 """
 
@@ -34,11 +34,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep import events, recommendation
-from data_prep.interactions import Interactions, Item, folder_dataset
-from data_prep.lines import first_line, identifier, parse_json, records, rows
+from data_prep.reading import events
+from data_prep.reading.lines import first_line, identifier, parse_json, records, rows
+from data_prep.reading.text import shown
+from data_prep.scenarios import recommendation
+from data_prep.scenarios.interactions import Interactions, Item, folder_dataset
 from data_prep.tasks import Source
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 CATEGORIES = {"cds_and_vinyl": "rec-music", "video_games": "rec-game"}

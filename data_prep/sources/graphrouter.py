@@ -5,7 +5,7 @@ Read are the columns ``task_id, query, llm, effect`` and ``cost, cost_raw``, whe
 ``llm_descriptions.json`` beside the CSV, or in GraphRouter's ``LLM_Descriptions.json`` there or elsewhere in the folder
 that is prepared.
 
-Policy beyond those of :mod:`data_prep.routing` and :mod:`data_prep.lines`. Rows with an empty query are dropped and
+Policy beyond those of :mod:`data_prep.scenarios.routing` and :mod:`data_prep.reading.lines`. Rows with an empty query are dropped and
 counted. Refused are a missing column (or another delimiter), an empty LLM, what is no number, and a cost below 0.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.lines import columns, first_line, header
 from data_prep.options import Options
-from data_prep.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.reading.lines import columns, first_line, header
+from data_prep.scenarios.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
 from data_prep.tasks import Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 

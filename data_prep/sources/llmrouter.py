@@ -8,9 +8,9 @@
                                            source``
 =========================================  =============================================================================
 
-A file is a JSON array or JSON lines (see :mod:`data_prep.lines`; strings hold U+2028), plain or gzipped, and its first
+A file is a JSON array or JSON lines (see :mod:`data_prep.reading.lines`; strings hold U+2028), plain or gzipped, and its first
 object says which form it has. All files of a folder and form are one source; by their names some are its training and its
-test side (:mod:`data_prep.filenames`), and without both it is split by query. Files of queries alone
+test side (:mod:`data_prep.reading.filenames`), and without both it is split by query. Files of queries alone
 (``default_query_train.jsonl``) say nothing of LLMs: they are refused where there is nothing else of LLMRouter's.
 
 ``default_llm.json`` (or ``llm_descriptions.json``), beside the file or elsewhere in the folder that is prepared, has the
@@ -18,7 +18,7 @@ LLMs' descriptions and their prices, by LLMRouter's names or by those of the API
 price, in dollars, so they are not known without that file, and an LLM without a price in it is refused. A call that failed
 (a response beginning with "ERROR" or "API Error") has a missing number: it cost nothing, but it is no cheap answer.
 
-Policy beyond :mod:`data_prep.routing`'s. Queries that are empty or no text (chats, say), and repeated queries of the last
+Policy beyond :mod:`data_prep.scenarios.routing`'s. Queries that are empty or no text (chats, say), and repeated queries of the last
 two forms are dropped and counted. NaN is a missing number in JSON lines; an array that holds one is refused, as is all that
 is not JSON. So are an object without a field that its form needs, lists of different lengths, an empty LLM, what is no
 number, and a cost below 0.
@@ -37,14 +37,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.filenames import home, sides
-from data_prep.lines import PEEK, records
 from data_prep.options import Options
-from data_prep.routing import NAN, ROUTERS, Described, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.reading.filenames import home, sides
+from data_prep.reading.lines import PEEK, records
+from data_prep.reading.streamed import head, json_items
+from data_prep.reading.text import shown
+from data_prep.scenarios.routing import (
+    NAN,
+    ROUTERS,
+    Described,
+    Query,
+    Results,
+    descriptions,
+    drafts,
+    nearest,
+    readable,
+    value,
+)
 from data_prep.sources.graphrouter import kind, unit_name
-from data_prep.streamed import head, json_items
 from data_prep.tasks import Dropped, Source, Unit, tables
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 DESCRIPTIONS = ("default_llm.json", "llm_descriptions.json")

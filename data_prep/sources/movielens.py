@@ -24,11 +24,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import events, recommendation
-from data_prep.interactions import Interactions, Item, folder_dataset, titles_of
-from data_prep.lines import columns, first_line, identifier, lines, rows
+from data_prep.reading import events
+from data_prep.reading.lines import columns, first_line, identifier, lines, rows
+from data_prep.reading.text import shown
+from data_prep.scenarios import recommendation
+from data_prep.scenarios.interactions import Interactions, Item, folder_dataset, titles_of
 from data_prep.tasks import Source
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 # The 19 flags of u.item, in their order (GroupLens' u.genre).

@@ -12,7 +12,7 @@ JSON may be gzipped. All files of one folder (of folders ``train/``, ``test/``, 
 one source. Where names say train and test these are the sides of the split; a test file without labels (v2.1's) gives
 way to the validation or dev file. Otherwise the split is by query.
 
-Policy. What a preset takes and what it drops is in :mod:`data_prep.passage`; no passage or several selected, an empty
+Policy. What a preset takes and what it drops is in :mod:`data_prep.scenarios.passage`; no passage or several selected, an empty
 query and an empty passage are dropped and counted. A query of JSON whose passages all lack ``is_selected`` has none
 selected. Rows with another number of passages than is wanted are counted and not looked into. Passages that occur twice
 in a query both stay, as ids 0, 1, … in the file's order; HTML residue stays. Refused, by file and row: a file that is cut
@@ -38,13 +38,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep import passage, streamed
-from data_prep.filenames import TEST, home, sides, split_of
-from data_prep.lines import records
 from data_prep.options import Options
-from data_prep.passage import Query
+from data_prep.reading import streamed
+from data_prep.reading.filenames import TEST, home, sides, split_of
+from data_prep.reading.lines import records
+from data_prep.reading.text import shown
+from data_prep.scenarios import passage
+from data_prep.scenarios.passage import Query
 from data_prep.tasks import Dropped, Source, Unit, tables
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 COLUMNS = ("query", "passages.is_selected", "passages.passage_text")

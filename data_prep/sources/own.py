@@ -21,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_prep import own, recommendation
-from data_prep.interactions import folder_dataset
+from data_prep import own
 from data_prep.options import Options
 from data_prep.own import passage, routing
 from data_prep.own.recommendation import EVENTS, ITEMS_FILE, interactions
+from data_prep.scenarios import recommendation
+from data_prep.scenarios.interactions import folder_dataset
 from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS

@@ -7,7 +7,7 @@ What is known of it comes from the public code that made it and that reads it (g
 * ``task_name`` is Rec-Movie, …, Router-Performance, …, Passage-9 (…/dataset/combine_direct_data.py).
 * ``candidates`` are titles, LLM names or passages. ``gt`` is one of them; for passages it is a name, ``passage 3``, that
   the listing in ``problem`` gives them (…/dataset/data_*/process_*.py; eval/eval_passage.py reads it there).
-* ``problem`` is the whole prompt; :mod:`data_prep.problems` takes it apart.
+* ``problem`` is the whole prompt; :mod:`data_prep.scenarios.problems` takes it apart.
 
 Candidates may also be a string that holds a list, and passages may be given as ``passage 3`` or ``passage 3: text``. Rows
 stay what they are: an iterative row is a task with its own pool, equal rows are not merged, and neither ``max_chars`` nor
@@ -34,13 +34,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep import problems, streamed
-from data_prep.filenames import home, sides
-from data_prep.lines import columns, records
 from data_prep.options import Options
-from data_prep.problems import Problem
+from data_prep.reading import streamed
+from data_prep.reading.filenames import home, sides
+from data_prep.reading.lines import columns, records
+from data_prep.reading.text import query_key, shown
+from data_prep.scenarios import problems
+from data_prep.scenarios.problems import Problem
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
-from data_prep.text import query_key, shown
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 

@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import events, recommendation
-from data_prep.interactions import Interactions, Item, dataset_of, titles_of
-from data_prep.lines import columns, first_line, identifier
+from data_prep.reading import events
+from data_prep.reading.lines import columns, first_line, identifier
+from data_prep.reading.text import shown
+from data_prep.scenarios import recommendation
+from data_prep.scenarios.interactions import Interactions, Item, dataset_of, titles_of
 from data_prep.tasks import Source
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 EVENTS = (("user_id",), ("item_id",), ("timestamp",))

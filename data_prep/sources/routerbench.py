@@ -6,7 +6,7 @@ a row a query and LLM: ``sample_id, prompt, eval_name, model_name, performance, 
 all, are not read; neither is ``oracle_model_to_route_to``, which is the best LLM without a preference.
 
 A prompt is the text of a Python list of turns, ``"['…', '…']"``: the turns, each once, are joined by a blank line. A text
-that is no such list is taken as it is. Costs are raw dollars, see :mod:`data_prep.routing` for the scale; ``eval_name`` is
+that is no such list is taken as it is. Costs are raw dollars, see :mod:`data_prep.scenarios.routing` for the scale; ``eval_name`` is
 the task. Descriptions of the LLMs may be in ``llm_descriptions.json``, beside the file or in the folder that is prepared.
 
 The files are published as pickles. A pickle is a program and is never opened here: it is refused, with the command that
@@ -26,11 +26,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.lines import columns, header
 from data_prep.options import Options
-from data_prep.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.reading.lines import columns, header
+from data_prep.reading.streamed import parquet, parquet_batches
+from data_prep.scenarios.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
 from data_prep.sources.graphrouter import DESCRIPTIONS, expect, kind, peek, unit_name
-from data_prep.streamed import parquet, parquet_batches
 from data_prep.tasks import Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 

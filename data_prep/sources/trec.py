@@ -34,12 +34,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import passage, streamed
-from data_prep.lines import identifier, lines, number
 from data_prep.options import Options
+from data_prep.reading import streamed
+from data_prep.reading.lines import identifier, lines, number
+from data_prep.reading.text import shown
+from data_prep.scenarios import passage
 from data_prep.split import TEST
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 PASSAGES = 20

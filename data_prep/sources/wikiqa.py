@@ -21,13 +21,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep import passage
-from data_prep.filenames import sides, split_of
-from data_prep.lines import rows
 from data_prep.options import Options
-from data_prep.streamed import head
+from data_prep.reading.filenames import sides, split_of
+from data_prep.reading.lines import rows
+from data_prep.reading.streamed import head
+from data_prep.reading.text import shown
+from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 DATASET = "wikiqa"

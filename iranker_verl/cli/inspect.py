@@ -16,8 +16,8 @@ from iranker_verl.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from data_prep.checking.validate import Report
     from data_prep.inspect.lengths import CountTokens
-    from data_prep.validate import Report
 
 
 def inspect(
@@ -55,7 +55,7 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Look at every row of a Parquet file for verl, ours or another's; exit code 1 where there are errors."""
-    from data_prep.validate import validate as look
+    from data_prep.checking.validate import validate as look
     from iranker_verl.ranking.templates import load
 
     chosen = load(template) if template else None

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from data_prep.interactions import item_text
+from data_prep.scenarios.interactions import item_text
 
 
 def interactions(module, raw):

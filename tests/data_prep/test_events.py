@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep import events, lines
-from data_prep.events import Layout
-from data_prep.interactions import EVENTS
+from data_prep.reading import events, lines
+from data_prep.reading.events import Layout
+from data_prep.scenarios.interactions import EVENTS
 from iranker_verl.errors import UserError
 
 LAYOUTS = [

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from data_prep.options import Options
-from data_prep.routing import ROUTERS, Query
+from data_prep.scenarios.routing import ROUTERS, Query
 from data_prep.sources.graphrouter import find, read
 from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_folder import LLMS, row, rows, write
 
-from data_prep.columns import best, leaves
+from data_prep.checking.columns import best, leaves
 from data_prep.inspect.card import inspect, render, write_card
 from data_prep.inspect.histogram import Histogram
 from data_prep.inspect.lengths import COUNTED, Lengths

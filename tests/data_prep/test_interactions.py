@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.interactions import Interactions, Item, dataset_of, folder_dataset, item_text, titles_of
+from data_prep.scenarios.interactions import Interactions, Item, dataset_of, folder_dataset, item_text, titles_of
 from iranker_verl.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data_prep.options import Options
-from data_prep.routing import ROUTERS, descriptions
+from data_prep.scenarios.routing import ROUTERS, descriptions
 from data_prep.sources.llmrouter import find, read
 from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError

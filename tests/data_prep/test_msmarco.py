@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import lines, streamed
 from data_prep.options import Options
+from data_prep.reading import lines, streamed
 from data_prep.sources import msmarco
 from iranker_verl.errors import UserError
 from tests.data_prep.source_runs import find, run

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import passage
 from data_prep.options import Options
-from data_prep.passage import Query
+from data_prep.scenarios import passage
+from data_prep.scenarios.passage import Query
 from data_prep.tasks import Draft, nothing_dropped, tables
 from iranker_verl.ranking import Candidate, RankingTask
 

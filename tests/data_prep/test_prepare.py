@@ -11,10 +11,10 @@ import pytest
 
 from data_prep import assemble, spool
 from data_prep import prepare as prepare_module
-from data_prep import recommendation as sampler
 from data_prep.lengths import check_lengths, refuse_long_rows
 from data_prep.options import Options
 from data_prep.prepare import prepare
+from data_prep.scenarios import recommendation as sampler
 from data_prep.schema import SPLITS, read_manifest, read_rows, read_tasks
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import problems
 from data_prep.options import Options
+from data_prep.scenarios import problems
 from data_prep.sources import ranking_bench
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS

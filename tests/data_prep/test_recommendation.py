@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import recommendation
-from data_prep.interactions import EVENTS, Interactions, Item
 from data_prep.options import Options
+from data_prep.scenarios import recommendation
+from data_prep.scenarios.interactions import EVENTS, Interactions, Item
 from data_prep.tasks import TASKS, nothing_dropped
 from data_prep.work import Work
 
@@ -155,7 +155,9 @@ def test_popular_negatives_are_popular_and_uniform_ones_uniform(tmp_path):
 
     uniform, popular = drawn("uniform"), drawn("popularity")
     expected = 400 * 5 / 40
-    assert set(uniform) == {f"i{n}" for n in range(20, 60)} and all(abs(n - expected) < 6 * expected**0.5 for n in uniform.values())
+    assert set(uniform) == {f"i{n}" for n in range(20, 60)} and all(
+        abs(n - expected) < 6 * expected**0.5 for n in uniform.values()
+    )
     assert all(popular[f"i{n}"] > 100 for n in range(50, 60)) and not any(popular[f"i{n}"] for n in range(10))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
-from data_prep.routing import ROUTERS
+from data_prep.scenarios.routing import ROUTERS
 from data_prep.sources.routerbench import find, prompt, read
 from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
-from data_prep.routing import (
+from data_prep.reading.text import query_key
+from data_prep.scenarios.routing import (
     ROUTERS,
     Described,
     Query,
@@ -22,7 +23,6 @@ from data_prep.routing import (
     value,
 )
 from data_prep.tasks import nothing_dropped
-from data_prep.text import query_key
 from iranker_verl.errors import UserError
 
 NAN = math.nan

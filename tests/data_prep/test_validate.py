@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_folder import row, rows, write
 
+from data_prep.checking.validate import validate
 from data_prep.schema import SCHEMA
-from data_prep.validate import validate
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import load, parse

@@ -21,8 +21,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_prep.passage import clean
-from data_prep.text import without_html
+from data_prep.reading.text import without_html
+from data_prep.scenarios.passage import clean
 from iranker_verl.ranking import DATASETS
 
 PREFERENCES = {

@@ -1,4 +1,4 @@
-"""Events of a table, a line each, as fast as pyarrow reads CSV, and as exact as :mod:`data_prep.lines`.
+"""Events of a table, a line each, as fast as pyarrow reads CSV, and as exact as :mod:`data_prep.reading.lines`.
 
 What the fast reader gives is what the slow one would: whatever they might take differently (quotes, a lone carriage
 return, text that is not UTF-8, a field too many, an empty id, a time that is not a number) makes the slow one take
@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from data_prep.interactions import EVENTS
-from data_prep.lines import BOM, ParseHeader, header, identifier, number, opened, places, plain_names, rows
+from data_prep.reading.lines import BOM, ParseHeader, header, identifier, number, opened, places, plain_names, rows
+from data_prep.scenarios.interactions import EVENTS
 
 BATCH = 65_536
 BLOCK_BYTES = 1 << 20

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.columns import CONTENT, batches, best, flat, leaves, lengths
-from data_prep.positions import Places, add
+from data_prep.checking.columns import CONTENT, batches, best, flat, leaves, lengths
+from data_prep.checking.positions import Places, add
+from data_prep.reading.text import shown
 from data_prep.schema import ContentHash
-from data_prep.text import shown
 
 # Groups of these are queries, which several datasets share; elsewhere they are users, each dataset's own.
 QUERIES = ("routing", "passage")

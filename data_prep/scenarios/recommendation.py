@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep import negatives
 from data_prep.hashing import keys
-from data_prep.interactions import EVENTS, Interactions, item_text
 from data_prep.options import Options
+from data_prep.scenarios import negatives
+from data_prep.scenarios.interactions import EVENTS, Interactions, item_text
 from data_prep.spool import range_of, split_by
 from data_prep.tasks import TASKS, Dropped, Source, Unit
 from data_prep.work import Job, Work

@@ -1,6 +1,6 @@
 """Does a prepared folder hold what its manifest promises? Proved again from the files alone.
 
-What a check compares with what is its ``how``; docs/checks.md says why. Each file is read once (:mod:`data_prep.side`).
+What a check compares with what is its ``how``; docs/checks.md says why. Each file is read once (:mod:`data_prep.checking.side`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.checking.positions import Places, p_values
+from data_prep.checking.side import Distinct, Side, read
 from data_prep.duplicates import pairs, words
-from data_prep.positions import Places, p_values
+from data_prep.reading.text import shown
 from data_prep.schema import SPLITS, ContentHash
-from data_prep.side import Distinct, Side, read
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 
 LEAST_P = 1e-4

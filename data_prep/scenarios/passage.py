@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
+from data_prep.reading.text import one_line, query_key
 from data_prep.tasks import Draft, Dropped
-from data_prep.text import one_line, query_key
 from iranker_verl.ranking import Candidate, RankingTask
 
 DATASETS = tuple(name for name, preset in PRESETS.items() if preset.passages is not None)

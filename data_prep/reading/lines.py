@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
-from data_prep.text import shown
+from data_prep.reading.text import shown
 from iranker_verl.errors import UserError
 
 MAX_LINE = 64 << 20

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.reading.text import shown
 from data_prep.schema import AGENTS
-from data_prep.text import shown
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, available, load

@@ -39,12 +39,12 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.lines import number
 from data_prep.options import Options
 from data_prep.presets import PRESETS
+from data_prep.reading.lines import number
+from data_prep.reading.text import one_line, query_key, shown
 from data_prep.split import TEST, TRAIN, sides
 from data_prep.tasks import Draft, Dropped
-from data_prep.text import one_line, query_key, shown
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 

@@ -1,6 +1,6 @@
 """Parquet files and JSON documents, streamed: every error names the file and, as far as it is known, the row (1-based).
 
-For JSON lines and tables of text see :mod:`data_prep.lines`. JSON may be gzipped.
+For JSON lines and tables of text see :mod:`data_prep.reading.lines`. JSON may be gzipped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.lines import BOM, opened
-from data_prep.text import shown
+from data_prep.reading.lines import BOM, opened
+from data_prep.reading.text import shown
 from iranker_verl.errors import UserError
 
 HEAD = 1 << 16

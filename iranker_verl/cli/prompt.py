@@ -12,7 +12,7 @@ import typer
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
-from iranker_verl.ranking.templates import Message, State, Template, available, check_hash, load
+from iranker_verl.ranking.templates import State, Template, available, check_hash, load
 
 app = typer.Typer(no_args_is_help=True, help="Prompt templates: which there are, and what a model sees of them.")
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -142,7 +142,7 @@ def _rendered(template: Template, state: State, step: int, tokenizer: Path | Non
         from iranker_verl.inference.engine import ChatTokenizer
 
         chat = ChatTokenizer(tokenizer)
-        text, tokens = _chat_text(chat, messages), len(chat.encode(messages))
+        text, tokens = chat.text(messages), len(chat.encode(messages))
     return {
         "template_id": template.id,
         "template_hash": template.hash,
@@ -155,12 +155,6 @@ def _rendered(template: Template, state: State, step: int, tokenizer: Path | Non
         "characters": sum(len(m["content"]) for m in messages),
         "tokens": tokens,
     }
-
-
-def _chat_text(chat: Any, messages: list[Message]) -> str:
-    # The text behind ChatTokenizer.encode's ids; decoding them need not give it back.
-    text: str = chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return text
 
 
 def _summary(template: Template) -> dict[str, Any]:

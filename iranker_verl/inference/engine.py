@@ -47,10 +47,10 @@ class Generation:
 
 
 class ChatTokenizer:
-    """A model folder's tokenizer and chat template. UserError where the folder lacks either."""
+    """A model folder's tokenizer and chat template; its weights need not be there. UserError where it lacks either."""
 
     def __init__(self, model: Path) -> None:
-        check_model(model)
+        check_tokenizer(model)
         from transformers import AutoTokenizer
 
         try:
@@ -67,6 +67,20 @@ class ChatTokenizer:
         )
         return list(ids)
 
+    def text(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text behind :meth:`encode`'s ids; decoding them need not give it back."""
+        return str(
+            self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True, tokenize=False)
+        )
+
+
+def check_tokenizer(model: Path) -> None:
+    """UserError for a missing folder or tokenizer."""
+    if not model.is_dir():
+        raise UserError(f"{model}: no such model folder")
+    if not any((model / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{model}: no tokenizer (tokenizer.json); save the model's tokenizer beside it")
+
 
 def check_model(model: Path) -> dict[str, Any]:
     """A model folder's ``config.json``. UserError for a missing folder, configuration, tokenizer or weights."""
@@ -78,8 +92,7 @@ def check_model(model: Path) -> dict[str, Any]:
         raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder") from error
     except ValueError as error:
         raise UserError(f"{model}/config.json: not valid JSON ({error})") from error
-    if not any((model / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise UserError(f"{model}: no tokenizer (tokenizer.json); save the model's tokenizer beside it")
+    check_tokenizer(model)
     if not any(model.glob("*.safetensors")) and not any(model.glob("*.bin")):
         raise UserError(f"{model}: no weights (*.safetensors); is the export complete?")
     return config
@@ -120,6 +133,7 @@ class Engine:
         self, model: Path | str, *, max_model_len: int | None = None, max_num_seqs: int = MAX_NUM_SEQS, seed: int = 0
     ) -> None:
         self.model = Path(model)
+        check_model(self.model)
         self.tokenizer = ChatTokenizer(self.model)
         self.max_model_len = max_model_len
         admitted = longest_context(self.model)

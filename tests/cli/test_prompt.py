@@ -199,7 +199,7 @@ def test_mistakes_are_one_line(data, tmp_path):
         (["--data", data, "--dataset", "passage-7", "--row", 2], ["row 2 of passage-7", "no such row"]),
         (["--data", data, "--dataset", "rec-game"], ["rec-game", "no such row"]),
         (["--tokenizer", tmp_path / "none"], ["none", "no such model folder"]),
-        (["--tokenizer", tmp_path / "empty"], ["empty", "config.json"]),
+        (["--tokenizer", tmp_path / "empty"], ["empty", "no tokenizer"]),
     ):
         message = refused("render", *arguments)
         assert all(word in message for word in words), message

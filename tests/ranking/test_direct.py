@@ -70,7 +70,7 @@ def test_the_policy_for_answers_that_are_no_whole_ranking(response, ranking, sta
 def test_nothing_is_mapped_to_the_nearest_candidate():
     # Fault 6 of the published code, in its direct form.
     state = DirectRanking(make(["The Matrix (1999)", "Heat (1995)", "Up (2009)"]))
-    step = state.step("Up (2009)\nMatrix\nHeat (1995)")
+    step = state.step("<answer>Up (2009)\nMatrix\nHeat (1995)</answer>")
     assert (step.named, step.unknown, step.missing) == (("id2", "id1"), 1, 1)
     assert state.ranking() == ["id2", "id1", "id0"]
 

@@ -76,20 +76,23 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if not isinstance(value, int | float) or not value >= least:
             raise UserError(f"{name}={value} has to be a number, {'0 or more' if not least else 'above 0'}")
-    if config.iranker.credit.normalise not in credit.NORMALISERS:
+    credit.register()
+    estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
+    if estimator not in ADV_ESTIMATOR_REGISTRY:
+        raise UserError(f"algorithm.adv_estimator={estimator}: one of {', '.join(sorted(ADV_ESTIMATOR_REGISTRY))}")
+    normalisers = credit.GAE_NORMALISERS if estimator == credit.GAE_ESTIMATOR else credit.NORMALISERS
+    if normalise not in normalisers:
+        raise UserError(f"iranker.credit.normalise={normalise}: one of {', '.join(normalisers)} with {estimator}")
+    if estimator in credit.ESTIMATORS and config.algorithm.use_kl_in_reward:
         raise UserError(
-            f"iranker.credit.normalise={config.iranker.credit.normalise}: one of {', '.join(credit.NORMALISERS)}"
-        )
-    estimators = {credit.ESTIMATOR, *ADV_ESTIMATOR_REGISTRY}
-    if config.algorithm.adv_estimator not in estimators:
-        raise UserError(
-            f"algorithm.adv_estimator={config.algorithm.adv_estimator}: one of {', '.join(sorted(estimators))}"
-        )
-    if config.algorithm.adv_estimator == credit.ESTIMATOR and config.algorithm.use_kl_in_reward:
-        raise UserError(
-            f"algorithm.use_kl_in_reward has no effect on {credit.ESTIMATOR}, which weighs whole steps; use "
+            f"algorithm.use_kl_in_reward has no effect on {estimator}, which weighs whole steps; use "
             "actor_rollout_ref.actor.use_kl_loss=true"
         )
+    if estimator == credit.GAE_ESTIMATOR and not config.critic.enable:
+        raise UserError(f"algorithm.adv_estimator={estimator} needs a critic: set critic.enable=true")
+    for name in ("gamma", "lam") if estimator == credit.GAE_ESTIMATOR else ():
+        if not isinstance(config.algorithm[name], int | float) or not 0 <= config.algorithm[name] <= 1:
+            raise UserError(f"algorithm.{name}={config.algorithm[name]} has to be between 0 and 1")
     try:
         scored = get_custom_reward_fn(config) is not None
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:

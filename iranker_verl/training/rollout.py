@@ -15,7 +15,9 @@ import ray
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from iranker_verl.training import agent_loop as _agent_loop  # noqa: F401 (registers elimination_agent in every worker)
+# These register elimination_agent and direct_agent in every worker.
+from iranker_verl.training import agent_loop as _agent_loop  # noqa: F401
+from iranker_verl.training import direct_agent as _direct_agent  # noqa: F401
 
 
 class StepOutput(AgentLoopOutput):

@@ -2,8 +2,9 @@
 
 Three things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
 
-* ``algorithm.adv_estimator=exclusion_grpo`` takes step-level advantages from :mod:`iranker_verl.training.credit`
-  (verl's own ``grpo`` uses each session's last row only); every other estimator is verl's, over all rows;
+* ``algorithm.adv_estimator=exclusion_grpo`` and ``exclusion_gae`` take step-level advantages from
+  :mod:`iranker_verl.training.credit` (verl's own ``grpo`` uses each session's last row only, its ``gae`` cuts an episode at
+  every step); every other estimator is verl's, over all rows;
 * every session weighs the same in the loss, however many exclusions it took (``iranker.credit.balance_sessions``);
 * a batch takes ``data.train_batch_size / actor.ppo_mini_batch_size`` optimiser steps, whatever its number of rows. verl
   counts rows, so episodes of N - 1 rows would take N - 1 times the steps, and a varying number of them.
@@ -120,21 +121,35 @@ class EliminationTrainer(PPOTrainerSync):
 
         options = self.config.iranker.credit
         weights = credit.session_weights(sessions) if options.balance_sessions else np.ones(len(real))
-        if self.config.algorithm.adv_estimator != credit.ESTIMATOR:
+        if self.config.algorithm.adv_estimator not in credit.ESTIMATORS:
             batch = super()._compute_advantage(batch, metrics)
             if not options.balance_sessions:
                 return batch
             data = self._get(batch, "advantages", "response_mask")
             weighted = data["advantages"].to_padded_tensor(padding=0.0) * torch.as_tensor(weights)[:, None]
             return self._put(batch, data["response_mask"], advantages=weighted)
-        values, group_metrics = credit.step_advantages(rows, prior=options.prior, normalise=options.normalise)
-        metrics.update(group_metrics)
-        advantage = np.zeros(len(real))
-        advantage[real] = values
+        credited = np.zeros((2, len(real)))  # advantages and returns; padding rows keep 0
+        credited[:, real], credit_metrics = self._credit(batch, rows, real)
+        metrics.update(credit_metrics)
         mask = self._get(batch, "response_mask")["response_mask"]
         tokens = mask.to_padded_tensor(padding=0)  # one value a row, on all its response tokens
-        returns = torch.as_tensor(advantage)[:, None] * tokens
-        return self._put(batch, mask, advantages=returns * torch.as_tensor(weights)[:, None], returns=returns)
+        advantages, returns = (torch.as_tensor(row)[:, None] * tokens for row in credited)
+        return self._put(batch, mask, advantages=advantages * torch.as_tensor(weights)[:, None], returns=returns)
+
+    def _credit(
+        self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """Advantages and returns of the real rows, shape (2, rows), and credit's metrics."""
+        options, algorithm = self.config.iranker.credit, self.config.algorithm
+        if algorithm.adv_estimator == credit.GAE_ESTIMATOR:
+            # verl shifts values by one token: a row's first is the critic's at the last prompt token
+            values = self._get(batch, "values")["values"].to_padded_tensor(padding=0.0)[:, 0].double().numpy()
+            advantages, returns, metrics = credit.episode_advantages(
+                rows, values[real], gamma=algorithm.gamma, lam=algorithm.lam, normalise=options.normalise
+            )
+            return np.stack([advantages, returns]), metrics
+        advantages, metrics = credit.step_advantages(rows, prior=options.prior, normalise=options.normalise)
+        return np.stack([advantages, advantages]), metrics
 
     def _step_rows(self, batch: KVBatchMeta, real: list[bool]) -> tuple[list[credit.StepRow], list[dict[str, Any]]]:
         """The real rows of the batch, in its order, as credit sees them, and all that the agent loop stored with each."""

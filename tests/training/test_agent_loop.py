@@ -39,7 +39,7 @@ def play(
     log_probs=True,
     limit=32,
     prompt_limit=4000,
-    kind="episode",
+    row_kind="episode",
     **reward,
 ):
     """Outputs of an episode, and the prompts (as text) that the engine was given. A token is a character."""
@@ -70,7 +70,7 @@ def play(
     loop.server_manager = SimpleNamespace(generate=generate)
     (row,) = episode_rows([task], row_template or template, split).to_pylist()
     row |= {"uid": "u", "session_id": 0}
-    row["extra_info"]["row_kind"] = kind
+    row["extra_info"]["row_kind"] = row_kind
 
     async def run():
         loop.loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ def test_validation_plays_every_episode_out():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_state_is_one_step(split):
-    outputs, asked = play(make(5, positive=1), ["[A]", "[A]"], split=split, kind="state")
+    outputs, asked = play(make(5, positive=1), ["[A]", "[A]"], split=split, row_kind="state")
     assert [o.reward_score for o in outputs] == [1.0] and len(asked) == 1
     assert steps(outputs)[0]["pool_size"] == 5 and steps(outputs)[0]["survived"] == 1.0
 

@@ -1,13 +1,16 @@
 """Step-level advantages against hand-computed cases and a slow reference; session weights."""
 
+import doctest
 import math
+import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iranker_verl.training.credit import StepRow, session_weights, step_advantages
+from iranker_verl.training.credit import StepRow, grpo, session_weights, sessions, step_advantages
+from tests.training.credit_batches import batches
 
 
 def row(reward, *, task="t", session="t_0", pool="p", size=4, expected=0.75):
@@ -24,6 +27,46 @@ def advantages(rows, **kwargs):
 def test_the_worked_example_of_the_docstring():
     rows = [row(0.0, session="t_0"), row(1.0, session="t_1")]
     assert advantages(rows, prior=1.0) == [-0.875, 0.625]
+
+
+@pytest.mark.parametrize("module", [grpo, sessions])
+def test_the_examples_in_the_docstrings_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 == result.failed
+
+
+def test_the_numbers_of_the_default_stay():
+    """Taken from the code that made docs/results.md: sessions of 3, 1, 2, 2, 1 and 1 steps, and every kind of group."""
+    rows = [
+        StepRow("t", "t_0", "abcd", 4, 1.0, 0.75),
+        StepRow("t", "t_1", "abcd", 4, 0.0, 0.75),
+        StepRow("t", "t_2", "abcd", 4, 1.0, 0.75),
+        StepRow("t", "t_0", "abc", 3, 1.0, 2 / 3),
+        StepRow("t", "t_2", "abd", 3, -0.5, 2 / 3),
+        StepRow("t", "t_0", "ab", 2, 0.0, 0.5),
+        StepRow("u", "u_0", "wxyz", 4, 1.0, 0.75),
+        StepRow("u", "u_1", "wxyz", 4, 1.0, 0.75),
+        StepRow("u", "u_0", "xyz", 3, 0.0, 2 / 3),
+        StepRow("v", "v_0", "pq", 2, 1.0, 0.5),
+    ]
+    default, metrics = step_advantages(rows, prior=8.0, normalise="batch")
+    # fmt: off
+    assert default == pytest.approx(
+        [0.515162952082, -1.373767872218, 0.515162952082, 0.795004555682, -2.067011844772,
+         -0.858604920136, 0.381602186727, 0.381602186727, -1.144806560182, 0.858604920136], abs=1e-11,
+    )
+    # fmt: on
+    assert metrics == pytest.approx(
+        {
+            "credit/same_pool_share": 0.5,
+            "credit/alone_share": 0.3,
+            "credit/zero_share": 0.0,
+            "credit/spread": 0.5823400125876901,
+            "credit/groups": 3,  # abcd, t's pools of 3, wxyz
+            "credit/zero_variance_groups": 1,  # wxyz
+        }
+    )
+    assert advantages(rows, prior=0.0) == pytest.approx([0.5, -1, 0.5, 1.5, -1.5, -0.5, 0, 0, -2 / 3, 0.5])
 
 
 def test_three_rollouts_of_one_pool():
@@ -85,6 +128,25 @@ def test_batch_divides_by_the_standard_deviation_and_shifts_nothing():
     assert values.tolist() == pytest.approx([-0.875 / 0.75, 0.625 / 0.75])
 
 
+def test_group_divides_by_the_groups_standard_deviation():
+    rows = [row(0.0, session="t_0"), row(1.0, session="t_1"), row(1.0, session="t_2", pool="q")]
+    # the first two are a group, of rewards 0 and 1; the third is compared by size, with rewards 0, 1 and 1
+    spreads = [math.sqrt(1 / 2), math.sqrt(1 / 2), math.sqrt(1 / 3)]
+    plain = advantages(rows, prior=1.0)
+    grouped = advantages(rows, prior=1.0, normalise="group")
+    assert grouped == pytest.approx([a / s for a, s in zip(plain, spreads, strict=True)])
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 1.0])
+def test_groups_without_variance_and_rows_alone_are_not_divided(reward):
+    rows = [row(reward, session=f"t_{i}") for i in range(3)] + [row(reward, task="u", session="u_0")]
+    values, metrics = step_advantages(rows, prior=8.0, normalise="group")
+    # prior * (r - e) / (prior + n - 1): they agree, and learn of it all the same
+    assert values.tolist() == pytest.approx([8 * (reward - 0.75) / 10] * 3 + [reward - 0.75])
+    assert (metrics["credit/groups"], metrics["credit/zero_variance_groups"]) == (1, 1)
+    assert advantages(rows[:3], prior=0.0, normalise="group") == pytest.approx([0.0] * 3, abs=1e-12)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 6, 7, 10, 20])
 def test_equal_advantages_are_not_blown_up_by_rounding(size):
     # numpy's standard deviation of three numbers 0.1 is 1e-17, not 0
@@ -109,7 +171,7 @@ def test_metrics_of_groups():
 def test_wrong_settings():
     with pytest.raises(ValueError, match="prior"):
         step_advantages([row(1.0)], prior=-0.1)
-    with pytest.raises(ValueError, match="batch, none"):
+    with pytest.raises(ValueError, match="batch, group, none"):
         step_advantages([row(1.0)], normalise="std")
     with pytest.raises(ValueError, match="no rows"):
         step_advantages([])
@@ -146,7 +208,8 @@ some_rows = st.lists(
 priors = st.one_of(st.just(0.0), st.floats(0.01, 50))
 
 
-@given(some_rows, priors)
+@settings(deadline=None)
+@given(st.one_of(some_rows, batches()), priors)
 def test_the_reference_agrees(rows, prior):
     assert advantages(rows, prior=prior) == pytest.approx(reference(rows, prior), abs=1e-9)
     values, metrics = step_advantages(rows, prior=prior, normalise="batch")
@@ -156,6 +219,28 @@ def test_the_reference_agrees(rows, prior):
         assert values == pytest.approx(np.array(reference(rows, prior)) / spread, abs=1e-6)
 
 
+@settings(deadline=None)
+@given(st.one_of(some_rows, batches()), priors)
+def test_the_reference_of_groups_agrees(rows, prior):
+    plain, groups = reference(rows, prior), []
+    for i, mine in enumerate(rows):
+        place = [j for j, r in enumerate(rows) if (r.task, r.pool) == (mine.task, mine.pool)]
+        if place == [i]:
+            place = [j for j, r in enumerate(rows) if (r.task, r.pool_size) == (mine.task, mine.pool_size)]
+        groups.append(place)
+    expected = []
+    for value, place in zip(plain, groups, strict=True):
+        rewards = [rows[j].reward for j in place]
+        equal = len(set(rewards)) == 1
+        expected.append(value if equal else value / statistics.stdev(rewards))
+    values, metrics = step_advantages(rows, prior=prior, normalise="group")
+    assert values == pytest.approx(expected, abs=1e-9)
+    compared = {tuple(place) for place in groups if len(place) > 1}
+    without = [place for place in compared if len({rows[j].reward for j in place}) == 1]
+    assert (metrics["credit/groups"], metrics["credit/zero_variance_groups"]) == (len(compared), len(without))
+
+
+@settings(deadline=None)
 @given(some_rows, priors, st.data(), st.sampled_from([-0.5, 0.0, 1.0, 7.0]))
 def test_a_rows_own_reward_is_not_in_its_baseline(rows, prior, data, other):
     i = data.draw(st.integers(0, len(rows) - 1))
@@ -195,6 +280,16 @@ def test_every_session_weighs_the_same_and_padding_nothing(sessions):
     totals = {s: sum(w for w, x in zip(weights, sessions, strict=True) if x == s) for s in set(sessions) - {None}}
     assert list(totals.values()) == pytest.approx([len(sessions) / len(totals)] * len(totals))
     assert all(w == 0 for w, s in zip(weights, sessions, strict=True) if s is None)
+
+
+@settings(deadline=None)
+@given(batches(), st.integers(0, 5), st.randoms())
+def test_padding_rows_among_real_ones_change_only_the_scale(rows, padding, random):
+    sessions = [r.session for r in rows] + [None] * padding
+    random.shuffle(sessions)
+    weights = session_weights(sessions)
+    expected = [len(sessions) / len(set(sessions) - {None}) / sessions.count(s) if s else 0.0 for s in sessions]
+    assert weights == pytest.approx(expected)
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=20), st.data())

@@ -1,6 +1,9 @@
 """Every recipe composes and passes verl's checks and ours; wrong settings are one line."""
 
+import os
+import subprocess
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,16 +12,22 @@ pytest.importorskip("verl")
 
 from omegaconf import OmegaConf
 
+from data_prep.options import Options
+from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import templates
+from iranker_verl.job.pipeline import train
+from iranker_verl.ranking import DATASETS, templates
 from iranker_verl.training.main import check, compose_recipe
 from reward_fns.exclusion import KINDS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 TINY = ROOT / "recipes" / "tiny_cpu"
+ON_GPUS = [recipe for recipe in RECIPES if recipe.parent != TINY]
+SCENARIOS = {"rec": "rec-", "router": "router-", "passage": "passage-"}
 
 
+@cache
 def compose(recipe, *overrides):
     return compose_recipe(recipe, list(overrides))
 
@@ -39,11 +48,14 @@ def test_every_recipe_composes_and_is_valid(recipe):
     check(config)
     assert OmegaConf.missing_keys(config) <= {"reward.reward_model.rollout.name"}  # verl's own, for a reward model
     template = templates.load(config.iranker.template)
-    assert template.hash
     rollout, data = config.actor_rollout_ref.rollout, config.data
-    # what an elimination run stands on
+    # rows, template, agent and reward are of one kind
+    direct = config.iranker.data.options.rows == "direct"
+    assert template.kind == ("direct" if direct else "exclusion")
+    assert rollout.agent.default_agent_loop == AGENTS["direct" if direct else "episode"]
+    assert config.reward.custom_reward_function.path == f"pkg://reward_fns.{'direct' if direct else 'exclusion'}"
+    # what a run stands on
     assert rollout.agent.agent_loop_manager_class == "iranker_verl.training.rollout.StepRewardManager"
-    assert config.reward.custom_reward_function.path == "pkg://reward_fns.exclusion"
     assert config.trainer.v1.trainer_mode == "sync"
     assert rollout.mode == "async" and rollout.calculate_log_probs
     assert config.iranker.credit.balance_sessions
@@ -59,6 +71,70 @@ def test_every_recipe_composes_and_is_valid(recipe):
 def test_recipes_write_to_folders_of_their_own():
     folders = [compose(recipe).iranker.run_dir for recipe in RECIPES]
     assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_the_options_of_preparation_are_ones_that_there_are(recipe):
+    given = {k: v for k, v in compose(recipe).iranker.data.options.items() if v is not None}
+    assert Options(**given)
+
+
+@pytest.mark.parametrize("recipe", ON_GPUS, ids=lambda p: p.stem)
+def test_a_recipe_for_gpus_is_validated_and_logged_as_it_trains(recipe):
+    config = compose(recipe)
+    assert config.trainer.device == "cuda" and config.iranker.base.make is None
+    assert 0 < config.trainer.test_freq <= config.trainer.total_training_steps
+    assert config.data.val_max_samples > 0 and config.data.shuffle  # a random part of all datasets, not the first ones
+    assert set(config.trainer.logger) == {"console", "tensorboard"}
+    assert compose(recipe, "trainer.logger=[console,wandb,mlflow]").trainer.logger == ["console", "wandb", "mlflow"]
+
+
+def test_a_dry_run_checks_and_starts_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for recipe in (ROOT / "recipes" / "dranker_3b", ROOT / "recipes" / "zero_shot" / "rec.yaml"):
+        assert train(str(recipe), [], dry_run=True) is None
+        assert "4 GPUs" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_distinguishes_the_recipes_for_3b():
+    published, ours, direct = (
+        compose(ROOT / "recipes" / n) for n in ("iranker_3b", "iranker_3b_episodes", "dranker_3b")
+    )
+    assert [c.iranker.data.options.rows for c in (published, ours, direct)] == ["states", "episodes", "direct"]
+    assert [c.algorithm.adv_estimator for c in (published, ours, direct)] == ["gae", "exclusion_grpo", "gae"]
+    assert [c.iranker.template for c in (published, ours, direct)] == ["think-text", "think-label", "direct-think-text"]
+    assert ours.actor_rollout_ref.rollout.n > 1  # a group needs others
+    for name in ("actor.optim.lr", "actor.kl_loss_coef", "rollout.temperature", "model.path"):
+        values = {OmegaConf.select(c.actor_rollout_ref, name) for c in (published, ours, direct)}
+        assert len(values) == 1, name
+
+
+def test_one_gpu_learns_an_adapter():
+    config = compose(ROOT / "recipes" / "iranker_1_5b_single_gpu")
+    model, trainer = config.actor_rollout_ref.model, config.trainer
+    assert (trainer.n_gpus_per_node, trainer.nnodes) == (1, 1)
+    assert model.lora_rank > 0 and model.target_modules == "all-linear"
+    # verl then sends vLLM the adapter alone; with dummy weights it would adapt nothing
+    assert not model.lora.merge and config.actor_rollout_ref.rollout.load_format == "safetensors"
+
+
+@pytest.mark.parametrize("unseen", SCENARIOS)
+def test_zero_shot_trains_on_all_but_one_scenario(unseen):
+    tasks = compose(ROOT / "recipes" / "zero_shot" / f"{unseen}.yaml").iranker.data.tasks
+    assert list(tasks) == [name for name in DATASETS if not name.startswith(SCENARIOS[unseen])]
+    script = (ROOT / "recipes" / "zero_shot" / "run.sh").read_text()
+    line = next(line for line in script.splitlines() if line.strip().startswith(f"{unseen})"))
+    tested = [word.strip("()") for word in line.split() if "-" in word and not word.startswith(("--", "unseen=("))]
+    assert tested == [name for name in DATASETS if name.startswith(SCENARIOS[unseen])]
+
+
+@pytest.mark.parametrize("folder", sorted({r.parent for r in RECIPES}), ids=lambda p: p.name)
+def test_every_folder_has_a_readme_and_a_run_script(folder):
+    script = folder / "run.sh"
+    assert (folder / "README.md").is_file() and os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert "iranker train" in script.read_text()
 
 
 def test_a_folder_is_its_recipe_of_the_same_name():
@@ -87,6 +163,7 @@ def test_the_published_hyper_parameters():
     assert actor.use_kl_loss and actor.kl_loss_coef == 0.001 and config.algorithm.kl_ctrl.kl_coef == 0.001
     assert rollout.temperature == 1.0
     assert config.trainer.total_training_steps == 1501
+    assert config.iranker.data.options.rows == "states"
     # and the published format of answers
     template = templates.load(config.iranker.template)
     assert template.answer == "text" and "<think>" in template.system and "<answer>" in template.system

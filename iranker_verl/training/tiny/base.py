@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config,
 
 from data_prep.schema import tasks_hash
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import Elimination, RankingTask, by_dataset
+from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.templates import Template
 from iranker_verl.training.tiny import checks, questions
 from iranker_verl.training.tiny.batches import Sampler, learn
@@ -190,9 +190,8 @@ def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
     step = max(1, len(tasks) // 4000)
     texts = []
     for task in tasks[::step]:
-        state = Elimination(task)
         for form in (template, BEST):
-            texts += [m["content"] for m in form.messages(state)]
+            texts += [m["content"] for m in form.messages(form.start(task))]
     return [*texts, *["user\n", "assistant\n", "system\n", "yes\n", "no\n"] * len(texts)]
 
 

@@ -55,11 +55,11 @@ def exclusion_format(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask], template: Template
 ) -> dict[str, float]:
     """``valid``: the probability that an answer to the exclusion prompt starts with a label that is shown; ``positive``:
-    that it is the positive's, where ``random`` is what dice would give. For templates whose answer is a label."""
+    that it is the positive's (which a direct ranking names first because it is best), where ``random`` is what dice would give. For templates whose answer is a label."""
     if not tasks or template.answer != "label":
         return {}
     labels = _labels(tokenizer, max(len(t.candidates) for t in tasks))
-    chances = next_token(model, tokenizer, [template.messages(Elimination(t)) for t in tasks]).softmax(-1)
+    chances = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
     valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, chances, strict=True)]
     positive = [float(row[labels[t.target]]) for t, row in zip(tasks, chances, strict=True)]
     dice = [1 / len(t.candidates) for t in tasks]

@@ -68,8 +68,11 @@ def best(task: RankingTask) -> Sample:
 
 
 def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
-    state = Elimination(task)
-    return Sample(template.messages(state), template.answer_for(state, random.randrange(len(state.pool))))
+    """The template's own question, answered by dice: a random exclusion, or a random ranking of all."""
+    state = template.start(task)
+    count = len(state.pool)
+    places = random.sample(range(count), count) if template.kind == "direct" else [random.randrange(count)]
+    return Sample(template.messages(state), template.answer_for(state, *places))
 
 
 KINDS = ("language", "best", "exclusion")

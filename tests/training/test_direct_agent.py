@@ -1,0 +1,223 @@
+"""Direct rankings as verl's workers play them, with an engine that answers what a test wants."""
+
+import asyncio
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+pytest.importorskip("verl.experimental.agent_loop.agent_loop")
+
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.trainer.ppo.reward import get_custom_reward_fn
+
+from data_prep.options import Options
+from data_prep.rows import rows
+from data_prep.tasks import Draft, tables
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import Candidate, RankingTask
+from iranker_verl.ranking.templates import load
+from iranker_verl.training.credit import StepRow
+from iranker_verl.training.direct_agent import DirectAgentLoop
+from iranker_verl.training.metrics_log import step_metrics
+from reward_fns.direct import compute_score
+
+LABEL = load("direct-label")
+EOS = 0
+A_FUNCTION = "def compute_score(data_source, solution_str, ground_truth, extra_info):\n    return len(solution_str)\n"
+
+
+def make(n=4, positive=2, relevance=None):
+    candidates = tuple(Candidate(f"id{i}", f"text {i}") for i in range(n))
+    relevance = relevance or [float(i == positive) for i in range(n)]
+    return RankingTask("t1", "recommendation", "rec-movie", "the context", candidates, tuple(relevance))
+
+
+def row_of(task, *, split="train", template=LABEL):
+    """The row that preparation makes of the task, and its candidates in the order shown."""
+    (table,) = tables([Draft(task, "a user")])
+    (row,) = rows(table, template, Options(rows="direct"), split, 0).to_pylist()
+    return row
+
+
+def play(
+    row,
+    answer,
+    *,
+    template=LABEL,
+    log_probs=True,
+    limit=200,
+    prompt_limit=4000,
+    path="pkg://reward_fns.direct",
+    **reward,
+):
+    """The outputs for a row, and the prompts (as text) that the engine was given. A token is a character."""
+    asked = []
+    loop = object.__new__(DirectAgentLoop)
+    loop.template = template
+    function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
+    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}})
+    loop.score = get_custom_reward_fn(loop.config)
+    loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
+    loop.continuous_token_builder = SimpleNamespace(
+        build_initial_tokens=lambda messages, **_: [ord(c) for c in messages[-1]["content"]]
+    )
+    loop.tokenizer = SimpleNamespace(
+        eos_token_id=EOS, decode=lambda ids, skip_special_tokens: "".join(chr(i) for i in ids if i != EOS)
+    )
+
+    async def generate(request_id, prompt_ids, sampling_params, priority):
+        asked.append(SimpleNamespace(text="".join(map(chr, prompt_ids)), params=sampling_params))
+        ids = [ord(c) for c in answer]
+        probs = [-0.5] * len(ids) if log_probs else None
+        return SimpleNamespace(token_ids=ids, log_probs=probs, extra_fields={"min_global_steps": 7})
+
+    loop.server_manager = SimpleNamespace(generate=generate)
+
+    async def run():
+        loop.loop = asyncio.get_running_loop()
+        return await loop.run({"temperature": 1.0}, **row, uid="u", session_id=0)
+
+    return asyncio.run(run()), asked
+
+
+def best_first(row, rank=1):
+    """An answer with every label once, the positive at ``rank``."""
+    truth = row["reward_model"]["ground_truth"]
+    places = [i for i in range(len(truth["candidates"])) if i != truth["target"]]
+    places.insert(rank - 1, truth["target"])
+    return " > ".join(f"[{chr(65 + i)}]" for i in places)
+
+
+def test_the_row_names_this_agent():
+    assert row_of(make())["agent_name"] == "direct_agent"
+    assert _agent_loop_registry["direct_agent"]["_target_"] == "iranker_verl.training.direct_agent.DirectAgentLoop"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_one_prompt_one_answer_one_row(split, rank):
+    row = row_of(make(4), split=split)
+    (output,), asked = play(row, best_first(row, rank))
+    assert len(asked) == 1 and asked[0].params == {"temperature": 1.0}
+    assert asked[0].text == row["prompt"][-1]["content"]
+    # one positive at rank k: nDCG 1 / log2(k + 1); the answer is bare labels, so its form is not that of tags
+    assert output.reward_score == pytest.approx(1 / math.log2(rank + 1), abs=0.11)
+    assert output.extra_fields["reward_extra_info"] == {"rr": 1 / rank, "malformed_rate": 0.0, "calls": 1.0}
+    step = output.extra_fields["step"]
+    assert step["pool_size"] == 4 and step["malformed"] == 0.0
+    assert step["survived"] == float(rank < 4)  # what is ranked last would be the first to be excluded
+    # a random order: the mean of 1 / log2(k + 1) over the four ranks
+    assert step["expected"] == pytest.approx(sum(1 / math.log2(k + 1) for k in range(1, 5)) / 4)
+    assert output.extra_fields["min_global_steps"] == 7
+
+
+ANSWERS = ["[B] > [A] > [C] > [D]", "[C]", "", "no idea", "[A] > [A] > [Z]", "<think>x</think><answer>text 1</answer>"]
+
+
+@pytest.mark.parametrize("relevance", [None, [0.1, 0.9, 0.4, 0.4]])
+@pytest.mark.parametrize("reward", [{}, {"kind": "rr"}, {"malformed": -2.0}])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_the_reward_is_the_reward_functions(answer, reward, relevance):
+    row = row_of(make(4, relevance=relevance))
+    (output,), _ = play(row, answer, **reward)
+    parts = compute_score("rec-movie", answer, row["reward_model"]["ground_truth"], **reward)
+    step = output.extra_fields["step"]
+    assert (output.reward_score, step["score"], step["expected"]) == (parts["score"], parts["score"], parts["expected"])
+
+
+def test_an_answer_that_says_nothing_leaves_the_order_shown_and_is_malformed():
+    row = row_of(make(5))
+    (output,), _ = play(row, "hm")
+    place = row["reward_model"]["ground_truth"]["target"]
+    info = output.extra_fields["reward_extra_info"]
+    assert info == {"rr": 1 / (place + 1), "malformed_rate": 1.0, "calls": 1.0}
+    assert output.extra_fields["step"]["malformed"] == 1.0
+
+
+def test_a_partial_answer_counts_as_far_as_it_goes_and_as_malformed():
+    row = row_of(make(5))
+    target = row["reward_model"]["ground_truth"]["target"]
+    (output,), _ = play(row, f"[{chr(65 + target)}]")
+    assert output.extra_fields["reward_extra_info"] == {"rr": 1.0, "malformed_rate": 1.0, "calls": 1.0}
+
+
+def test_the_rollouts_of_a_task_are_one_group_and_other_tasks_are_not():
+    row = row_of(make(4))
+    pools = {play(row, answer)[0][0].extra_fields["step"]["pool"] for answer in ANSWERS}
+    other = play(row_of(make(5)), "[A]")[0][0].extra_fields["step"]["pool"]
+    assert len(pools) == 1 and other not in pools
+
+
+def test_the_trainers_metrics_read_it():
+    row = row_of(make(4))
+    infos = []
+    for rank in (1, 4):
+        (output,), _ = play(row, best_first(row, rank))
+        infos.append(
+            output.extra_fields["step"] | output.extra_fields["reward_extra_info"] | {"data_source": "rec-movie"}
+        )
+    steps = [StepRow("u", f"u_{i}", s["pool"], s["pool_size"], s["score"], s["expected"]) for i, s in enumerate(infos)]
+    metrics = step_metrics(steps, infos)
+    assert metrics["episode/rr"] == metrics["episode/rr/rec-movie"] == pytest.approx((1 + 1 / 4) / 2)
+    assert metrics["episode/calls"] == 1 and metrics["survival/4"] == 0.5 and metrics["reward/malformed"] == 0
+
+
+def test_what_is_trained_on_is_what_was_sampled():
+    row = row_of(make(3))
+    (output,), _ = play(row, "[A] > [B] > [C] and much more", limit=15)
+    assert output.response_ids == [ord(c) for c in "[A] > [B] > [C]"]
+    assert output.response_mask == [1] * 15 and output.response_logprobs == [-0.5] * 15
+    assert output.extra_fields["step"]["malformed"] == 0.0
+
+
+@pytest.mark.parametrize("log_probs", [True, False])
+def test_an_aborted_answer_is_a_row_all_the_same(log_probs):
+    (output,), _ = play(row_of(make(3)), "", log_probs=log_probs)
+    assert output.response_ids == [EOS] and output.response_mask == [1]
+    assert output.response_logprobs == ([0.0] if log_probs else None)
+    assert output.extra_fields["step"]["malformed"] == 1.0
+
+
+def test_a_reward_function_of_ones_own_may_return_a_number(tmp_path):
+    (tmp_path / "mine.py").write_text(A_FUNCTION)
+    (output,), _ = play(row_of(make(3)), "[A]", path=tmp_path / "mine.py")
+    assert output.reward_score == 3.0 and output.extra_fields["step"]["expected"] == 0.0
+
+
+def test_data_of_another_template_is_refused():
+    with pytest.raises(UserError) as error:
+        play(row_of(make(), template=load("direct-think-text")), "[A]")
+    assert LABEL.hash in str(error.value) and load("direct-think-text").hash in str(error.value)
+
+
+def test_a_template_of_another_kind_is_refused():
+    row = row_of(make())
+    label = load("label")
+    row["extra_info"] |= {"template_id": label.id, "template_hash": label.hash}
+    with pytest.raises(UserError, match="kind exclusion"):
+        play(row, "[A]", template=label)
+
+
+def test_a_prompt_that_is_too_long_is_an_error_and_never_cut():
+    with pytest.raises(ValueError, match="max_prompt_length"):
+        play(row_of(make()), "[A]", prompt_limit=50)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=2, max_size=8).filter(lambda r: len(set(r)) > 1),
+    st.text(alphabet="[]ABCDEFGH> ,\n1text", max_size=60),
+)
+def test_any_answer_is_a_row_that_can_be_trained_on(relevance, answer):
+    row = row_of(make(len(relevance), relevance=relevance))
+    (output,), _ = play(row, answer)
+    step, info = output.extra_fields["step"], output.extra_fields["reward_extra_info"]
+    assert math.isfinite(output.reward_score) and math.isfinite(step["expected"])
+    assert 1 / len(relevance) <= info["rr"] <= 1 and info["calls"] == 1.0
+    assert info["malformed_rate"] == step["malformed"]
+    if info["rr"] == 1 / len(relevance) and relevance.count(max(relevance)) == 1:
+        assert step["survived"] == 0.0

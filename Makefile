@@ -18,7 +18,7 @@ dry_run   = $(if $(DRY_RUN),--dry-run)
 tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train-tiny train-3b smoke evaluate test test-fast lint bench bench-learning doctor clean
+.PHONY: help setup data train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate test test-fast lint bench bench-learning doctor clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
@@ -31,6 +31,15 @@ train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in 
 
 train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the config anywhere)
 	@$(BIN)/iranker train recipes/iranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+
+train-dranker-3b: setup ## DRanker-3B, the one-shot rival, on GPUs
+	@$(BIN)/iranker train recipes/dranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+
+zero-shot: setup ## train without SCENARIO (rec, router or passage), test on it
+	@MODEL=$(MODEL) DATA=$(DATA) RUN=$(RUN) recipes/zero_shot/run.sh $(or $(SCENARIO),rec) $(dry_run) $(ARGS)
+
+submit: setup    ## RECIPE to the Ray head at RAY_ADDRESS; RUN is an absolute shared folder
+	@recipes/cluster/submit.sh $(RECIPE) $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
 smoke: setup     ## the whole pipeline with two RL steps
 	@$(BIN)/iranker train recipes/tiny_cpu/smoke.yaml $(run_args) $(ARGS)

@@ -29,7 +29,8 @@ from iranker_verl.evaluation.statistics import interval, paired_p
 from iranker_verl.files import write_jsonl
 from iranker_verl.inference.engine import ChatTokenizer, Engine, longest_context
 from iranker_verl.inference.play import Episode, Progress, play
-from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking import RankingTask, Step
+from iranker_verl.ranking.direct import DirectStep
 from iranker_verl.ranking.templates import Template, check_hash
 
 MODEL_STAMP = "iranker.json"  # in a trained model's folder: {"template_id": …, "template_hash": …, …}
@@ -63,7 +64,7 @@ class Record:
         }
         if episode is not None:
             line |= {
-                "steps": [{"excluded": s.excluded, "status": s.status, "response": s.response} for s in episode.steps],
+                "steps": [_step(step) for step in episode.steps],
                 "calls": episode.calls,
                 "malformed": episode.malformed,
                 "prompt_tokens": episode.prompt_tokens,
@@ -71,6 +72,11 @@ class Record:
                 "seconds": round(episode.seconds, 4),
             }
         return line
+
+
+def _step(step: Step | DirectStep) -> dict[str, Any]:
+    said = {"named": list(step.named)} if isinstance(step, DirectStep) else {"excluded": step.excluded}
+    return said | {"status": step.status, "response": step.response}
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template,
     tokenizer, admitted = ChatTokenizer(model), longest_context(model)
     longest = 0
     for task in tasks:
-        length = len(tokenizer.encode(template.messages(Elimination(task)))) + max_new_tokens
+        length = len(tokenizer.encode(template.messages(template.start(task)))) + max_new_tokens
         if admitted is not None and length > admitted:
             raise UserError(
                 f"task {task.id!r} of {task.dataset!r}: its prompt and answer need {length} tokens, "

@@ -1,6 +1,6 @@
-"""Whole eliminations, continuously batched: a task goes on as soon as its own answer is back.
+"""Whole eliminations (or direct rankings), continuously batched: a task goes on as soon as its own answer is back.
 
-Each task is a coroutine of its own around :class:`iranker_verl.ranking.Elimination`; nothing waits for a slower task,
+Each task is a coroutine of its own around the state machine of its template's kind; nothing waits for a slower task,
 and the engine always has as many requests to batch as there are tasks under way.
 """
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.ranking import Elimination, RankingTask, Step
+from iranker_verl.ranking import RankingTask, Step
+from iranker_verl.ranking.direct import DirectStep
 from iranker_verl.ranking.templates import Template
 
 
@@ -32,7 +33,7 @@ class Episode:
     task_id: str
     dataset: str
     ranking: tuple[str, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step | DirectStep, ...]
     prompt_tokens: int
     new_tokens: int
     seconds: float
@@ -69,7 +70,7 @@ async def play(
     on_progress: Callable[[Progress], None] | None = None,
     progress_every_s: float = 5.0,
 ) -> list[Episode]:
-    """Eliminate every task to its end; episodes come back in the order of ``tasks``.
+    """Rank every task, by elimination or at once, as the template's kind says; episodes come back in the order of ``tasks``.
 
     At most ``concurrency`` tasks are under way. ``on_done`` gets each episode as it ends; ``on_progress`` is called
     every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
@@ -85,7 +86,7 @@ async def play(
         if on_progress is not None:
             on_progress(Progress(done, len(tasks), calls, malformed, time.monotonic() - started))
 
-    def count(step: Step) -> None:
+    def count(step: Step | DirectStep) -> None:
         nonlocal calls, malformed
         calls, malformed = calls + 1, malformed + step.malformed
 
@@ -121,10 +122,10 @@ async def _episode(
     engine: Answers,
     max_new_tokens: int,
     temperature: float,
-    count: Callable[[Step], None],
+    count: Callable[[Step | DirectStep], None],
 ) -> Episode:
     started = time.monotonic()
-    state = Elimination(task)
+    state = template.start(task)
     prompt_tokens = new_tokens = 0
     while not state.done:
         answer = await engine.generate(engine.encode(template.messages(state)), max_new_tokens, temperature)

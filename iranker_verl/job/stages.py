@@ -126,6 +126,11 @@ def export(config: DictConfig, run: Path) -> None:
     part = run / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
+    if config.actor_rollout_ref.model.lora_rank:
+        from iranker_verl.training.lora import merge_adapter
+
+        if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
+            raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
     write_json(part / "iranker.json", {"template_id": template.id, "template_hash": template.hash, "step": step})
     shutil.rmtree(run / "model", ignore_errors=True)
     os.replace(part, run / "model")

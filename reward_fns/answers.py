@@ -1,4 +1,4 @@
-"""Reading an answer: which candidate does a response name?
+"""Reading an answer: which candidate does a response exclude, or which order does it give?
 
 The parser sees the *response* only, never the prompt (a prompt that shows the answer format would otherwise be read as an
 answer, see fault 2 of the published code), and it never guesses: what it cannot read is a reported failure.
@@ -6,137 +6,252 @@ answer, see fault 2 of the published code), and it never guesses: what it cannot
 A response is read in this order:
 
 1. everything up to the last ``</think>`` is thought and is dropped; a ``<think>`` that never closes leaves no answer;
-2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content are ``several``,
-   and so is a text that, normalised, fits candidates of different texts;
-3. otherwise the whole rest is the answer, and it has to be nothing but a label or a candidate's text.
+2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content, or one more that
+   never closes, are ``several``;
+3. otherwise the whole rest is the answer, and it has to be nothing but names.
 
-An answer is a label (``[C]``, ``C``) or the text of a candidate, exact first, then normalised
-(Unicode NFKC, HTML entities, case, white space, outer quotes, list numbering).
+A name is a label (``[C]``, ``C``, ``(C)``, ``C.``), the text of a candidate, or a label with the text of the same
+candidate: exact first, then normalised (:mod:`reward_fns.names`). A name that fits candidates of different texts is
+``several``: a film called "B" at the first place can be excluded by ``[A]`` but not by ``B``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import html
-import re
-import unicodedata
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from reward_fns.names import TAGS, Pool, is_label, label, label_index, normalise, plain, pool
+
+__all__ = [
+    "MAX_ANSWER_CHARS",
+    "NOT_A_CANDIDATE",
+    "NO_ANSWER",
+    "OK",
+    "PARTIAL",
+    "SEVERAL",
+    "Answer",
+    "Ranking",
+    "answer_text",
+    "exclusion_from",
+    "label",
+    "label_index",
+    "normalise",
+    "parse_exclusion",
+    "parse_ranking",
+    "tidy",
+]
 
 OK = "ok"
 NO_ANSWER = "no_answer"
 NOT_A_CANDIDATE = "not_a_candidate"
 SEVERAL = "several"
+# A ranking that names somebody, but not every candidate once and nothing else.
+PARTIAL = "partial"
+
+_SEPARATORS = ("\n", ">", ",")
 
 # Longer answers than this name nothing: it bounds the work on hostile input.
 MAX_ANSWER_CHARS = 20_000
 
-_LABEL = re.compile(r"\[?\s?([A-Z]{1,3})\s?\]?[.:]?")
-_LABELLED_TEXT = re.compile(r"\[([A-Z]{1,3})\]\s+(\S.*)", re.DOTALL)
-_NUMBERING = re.compile(r"\A(?:[-\u2022] )?(?:\(?\d{1,3}[.)\]:] )?")
-_QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
+_ANSWER, _END_ANSWER, _THINK, _END_THINK = TAGS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a response names. ``index`` is the candidate's place (0-based) or None; ``status`` says why."""
+    """What a response names. ``index`` is the candidate's place (0-based) or None; ``status`` says why; ``tidy`` is
+    :func:`tidy` of a response that names one (equal answers may be written differently, so it is not compared)."""
 
     index: int | None
     status: str
+    tidy: bool = field(default=False, compare=False)
 
     @property
     def ok(self) -> bool:
         return self.status == OK
 
 
-def label(index: int) -> str:
-    """The label of the ``index``-th candidate (0-based): A, B, …, Z, AA, AB, … Raises ValueError below 0."""
-    if index < 0:
-        raise ValueError(f"a candidate's index is 0 or more, got {index}")
-    letters = ""
-    index += 1
-    while index:
-        index, rest = divmod(index - 1, 26)
-        letters = chr(ord("A") + rest) + letters
-    return letters
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a response ranks. ``order`` holds candidates' places (0-based), best first, each once, as far as the answer
+    goes. ``repeated`` and ``unknown`` count its other items: named before, and naming nobody. ``status`` is ``ok`` where
+    every candidate is named once and nothing else is, ``partial`` for any other order, else why there is none."""
 
+    order: tuple[int, ...]
+    status: str
+    repeated: int = 0
+    unknown: int = 0
 
-def label_index(text: str) -> int:
-    """The inverse of :func:`label`. Raises ValueError for anything but capital letters A to Z."""
-    if not text or any(not "A" <= c <= "Z" for c in text):
-        raise ValueError(f"a label is made of the letters A to Z, got {text!r}")
-    value = 0
-    for c in text:
-        value = value * 26 + ord(c) - ord("A") + 1
-    return value - 1
-
-
-def normalise(text: str) -> str:
-    """Text reduced to what identifies a candidate: entities, Unicode form, case, white space, numbering and quotes."""
-    with contextlib.suppress(ValueError):  # "&#999…;" with more digits than int() takes
-        text = html.unescape(text)
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    text = _NUMBERING.sub("", text.lstrip(_QUOTES + " "), count=1)
-    return text.lstrip(_QUOTES + " ").rstrip(_QUOTES + " .")
+    @property
+    def ok(self) -> bool:
+        return self.status == OK
 
 
 def answer_text(response: str) -> tuple[str | None, str]:
     """The part of a response that is the answer, as ``(text, status)``; text is None where status is a failure."""
+    return _read(response)[:2]
+
+
+def tidy(response: str) -> bool:
+    """Is a response nothing but an optional ``<think>…</think>`` (or ``…</think>``, where the prompt opened it) and then
+    either one ``<answer>…</answer>`` or an answer without tags?"""
+    return _read(response)[2]
+
+
+def _read(response: str) -> tuple[str | None, str, bool]:
+    """The answer, the status, and whether the response is tidy. All of it is str.find: linear on hostile input."""
     if not isinstance(response, str):
-        return None, NO_ANSWER
-    closed = response.rfind("</think>")
+        return None, NO_ANSWER, False
+    closed, neat = response.rfind(_END_THINK), True
     if closed >= 0:
-        response = response[closed + len("</think>") :]
-    if "<think>" in response:
-        return None, NO_ANSWER
-    blocks: list[str] = []
-    at = response.find("<answer>")
+        begin = len(_THINK) if response.startswith(_THINK) else 0
+        if response.find("<", begin, closed) >= 0:  # one letter is found faster than a tag, and mostly is not there
+            thought = response[:closed].lstrip().removeprefix(_THINK)
+            neat = _THINK not in thought and _END_THINK not in thought
+        response = response[closed + len(_END_THINK) :]
+    marked = "<" in response
+    if marked and _THINK in response:
+        return None, NO_ANSWER, False
+    at = response.find(_ANSWER) if marked else -1
     if at < 0:
         rest = response.strip()
-        return (rest, OK) if rest and len(rest) <= MAX_ANSWER_CHARS else (None, NO_ANSWER)
-    while at >= 0:  # str.find, not a lazy regex: linear on hostile input
-        start = at + len("<answer>")
-        end = response.find("</answer>", start)
+        if not rest or len(rest) > MAX_ANSWER_CHARS:
+            return None, NO_ANSWER, False
+        return rest, OK, neat and not (marked and _END_ANSWER in rest)
+    neat = neat and not response[:at].strip()
+    answer: str | None = None
+    while at >= 0:
+        start = at + len(_ANSWER)
+        end = response.find(_END_ANSWER, start)
         if end < 0:
-            break
+            return None, NO_ANSWER if answer is None else SEVERAL, False
         block = response[start:end].strip()
-        if block not in blocks:
-            blocks.append(block)
-        if len(blocks) > 1:
-            return None, SEVERAL
-        at = response.find("<answer>", end)
-    if not blocks or not blocks[0] or len(blocks[0]) > MAX_ANSWER_CHARS:
-        return None, NO_ANSWER
-    return blocks[0], OK
+        if answer is not None:
+            if block != answer:
+                return None, SEVERAL, False
+            neat = False
+        answer = block
+        at = response.find(_ANSWER, end)
+    if not answer or len(answer) > MAX_ANSWER_CHARS:
+        return None, NO_ANSWER, False
+    return answer, OK, neat and not response[end + len(_END_ANSWER) :].strip()
 
 
 def parse_exclusion(response: str, candidates: Sequence[str]) -> Answer:
     """Which of ``candidates`` (the i-th bears the i-th label) does ``response`` exclude?
 
-    A candidate whose whole text is a label (a film called "M") is found by ``[M]`` as a label only where that label
-    exists; an exact candidate text goes before a bare label. Equal texts: the first of them is meant (they are told
-    apart by label).
+    Equal texts: the text means the first of them, a label tells them apart.
     """
+    return exclusion_from(response, pool(tuple(candidates)))
+
+
+def exclusion_from(response: str, names: Pool) -> Answer:
+    """:func:`parse_exclusion` for a pool that is known already."""
+    text, status, neat = _read(response)
+    readings = names.find(text) if text is not None else []
+    if names.tagged and isinstance(response, str):
+        spelt = [names.bearers(t) for t in names.tagged if _spells(response, t)]
+        readings += [group for group in spelt if group not in readings]
+    if len(readings) == 1:
+        return _answer(readings[0][0], OK, neat)
+    return _answer(None, SEVERAL if readings else NOT_A_CANDIDATE if text is not None else status)
+
+
+_answer = lru_cache(maxsize=1024)(Answer)
+
+
+def _spells(response: str, text: str) -> bool:
+    """Is ``text``, which holds a tag itself, all of the answer: bare or inside ``<answer>``, after a thought or none?"""
+    bare = response.strip()
+    forms = [(bare, "")]
+    if bare.endswith(_END_ANSWER):
+        forms.append((bare.removesuffix(_END_ANSWER).rstrip(), _ANSWER))
+    for form, opening in forms:
+        before = form.removesuffix(text).rstrip()
+        if form.endswith(text) and before.endswith(opening):
+            thought = before.removesuffix(opening).rstrip()
+            if not thought or thought.endswith(_END_THINK):
+                return True
+    return False
+
+
+def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
+    """The order that ``response`` gives to ``candidates`` (the i-th bears the i-th label), best first.
+
+    Names stand one a line, or in a row between ``>`` or commas, numbered or not: ``[B] > [A]``, ``1. Heat`` and
+    ``2. Alien`` on two lines, ``C, A, B``. The separator is the one under which the whole answer is names, otherwise the
+    one that finds most of them; where two find different orders, or texts that hold the separator can be cut in two
+    ways, the answer is ``several``. A comma is trusted beside unknown items only where all are labels: it is part of
+    many titles. In an answer without tags every item has to be a name, if only a label that nobody bears: else it would be
+    prose, or the prompt said again. Equal texts are taken in the order shown.
+    """
+    names = pool(tuple(candidates))
     text, status = answer_text(response)
     if text is None:
-        return Answer(None, status)
-    texts = [t.strip() for t in candidates]  # as the answer is
-    if text in texts:
-        return Answer(texts.index(text), OK)
-    if len(text) <= 9 and (match := _LABEL.fullmatch(text)):
-        index = label_index(match.group(1))
-        if index < len(texts):
-            return Answer(index, OK)
-    wanted = normalise(text)
-    if wanted:
-        normal = [normalise(t) for t in texts]
-        if wanted in normal:
-            if len({t for t, n in zip(texts, normal, strict=True) if n == wanted}) > 1:
-                return Answer(None, SEVERAL)
-            return Answer(normal.index(wanted), OK)
-        # "[C] the candidate's text": the label and the text must name the same candidate.
-        if match := _LABELLED_TEXT.fullmatch(text):
-            index = label_index(match.group(1))
-            if index < len(texts) and normalise(match.group(2)) == normal[index]:
-                return Answer(index, OK)
-    return Answer(None, NOT_A_CANDIDATE)
+        return Ranking((), status)
+    separators = [separator for separator in _SEPARATORS if separator in text] or _SEPARATORS[:1]
+    cuts = [cut for separator in separators if (cut := _cut(names, text, separator))]
+    best = max(map(_understood, cuts), default=0.0)
+    cuts = [cut for cut in cuts if _understood(cut) == best]
+    if not best or (cuts[0].prose and _ANSWER not in response):
+        return Ranking((), NOT_A_CANDIDATE)
+    if any(cut.ways > 1 for cut in cuts) or len({tuple(filter(None, cut.items)) for cut in cuts}) > 1:
+        return Ranking((), SEVERAL)
+    order: dict[int, None] = {}
+    repeated = unknown = 0
+    for equals in cuts[0].items:
+        new = next((i for i in equals if i not in order), None)
+        if new is not None:
+            order[new] = None
+        elif equals:
+            repeated += 1
+        else:
+            unknown += 1
+    whole = len(order) == len(names.texts) and not repeated and not unknown
+    return Ranking(tuple(order), OK if whole else PARTIAL, repeated, unknown)
+
+
+class _Cut(NamedTuple):
+    """An answer cut into items. An item holds the candidates (of one text) that it names; it is empty where it names none.
+    ``ways``: in how many ways it could be cut as well as this. ``prose``: some item is not even a label."""
+
+    items: tuple[tuple[int, ...], ...]
+    ways: int
+    prose: bool
+
+
+def _understood(cut: _Cut) -> float:
+    return math.inf if all(cut.items) else sum(map(bool, cut.items))
+
+
+def _cut(names: Pool, text: str, separator: str) -> _Cut | None:
+    """``text`` cut at ``separator`` so that the fewest parts are unknown; an item is one part, or as many as the text of a
+    candidate that holds the separator itself. None where that cannot be a ranking."""
+    parts = [part for part in text.split(separator) if part.strip()]
+    if not 0 < len(parts) <= 4 * names.parts(separator):  # more would be everybody four times over
+        return None
+    joints = names.joints(separator)
+    find = cache(names.find)  # hostile answers repeat themselves
+    inner = list(map(cache(plain), parts[1:])) if joints else []
+    # for parts[at:]: how many are unknown, in how many ways that is so, the first item, and its number of parts
+    tails: list[tuple[int, int, tuple[int, ...], int]] = [(0, 1, (), 0)] * (len(parts) + 1)
+    for at in reversed(range(len(parts))):
+        options: list[tuple[int, int, tuple[int, ...], int]] = [(tails[at + 1][0] + 1, tails[at + 1][1], (), 1)]
+        whole = joints.get(inner[at], ()) if at < len(inner) else ()
+        for length in (1, *{n for n, last in whole if inner[at + n - 2 : at + n - 1] == [last]}):
+            unknown, ways = tails[at + length][:2]
+            for item in find(separator.join(parts[at : at + length])):
+                options.append((unknown, ways, item, length))
+        least = min(option[0] for option in options)
+        best = [option for option in options if option[0] == least]
+        tails[at] = (least, min(2, sum(option[1] for option in best)), *best[0][2:])
+    items, prose, at = [], False, 0
+    while at < len(parts):
+        items.append(tails[at][2])
+        prose = prose or not (items[-1] or is_label(parts[at]))
+        at += tails[at][3]
+    if separator == "," and tails[0][0] and not all(map(is_label, parts)):
+        return None
+    return _Cut(tuple(items), tails[0][1], prose)

@@ -1,61 +1,59 @@
 """The exclusion reward: what one step of iterative elimination is worth (IRanker, arXiv 2506.21638, section 3).
 
-For a pool of N candidates with one positive: 1 for excluding any other candidate, 0 for excluding the positive, and
-``malformed`` (-0.5, below both) for an answer that names no candidate. With graded relevance the step is worth
-``1 - regret``, where ``regret = (rel[excluded] - min rel) / (max rel - min rel)``; with one positive the two agree.
+A pool of N candidates has relevances ``rel``; with one positive they are 1 and 0. ``kind`` says what excluding candidate i
+is worth, in [0, 1]; where all are equally relevant nothing can be regretted, and every exclusion is worth 1.
 
-A random valid exclusion earns ``(N - 1) / N`` on average, so at N = 20 the plain reward is nearly saturated: a learner
-must subtract it. ``expected`` says with every score what a random valid exclusion scores on average, and
-:mod:`iranker_verl.training.credit` subtracts it; ``kind="corrected"`` subtracts it here already, for recipes with an
-estimator of their own, and ``expected`` is then 0.
+``published``   1, or 0 for a candidate of the best grade. The paper's reward: 1 for any candidate but the positive.
+``corrected``   the same, less what a random valid exclusion is worth on average: ``(N - 1) / N`` with one positive. A random
+                policy earns 0 at every pool size, where the published reward pays it 0.95 at N = 20.
+``graded``      ``1 - (rel[i] - min rel) / (max rel - min rel)``: one minus the regret of not excluding the worst candidate, as
+                a share of the pool's range. For graded judgements (TREC); the grades are read as gains, as in nDCG.
+``cost_aware``  ``1 - min(1, (max u - max of u without i) / scale)``: one minus the score that the exclusion loses, in units of
+                the score u = effect_weight * effect - cost_weight * cost of routing (GraphRouter, arXiv 2410.03834). Excluding
+                any candidate but the best loses nothing; excluding the best loses its lead over the second. Over an
+                episode the losses add up to the regret of the LLM that is left: max u of the task - u of that LLM.
+                So, unlike above, a near tie costs next to nothing. u is ``ground_truth["relevance"]`` (or 1 and 0 for the
+                target), unless ``effect_weight`` and ``cost_weight`` are given: then it is made from
+                ``ground_truth["effect"]`` and ``["cost"]``, one number a candidate. ``scale`` is a loss that is worth nothing
+                any more: 1.0, the range of u where effect and cost lie in [0, 1] and the weights add up to 1.
+
+An answer that names no candidate earns ``malformed`` (-0.5), below all of these; small terms for form and length are those
+of :mod:`reward_fns.shaping`. With every score comes ``expected``, what a random valid exclusion (tidy, short) scores on
+average under the same kind. The plain kinds nearly saturate, so a learner has to subtract it:
+:mod:`iranker_verl.training.credit` does. ``corrected`` has done so already, for recipes with an estimator of their own, and
+its ``expected`` is 0.
+
+Example: four candidates with scores u = .9, .8, .3, .1. Excluding the first is worth 0 as ``published`` and 0 as ``graded``,
+but 1 - (.9 - .8) = .9 as ``cost_aware``; excluding the second is worth 1, 1 - .7 / .8 = .125, and 1.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from reward_fns.answers import NO_ANSWER, NOT_A_CANDIDATE, SEVERAL, parse_exclusion
+# verl loads a plain file alone: its siblings are those beside it, whatever else is installed
+if __package__ != "reward_fns":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-KINDS = ("published", "corrected")
-MALFORMED = -0.5
+from reward_fns.answers import exclusion_from
+from reward_fns.names import Pool
+from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, regrets, shaping
 
+if __package__ != "reward_fns":
+    del sys.path[0]
 
-def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
-    """``(candidates, relevance)`` of a verl ``ground_truth``; raises ValueError that names the wrong field."""
-    try:
-        texts = ground_truth["candidates"]
-        if isinstance(texts, str):  # its characters would pass for candidates
-            raise TypeError("candidates is one text, not a list")
-        candidates = [str(c) for c in texts]
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError('ground_truth must be {"candidates": [text, ...], "target": index}') from error
-    graded = ground_truth.get("relevance")
-    try:
-        relevance = [float(r) for r in graded] if graded is not None else []
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"ground_truth relevance has to be a list of numbers, got {graded!r}") from error
-    if relevance:
-        if len(relevance) != len(candidates):
-            raise ValueError(f"ground_truth has {len(candidates)} candidates but {len(relevance)} relevance values")
-        if not all(map(math.isfinite, relevance)):
-            raise ValueError(f"ground_truth relevance has to be finite, got {relevance}")
-        return candidates, relevance
-    target: Any = ground_truth.get("target")
-    try:
-        known = target is not None and 0 <= int(target) < len(candidates)
-    except (TypeError, ValueError, OverflowError):
-        known = False
-    if not known:
-        raise ValueError(f"ground_truth target is {target!r}, not an index into its {len(candidates)} candidates")
-    return candidates, [float(i == int(target)) for i in range(len(candidates))]
-
-
-def worths(relevance: Sequence[float]) -> list[float]:
-    """What excluding each candidate is worth, ``1 - regret``, in [0, 1]; all 1 where nothing can be regretted."""
-    low, high = min(relevance), max(relevance)
-    return [1.0 - (r - low) / (high - low) if high > low else 1.0 for r in relevance]
+KINDS = ("published", "corrected", "graded", "cost_aware")
+SETTINGS = (
+    *("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars"),
+    *("effect_weight", "cost_weight", "scale"),
+)
+# Differences and sums of what is smaller stay finite.
+_HUGE = 1e100
 
 
 def compute_score(
@@ -66,45 +64,156 @@ def compute_score(
     *,
     kind: str = "published",
     malformed: float = MALFORMED,
-    **_: Any,
+    format_weight: float = FORMAT_WEIGHT,
+    length_weight: float = 0.0,
+    free_chars: float = 4_000,
+    max_chars: float = 8_000,
+    effect_weight: float | None = None,
+    cost_weight: float | None = None,
+    scale: float = 1.0,
+    **others: Any,
 ) -> dict[str, float]:
     """verl's reward signature, for one exclusion. verl logs every part of the dict; ``score`` is the reward.
 
-    ``malformed`` is a reward, as 0 and 1 are, and has to lie below 0. ValueError for a ground truth of another shape.
+    ``ground_truth`` is ``{"candidates": [text, …], "target": index}``, with ``"relevance": [number, …]`` where graded; the
+    i-th candidate bears the i-th label. ValueError for one of another shape, and for settings that cannot be meant.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
-    if not -math.inf < malformed < 0:  # a NaN too
-        raise ValueError(f"malformed must be below 0, the worst of all rewards, got {malformed}")
-    candidates, relevance = relevance_of(ground_truth)
-    worth = worths(relevance)
-    answer = parse_exclusion(solution_str, candidates)
-    score = float(malformed) if answer.index is None else worth[answer.index]
-    expected = sum(worth) / len(worth)
-    subtracted = expected if kind == "corrected" else 0.0
-    best = max(relevance)
+    if others:
+        refuse_unknown(others, SETTINGS)
+    shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
+    if effect_weight is not None or cost_weight is not None:
+        if kind != "cost_aware":
+            raise ValueError(f"effect_weight and cost_weight have no meaning for kind={kind}")
+        ground_truth = _with_scores(ground_truth, effect_weight, cost_weight)
+    step = _step_of(ground_truth, kind, scale)
+    answer = exclusion_from(solution_str, step.names)
+    place = answer.index
+    overlong = shape.overlong(len(solution_str)) if place is not None else 0.0
+    score = shape.malformed if place is None else shape.reward(step.worth[place], answer.tidy, overlong)
+    subtracted = step.expected if kind == "corrected" else 0.0
     return {
         "score": score - subtracted,
-        "expected": expected - subtracted,
-        "malformed": float(answer.index is None),
-        "no_answer": float(answer.status == NO_ANSWER),
-        "not_a_candidate": float(answer.status == NOT_A_CANDIDATE),
-        "several_answers": float(answer.status == SEVERAL),
-        "lost_positive": float(answer.index is not None and relevance[answer.index] == best and len(worth) > 1),
-        "pool_size": float(len(candidates)),
+        "expected": step.expected - subtracted,
+        "regret": 1.0 if place is None else 1.0 - step.worth[place],
+        "format": 1.0 if answer.tidy else 0.0,
+        "overlong": overlong,
+        "malformed": 1.0 if place is None else 0.0,
+        **STATUS_PARTS[answer.status],
+        "lost_positive": 1.0 if place in step.lost else 0.0,
+        "pool_size": float(len(step.worth)),
     }
 
 
-def compute_score_batch(
-    data_sources: Sequence[str],
-    solution_strs: Sequence[str],
-    ground_truths: Sequence[dict[str, Any]],
-    extra_infos: Sequence[dict[str, Any] | None] | None = None,
-    **reward_kwargs: Any,
-) -> list[dict[str, float]]:
-    """:func:`compute_score` over a batch, in verl's batch reward signature."""
-    extras = extra_infos if extra_infos is not None else [None] * len(solution_strs)
-    return [
-        compute_score(source, answer, truth, extra, **reward_kwargs)
-        for source, answer, truth, extra in zip(data_sources, solution_strs, ground_truths, extras, strict=True)
-    ]
+compute_score_batch = in_batches(compute_score)
+
+
+def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
+    """``(candidates, relevance)`` of a verl ``ground_truth``; raises ValueError that names the wrong field."""
+    try:
+        texts = ground_truth["candidates"]
+        if isinstance(texts, str):  # its characters would pass for candidates
+            raise TypeError("candidates is one text, not a list")
+        candidates = list(map(str, texts))
+        graded = ground_truth.get("relevance")
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError('ground_truth must be {"candidates": [text, ...], "target": index}') from error
+    if graded is not None and _length(graded) != 0:
+        return candidates, _numbers(ground_truth, "relevance", len(candidates))
+    target: Any = ground_truth.get("target")
+    try:
+        place = int(target) if target is not None else -1
+    except (TypeError, ValueError, OverflowError):
+        place = -1
+    if not 0 <= place < len(candidates):
+        raise ValueError(f"ground_truth target is {target!r}, not an index into its {len(candidates)} candidates")
+    relevance = [0.0] * len(candidates)
+    relevance[place] = 1.0
+    return candidates, relevance
+
+
+def worths(relevance: Sequence[float]) -> list[float]:
+    """What excluding each candidate is worth when graded, ``1 - regret``, in [0, 1]."""
+    return [1.0 - regret for regret in regrets(relevance)]
+
+
+def _published(values: Sequence[float], scale: float) -> list[float]:
+    best, low = max(values), min(values)
+    return [1.0 if value < best or best == low else 0.0 for value in values]
+
+
+def _graded(values: Sequence[float], scale: float) -> list[float]:
+    return worths(values)
+
+
+def _cost_aware(values: Sequence[float], scale: float) -> list[float]:
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale is a loss of score, above 0, got {scale}")
+    best, second = sorted([*values, min(values)], reverse=True)[:2]
+    return [1.0 - min(1.0, (best - second) / scale) if value == best else 1.0 for value in values]
+
+
+_WORTHS = dict(zip(KINDS, (_published, _published, _graded, _cost_aware), strict=True))
+
+
+class _Step(NamedTuple):
+    """What is known of a step before it is answered: the names of its candidates, what excluding each is worth, the mean of
+    that, and those whom it is a loss to exclude."""
+
+    names: Pool
+    worth: tuple[float, ...]
+    expected: float
+    lost: frozenset[int | None]
+
+
+def _step_of(ground_truth: dict[str, Any], kind: str, scale: float) -> _Step:
+    try:
+        texts, graded = ground_truth["candidates"], ground_truth.get("relevance")
+        key = texts if isinstance(texts, str) else tuple(texts), graded if graded is None else tuple(graded)
+        return _step(*key, ground_truth.get("target"), kind, scale)
+    except (TypeError, KeyError, IndexError):
+        relevance_of(ground_truth)  # says what is wrong
+        raise
+
+
+@lru_cache(maxsize=4096)  # rollouts answer the same prompt many times
+def _step(texts: Any, graded: Any, target: Any, kind: str, scale: float) -> _Step:
+    if kind not in _WORTHS:
+        raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
+    candidates, values = relevance_of({"candidates": texts, "relevance": graded, "target": target})
+    worth = tuple(_WORTHS[kind](values, scale))
+    best, low = max(values), min(values)
+    lost = frozenset([i for i, value in enumerate(values) if value == best] if best > low else ())
+    return _Step(Pool(candidates), worth, math.fsum(worth) / len(worth), lost)
+
+
+def _with_scores(
+    ground_truth: dict[str, Any], effect_weight: float | None, cost_weight: float | None
+) -> dict[str, Any]:
+    """``ground_truth`` with the weighted scores of its effects and costs for relevance."""
+    if effect_weight is None or cost_weight is None:
+        raise ValueError("effect_weight and cost_weight are given together or not at all")
+    count = len(relevance_of(ground_truth)[0])
+    effect, cost = (_numbers(ground_truth, field, count) for field in ("effect", "cost"))
+    scores = [effect_weight * e - cost_weight * c for e, c in zip(effect, cost, strict=True)]
+    return {**ground_truth, "relevance": scores}
+
+
+def _length(values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError:
+        return -1
+
+
+def _numbers(ground_truth: dict[str, Any], field: str, count: int) -> list[float]:
+    """``count`` finite numbers of the ground truth; ValueError names the field."""
+    given: Any = ground_truth.get(field)
+    try:
+        numbers = list(map(float, given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"ground_truth {field} has to be a list of numbers, got {given!r}") from error
+    if len(numbers) != count:
+        raise ValueError(f"ground_truth has {count} candidates but {len(numbers)} {field} values")
+    if not all(-_HUGE < number < _HUGE for number in numbers):  # a NaN neither
+        raise ValueError(f"ground_truth {field} has to be finite, and below {_HUGE:g}, got {numbers}")
+    return numbers

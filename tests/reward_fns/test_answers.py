@@ -8,19 +8,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.reward_fuzz import named
 from reward_fns.answers import (
     MAX_ANSWER_CHARS,
     NO_ANSWER,
     NOT_A_CANDIDATE,
     OK,
+    PARTIAL,
     SEVERAL,
     Answer,
+    Ranking,
     answer_text,
     label,
     label_index,
     normalise,
     parse_exclusion,
+    parse_ranking,
+    tidy,
 )
+from reward_fns.names import TAGS, is_label
 
 FILMS = ["Heat (1995)", "Alien (1979)", "Up (2009)"]
 MARKUP = [
@@ -97,6 +103,9 @@ def test_what_is_no_label():
         ("<think><answer>[B]</answer>", (None, NO_ANSWER)),
         ("<think>a</think> no, <think> wait <answer>[B]</answer>", (None, NO_ANSWER)),
         ("<answer>[B]</answer></think>", (None, NO_ANSWER)),
+        ("<answer>[B]</answer> or <answer>[A]", (None, SEVERAL)),
+        ("<answer>[B]</answer> as asked, in <answer> tags", (None, SEVERAL)),
+        ("<answer>[B]</answer></answer>", ("[B]", OK)),
         ("", (None, NO_ANSWER)),
         (" \n\t", (None, NO_ANSWER)),
         ("<think></think>", (None, NO_ANSWER)),
@@ -200,15 +209,148 @@ def test_a_numeric_entity_of_many_digits_is_text():
 
 
 def test_texts_that_look_like_labels():
-    # "M" as a bare text is the film; as a label it needs thirteen candidates.
+    # "M" is the film in a pool of three; where thirteen stand, it could be the label as well, and nobody guesses
     assert parse_exclusion("M", ["A", "B", "M"]).index == 2
     assert parse_exclusion("[M]", ["A", "B", "M"]) == Answer(None, NOT_A_CANDIDATE)
+    many = ["M", *(f"film {i}" for i in range(12))]
+    assert parse_exclusion("M", many) == Answer(None, SEVERAL)
+    assert parse_exclusion("[A]", many).index == 0
+    assert parse_exclusion("[M]", many).index == 12
+    assert parse_exclusion("[A] M", many).index == 0
     swapped = ["B", "A"]
     assert parse_exclusion("[A]", swapped).index == 0
-    assert parse_exclusion("A", swapped).index == 1
+    assert parse_exclusion("A", swapped) == Answer(None, SEVERAL)
     assert parse_exclusion("[B] A", swapped).index == 1
     assert parse_exclusion("[A] A", swapped) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("A", ["A", "B"]).index == 0  # both readings are one candidate
+    assert parse_exclusion("A", ["x", "A", "A"]) == Answer(None, SEVERAL)
+    assert parse_exclusion("B", ["x", "B", "B"]).index == 1
+    assert parse_exclusion("C", ["x", "C", "C"]).index == 2  # the label is one of the two that bear the text
     assert parse_exclusion("[REC]", ["Heat", "[REC]"]).index == 1
+    assert parse_exclusion("[B]", ["x", "y", "[B]"]) == Answer(None, SEVERAL)
+    assert parse_exclusion("[B] y", ["[B] y", "y"]) == Answer(None, SEVERAL)
+    for written in (
+        "&#91;A]",
+        "2. &#5; [A]",
+        "**[A]**",
+        "\uff3bA\uff3d",
+    ):  # the label or the text, however it is written
+        assert parse_exclusion(written, ["x", "[A]"]) == Answer(None, SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [
+        ("(B)", 1),
+        ("B)", 1),
+        ("**[B]**", 1),
+        ('"[B]"', 1),
+        ("- [B]", 1),
+        ("1. [B]", 1),
+        ("B. Alien (1979)", 1),
+        ("B) alien (1979)", 1),
+        ("(B) Alien (1979).", 1),
+        ("[B]: Alien (1979)", 1),
+        ("B: **Alien (1979)**", 1),
+        ("1. [B] Alien (1979)", 1),
+        ("[B]\nAlien (1979)", 1),
+        ("A. Alien (1979)", None),  # they disagree
+        ("B Alien (1979)", None),
+        ("[B] [B]", None),
+        ("[\u0412]", None),  # a Cyrillic letter that looks like B
+        ("\u0410lien (1979)", None),  # and one that looks like A
+        ("\uff22", 1),  # a full-width B is a B
+        ("&#91;B]", 1),
+        ("2. &#5; [B]", 1),
+    ],
+)
+def test_labels_as_they_are_written(answer, index):
+    assert parse_exclusion(answer, FILMS).index == index
+    assert parse_exclusion(f"<answer>{answer}</answer>", FILMS).index == index
+
+
+def test_a_number_of_a_list_is_not_the_number_of_a_title():
+    texts = ["2. Fast 2 Furious", "300: Rise of an Empire", "1984.", "Se7en"]
+    assert [parse_exclusion(t, texts).index for t in texts] == [0, 1, 2, 3]
+    assert parse_exclusion("fast 2 furious", texts).index == 0
+    assert parse_exclusion("1. 2. Fast 2 Furious", texts).index == 0
+    assert parse_exclusion("4. se7en", texts).index == 3
+    assert parse_exclusion("1984", texts).index == 2
+    assert parse_exclusion("3. Fast 2 Furious", texts) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("299: Rise of an Empire", texts) == Answer(None, NOT_A_CANDIDATE)
+    both = ["2. fast", "Fast"]
+    assert parse_exclusion("2. FAST", both) == Answer(None, SEVERAL)
+
+
+def test_texts_that_only_punctuation_tells_apart():
+    texts = ["Help", "Help.", "'Help'", "help!"]
+    assert [parse_exclusion(t, texts).index for t in texts] == [0, 1, 2, 3]
+    assert parse_exclusion("HELP", texts) == Answer(None, SEVERAL)
+    assert parse_exclusion("HELP!", texts).index == 3
+    assert parse_exclusion("...", ["...", "a"]).index == 0
+    assert parse_exclusion('"', ["...", "a"]) == Answer(None, NOT_A_CANDIDATE)
+
+
+def test_what_looks_alike_is_read_alike():
+    texts = ["Schindler\u2019s List", "Spider\u2013Man", "na\u00efve\u200b caf\u00e9", "\u201cQuoted\u201d word"]
+    assert parse_exclusion("Schindler's List", texts).index == 0
+    assert parse_exclusion("spider-man", texts).index == 1
+    assert parse_exclusion("nai\u0308ve cafe\u0301", texts).index == 2
+    assert parse_exclusion('"Quoted" word', texts).index == 3
+    alike = ["Schindler\u2019s List", "Schindler's List"]
+    assert [parse_exclusion(t, alike).index for t in alike] == [0, 1]
+    assert parse_exclusion("schindler's list", alike) == Answer(None, SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("response", "texts", "expected"),
+    [
+        ("<answer>The <answer> tag</answer>", ["x", "The <answer> tag"], Answer(1, OK)),
+        ("<answer>Use </answer> to close</answer>", ["Use", "Use </answer> to close"], Answer(None, SEVERAL)),
+        ("<answer>Use </answer> to close</answer>", ["x", "Use </answer> to close"], Answer(1, OK)),
+        ("<think>hm</think><answer> The </think> tag </answer>", ["x", "The </think> tag"], Answer(1, OK)),
+        ("The </think> A", ["x", "The </think> A"], Answer(None, SEVERAL)),  # or a thought, and then the label
+        ("The </think> tag", ["tag", "The </think> tag"], Answer(None, SEVERAL)),
+        ("<answer>A</answer>", ["x", "<answer>A</answer>"], Answer(None, SEVERAL)),
+        ("<answer>A</answer>", ["<answer>A</answer>", "x"], Answer(0, OK)),
+        ("<answer>[B]</answer>", ["<answer>A</answer>", "x"], Answer(1, OK)),
+        ("<think>is it <answer>A</answer>?</think>[B]", ["<answer>A</answer>", "x"], Answer(1, OK)),
+        ("<think>", ["<think>", "x"], Answer(0, OK)),
+        ("well, <answer>", ["<answer>", "x"], Answer(None, NO_ANSWER)),
+        ("<answer>y <think></answer>", ["y <think>", "x"], Answer(0, OK)),
+        ("<answer>y <think>", ["y <think>", "x"], Answer(None, NO_ANSWER)),
+    ],
+)
+def test_candidates_that_hold_tags(response, texts, expected):
+    assert parse_exclusion(response, texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("[B]", True),
+        (" [B]\n", True),
+        ("<answer>[B]</answer>", True),
+        ("<think>a < b</think>\n<answer>\n[B]\n</answer>\n", True),
+        ("so it is</think><answer>[B]</answer>", True),
+        ("\n<think>x</think>[B]", True),
+        ("Well. <answer>[B]</answer>", False),
+        ("<answer>[B]</answer> Done.", False),
+        ("<answer>[B]</answer><answer>[B]</answer>", False),
+        ("Well <think>x</think>[B]", False),
+        ("<think>x <think>y</think>[B]", False),
+        ("<think>x</think>y</think>[B]", False),
+    ],
+)
+def test_tidy_responses(response, expected):
+    assert tidy(response) is expected
+    assert parse_exclusion(response, FILMS) == Answer(1, OK) or "Well <think>" in response
+    assert parse_exclusion(response, FILMS).tidy is expected
+
+
+def test_an_answer_far_longer_than_any_candidate_names_none():
+    assert parse_exclusion("alien (1979)" + " " * 10_000, FILMS).index == 1  # white space around is nothing
+    assert parse_exclusion("alien" + " " * 10_000 + "(1979)", FILMS) == Answer(None, NOT_A_CANDIDATE)
 
 
 def test_equal_texts_are_told_apart_by_label_only():
@@ -233,6 +375,104 @@ def test_steps_of_a_list_keep_their_numbers_where_that_tells_them_apart():
     assert parse_exclusion("Mix", ["1. Stir", "2. Mix"]).index == 1
 
 
+# ---------------------------------------------------------------- whole rankings
+
+TITLES = ["Good, the Bad and the Ugly, The (1966)", "Heat (1995)", "Alien > Aliens", "Up"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "order"),
+    [
+        ("[B] > [A] > [D] > [C]", (1, 0, 3, 2)),
+        ("[B]>[A]>[D]>[C]", (1, 0, 3, 2)),
+        ("B > A > D > C", (1, 0, 3, 2)),
+        ("[B], [A], [D], [C]", (1, 0, 3, 2)),
+        ("B, A, D, C", (1, 0, 3, 2)),
+        ("[B, A, D, C]", (1, 0, 3, 2)),
+        ("[B]\n[A]\n[D]\n[C]", (1, 0, 3, 2)),
+        ("[B] >\n[A] >\n[D] >\n[C]", (1, 0, 3, 2)),
+        ("[B],\n[A],\n[D],\n[C]\n", (1, 0, 3, 2)),
+        ("1. [B]\n2. [A]\n\n3. [D]\n4. [C]", (1, 0, 3, 2)),
+        ("- B\n- A\n- D\n- C", (1, 0, 3, 2)),
+        ("1. B, 2. A, 3. D, 4. C", (1, 0, 3, 2)),
+        ("\n".join(TITLES[::-1]), (3, 2, 1, 0)),
+        ("\n".join(f"{i}. {t.lower()}" for i, t in enumerate(TITLES, 1)), (0, 1, 2, 3)),
+        ("[D] Up\n[C] Alien > Aliens\n[A]\nheat (1995)", (3, 2, 0, 1)),
+        (", ".join(TITLES), (0, 1, 2, 3)),
+        (" > ".join(TITLES), (0, 1, 2, 3)),
+        ('"Up", "Good, the Bad and the Ugly, The (1966)", Heat (1995), alien > aliens', (3, 0, 1, 2)),
+        ("**Up**\n**Heat (1995)**\n**[A]**\n**C. Alien > Aliens**", (3, 1, 0, 2)),
+    ],
+)
+def test_whole_rankings(answer, order):
+    assert parse_ranking(answer, TITLES) == Ranking(order, OK)
+    assert parse_ranking(f"<think>[A]? [B]?</think> So: <answer>\n{answer}\n</answer>", TITLES) == Ranking(order, OK)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("[B] > [A]", Ranking((1, 0), PARTIAL)),
+        ("[B] > [A] > [B] > [D] > [C]", Ranking((1, 0, 3, 2), PARTIAL, repeated=1)),
+        ("[B] > [A] > [Z]", Ranking((1, 0), PARTIAL, unknown=1)),
+        ("B, A, Z", Ranking((1, 0), PARTIAL, unknown=1)),
+        ("Up\nDown\nHeat (1995)\nup", Ranking((3, 1), PARTIAL, repeated=1, unknown=1)),
+        ("Best first:\n[A]\n[B]", Ranking((0, 1), PARTIAL, unknown=1)),
+        ("Up", Ranking((3,), PARTIAL)),
+        ("Up, Down", Ranking((), NOT_A_CANDIDATE)),  # it may be one title
+        ("The best is [A], the worst [B]", Ranking((), NOT_A_CANDIDATE)),
+        ("A B C D", Ranking((), NOT_A_CANDIDATE)),
+        ("[A] > [B], [C]", Ranking((0,), PARTIAL, unknown=1)),
+        ("[A] > " * 100, Ranking((), NOT_A_CANDIDATE)),
+        ("[Z] > [Y]", Ranking((), NOT_A_CANDIDATE)),
+        (">", Ranking((), NOT_A_CANDIDATE)),
+        ("", Ranking((), NO_ANSWER)),
+    ],
+)
+def test_rankings_with_faults_are_kept_as_far_as_they_go(answer, expected):
+    assert parse_ranking(f"<answer>{answer}</answer>", TITLES) == expected
+
+
+def test_without_tags_a_ranking_is_nothing_but_names():
+    assert parse_ranking("Best first:\n[A]\n[B]", TITLES) == Ranking((), NOT_A_CANDIDATE)
+    shown = "Rank these:\n" + "\n".join(f"[{label(i)}] {t}" for i, t in enumerate(TITLES)) + "\nBest first:"
+    assert parse_ranking(shown, TITLES) == Ranking((), NOT_A_CANDIDATE)
+    assert parse_ranking("[A]\n[B]", TITLES) == Ranking((0, 1), PARTIAL)
+    assert parse_ranking("[A] > [Z] > [B]", TITLES) == Ranking((0, 1), PARTIAL, unknown=1)  # nothing but names
+    assert parse_ranking("Up\nDown", TITLES) == Ranking((), NOT_A_CANDIDATE)
+    assert parse_ranking("<answer>[A]</answer><answer>[B]</answer>", TITLES) == Ranking((), SEVERAL)
+
+
+def test_a_ranking_that_can_be_cut_in_two_ways_is_not_guessed():
+    assert parse_ranking("A, B", ["A, B", "x", "B"]) == Ranking((), SEVERAL)
+    assert parse_ranking("x > y", ["x > y", "x", "y"]) == Ranking((), SEVERAL)
+    assert parse_ranking("x > y\nx\ny", ["x > y", "x", "y"]) == Ranking((0, 1, 2), OK)
+    assert parse_ranking("one, two, three", ["one, two", "two, three", "one", "three"]) == Ranking((), SEVERAL)
+    assert parse_ranking("one, two, three", ["one, two", "x", "three"]) == Ranking((0, 2), PARTIAL)
+
+
+def test_equal_texts_in_a_ranking():
+    twins = ["Twin", "Other", "Twin"]
+    assert parse_ranking("Twin\nOther\nTwin", twins) == Ranking((0, 1, 2), OK)
+    assert parse_ranking("[C]\nOther\nTwin", twins) == Ranking((2, 1, 0), OK)
+    assert parse_ranking("Twin\nTwin\nTwin", twins) == Ranking((0, 2), PARTIAL, repeated=1)
+    assert parse_ranking("[C]\n[C]\n[B]", twins) == Ranking((2, 1), PARTIAL, repeated=1)
+
+
+@given(st.permutations(range(30)), st.sampled_from([" > ", ">", ", ", "\n"]), st.booleans())
+def test_every_order_of_labels_is_read_back(order, between, brackets):
+    written = between.join(f"[{label(i)}]" if brackets else label(i) for i in order)
+    assert parse_ranking(written, [f"text {i}" for i in range(30)]) == Ranking(tuple(order), OK)
+
+
+@given(st.permutations(range(6)), st.sampled_from([" > ", ", ", "\n"]), st.data())
+def test_orders_of_texts_are_read_back_or_refused_never_changed(order, between, data):
+    words = st.text("ab, >", min_size=1, max_size=6).map(str.strip).filter(lambda t: t.strip(", >"))
+    texts = data.draw(st.lists(words, min_size=6, max_size=6, unique=True))
+    ranking = parse_ranking(between.join(texts[i] for i in order), texts)
+    assert not ranking.ok or ranking.order == tuple(order)
+
+
 # ---------------------------------------------------------------- properties
 
 
@@ -240,27 +480,34 @@ def test_steps_of_a_list_keep_their_numbers_where_that_tells_them_apart():
 @example("[A]", [])
 @example("&#" + "1" * 4301, ["&#" + "1" * 4301 + ";"])
 @example("\ud800", ["\udfff", "\ud800"])
+@example("\u0301\u0316" * 50, ["\u0301\u0316" * 50])
 def test_any_text_gives_an_answer_or_a_reason_and_names_what_it_says(response, candidates):
     answer = parse_exclusion(response, candidates)
     assert answer.ok == (answer.index is not None)
     assert answer.status in (OK, NO_ANSWER, NOT_A_CANDIDATE, SEVERAL)
-    if answer.index is None:
-        return
-    text, status = answer_text(response)
-    assert status == OK and text in response
-    named = label(answer.index)
-    forms = {f"{o}{named}{c}{e}" for o in ("", "[") for c in ("", "]") for e in ("", ".", ":")}
-    is_label = "".join(text.split()) in forms
-    is_text = normalise(text) == normalise(candidates[answer.index])
-    is_both = text.startswith(f"[{named}]") and normalise(text[len(named) + 2 :]) == normalise(candidates[answer.index])
-    assert is_label or is_text or is_both
+    assert answer.ok or not answer.tidy
+    if answer.index is not None:
+        assert answer.index in named(response, candidates)
+
+
+@given(hostile_text, st.lists(hostile_text, max_size=5))
+@example("[A] > [B]", ["x", "y"])
+@example("B, A", ["x", "A, B"])
+def test_any_text_gives_an_order_or_a_reason(response, candidates):
+    ranking = parse_ranking(response, candidates)
+    assert len(set(ranking.order)) == len(ranking.order)
+    assert all(0 <= i < len(candidates) for i in ranking.order)
+    assert bool(ranking.order) == (ranking.status in (OK, PARTIAL))
+    if ranking.ok:
+        assert sorted(ranking.order) == list(range(len(candidates)))
+        assert ranking.repeated == ranking.unknown == 0
 
 
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=30), st.data())
 def test_a_bracketed_label_names_its_candidate(candidates, data):
     index = data.draw(st.integers(0, len(candidates) - 1))
     written = f"[{label(index)}]"
-    if written not in [c.strip() for c in candidates]:
+    if not any(written in c for c in candidates):
         assert parse_exclusion(written, candidates) == Answer(index, OK)
         assert parse_exclusion(f"<think>{label(0)}</think>\n<answer> {written} </answer>", candidates).index == index
 
@@ -270,7 +517,7 @@ def test_a_bracketed_label_names_its_candidate(candidates, data):
 )
 def test_a_candidates_own_text_names_it(candidates, data):
     index = data.draw(st.integers(0, len(candidates) - 1))
-    if not any(mark in candidates[index] for mark in ("<answer>", "</answer>", "<think>", "</think>")):
+    if not any(mark in candidates[index] for mark in TAGS) and not is_label(candidates[index]):
         assert parse_exclusion(candidates[index], candidates) == Answer(index, OK)
         assert parse_exclusion(f"<answer>{candidates[index]}</answer>", candidates) == Answer(index, OK)
 
@@ -323,6 +570,9 @@ LETTERS = "".join(random.Random(0).choices(string.ascii_letters + " <>[]&;#", k=
     ids=lambda r: f"{r[:10]!r}-{len(r)}",
 )
 def test_a_megabyte_of_anything_is_read_at_once(response):
-    start = time.perf_counter()
+    # not a timing test: quadratic work would take minutes
+    start = time.process_time()
     parse_exclusion(response, FILMS)
-    assert time.perf_counter() - start < 5
+    parse_ranking(response, FILMS)
+    parse_exclusion(response, ["x" * MAX_ANSWER_CHARS, *FILMS])
+    assert time.process_time() - start < 5

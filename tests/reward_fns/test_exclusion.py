@@ -42,6 +42,9 @@ def test_excluding_another_candidate():
     assert score("[A]") == {
         "score": 1.0,
         "expected": 0.75,
+        "regret": 0.0,
+        "format": 1.0,
+        "overlong": 0.0,
         "malformed": 0.0,
         "no_answer": 0.0,
         "not_a_candidate": 0.0,
@@ -83,10 +86,79 @@ def test_corrected_subtracts_what_randomness_earns():
 
 def test_graded_relevance_pays_one_minus_regret():
     # grades 1, 3, 0: regrets 1/3, 1, 0
-    values = [score(f"[{x}]", GRADED)["score"] for x in "ABC"]
+    values = [score(f"[{x}]", GRADED, kind="graded")["score"] for x in "ABC"]
     assert values == pytest.approx([2 / 3, 0.0, 1.0])
-    assert score("[A]", GRADED)["expected"] == pytest.approx(5 / 9)
+    assert score("[A]", GRADED, kind="graded")["expected"] == pytest.approx(5 / 9)
+    assert score("[A]", GRADED, kind="graded")["regret"] == pytest.approx(1 / 3)
     assert [score(f"[{x}]", GRADED)["lost_positive"] for x in "ABC"] == [0.0, 1.0, 0.0]
+
+
+def test_the_published_reward_knows_the_best_grade_only():
+    assert [score(f"[{x}]", GRADED)["score"] for x in "ABC"] == [1.0, 0.0, 1.0]
+    assert [score(f"[{x}]", GRADED, kind="corrected")["score"] for x in "ABC"] == pytest.approx([1 / 3, -2 / 3, 1 / 3])
+    both = {"candidates": ["a1", "b1", "c1"], "target": 0, "relevance": [1.0, 0.0, 1.0]}
+    assert [score(f"[{x}]", both)["score"] for x in "ABC"] == [0.0, 1.0, 0.0]
+
+
+# utilities .9, .8, .3, .1: the example of the module's docstring
+ROUTES = {"candidates": ["a1", "b1", "c1", "d1"], "target": 0, "relevance": [0.9, 0.8, 0.3, 0.1]}
+
+
+def test_cost_aware_pays_by_the_score_that_is_lost():
+    assert [score(f"[{x}]", ROUTES, kind="cost_aware")["score"] for x in "ABCD"] == pytest.approx([0.9, 1, 1, 1])
+    assert score("[A]", ROUTES, kind="cost_aware")["expected"] == pytest.approx(0.975)
+    assert [score(f"[{x}]", ROUTES, kind="graded")["score"] for x in "AB"] == pytest.approx([0.0, 0.125])
+    assert score("[A]", ROUTES, kind="cost_aware", scale=0.2)["score"] == pytest.approx(0.5)
+    assert score("[A]", ROUTES, kind="cost_aware", scale=0.05)["score"] == 0.0  # more than everything
+    assert score("[A]", ROUTES, kind="cost_aware")["lost_positive"] == 1.0
+    # one positive is the published reward
+    assert [score(f"[{x}]", kind="cost_aware")["score"] for x in "ABCD"] == [1.0, 1.0, 0.0, 1.0]
+    tied = {**ROUTES, "relevance": [0.9, 0.9, 0.3, 0.1]}
+    assert [score(f"[{x}]", tied, kind="cost_aware")["score"] for x in "ABCD"] == [1.0] * 4
+
+
+def test_cost_aware_scores_from_effect_and_cost():
+    truth = {"candidates": ["a1", "b1"], "target": 1, "effect": [1.0, 0.5], "cost": [0.5, 0.1]}
+    weights = {"kind": "cost_aware", "effect_weight": 0.2, "cost_weight": 0.8}
+    # .2 - .4 = -.2 and .1 - .08 = .02
+    assert [score(f"[{x}]", truth, **weights)["score"] for x in "AB"] == pytest.approx([1.0, 0.78])
+    assert score("[A]", truth, kind="cost_aware")["score"] == 1.0  # without weights: the target
+    equal = {"kind": "cost_aware", "effect_weight": 0.5, "cost_weight": 0.5}
+    assert [score(f"[{x}]", truth, **equal)["score"] for x in "AB"] == pytest.approx([0.95, 1.0])  # .25 and .2
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=12), st.randoms())
+def test_what_an_episode_loses_is_the_regret_of_whom_it_leaves(values, draw):
+    left, lost = list(values), 0.0
+    while len(left) > 1:
+        place = draw.randrange(len(left))
+        truth = {"candidates": [f"m{i}" for i in range(len(left))], "target": 0, "relevance": left}
+        lost += score(f"[{label(place)}]", truth, kind="cost_aware", scale=2.0)["regret"] * 2.0
+        del left[place]
+    assert lost == pytest.approx(max(values) - left[0], abs=1e-9)
+
+
+# ---------------------------------------------------------------- form and length
+
+
+def test_an_untidy_answer_costs_a_little():
+    assert score("I say <answer>[A]</answer>.")["score"] == 0.95
+    assert score("I say <answer>[A]</answer>.")["format"] == 0.0
+    assert score("I say <answer>[A]</answer>.", format_weight=0.0)["score"] == 1.0
+    assert score("I say <answer>[C]</answer>.", format_weight=0.25)["score"] == -0.25
+    assert score("I say <answer>[A]</answer>.", kind="corrected")["score"] == pytest.approx(0.2)
+    assert score("I say <answer>?</answer>.")["score"] == -0.5  # malformed is malformed, tidy or not
+    assert score("<answer>?</answer>")["format"] == 0.0
+
+
+def test_a_long_answer_costs_what_is_asked():
+    answer = "<think>" + "x" * 986 + "</think>[A]"
+    assert len(answer) == 1004
+    long = {"length_weight": 0.2, "free_chars": 504, "max_chars": 1504}
+    assert score(answer, **long)["overlong"] == 0.5
+    assert score(answer, **long)["score"] == pytest.approx(0.9)
+    assert score(answer)["overlong"] == 0.0
+    assert score(answer, free_chars=10, max_chars=20)["score"] == 1.0  # the weight is 0 by default
 
 
 def test_pools_in_which_nothing_can_be_regretted():
@@ -95,6 +167,9 @@ def test_pools_in_which_nothing_can_be_regretted():
     assert score("?", truth)["score"] == -0.5
     alone = {"candidates": ["a1"], "target": 0}
     assert (score("[A]", alone)["score"], score("[A]", alone)["lost_positive"]) == (1.0, 0.0)
+    for kind in KINDS:
+        rest = 0.0 if kind == "corrected" else 1.0
+        assert (score("[A]", truth, kind=kind)["score"], score("[A]", truth, kind=kind)["lost_positive"]) == (rest, 0.0)
 
 
 def test_columns_read_from_parquet_are_arrays():
@@ -102,6 +177,7 @@ def test_columns_read_from_parquet_are_arrays():
     assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
     truth["relevance"] = np.array([5.0, 1.0])
     assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [0.0, 1.0]
+    assert [score(a, truth, kind="graded")["score"] for a in ("[A]", "[B]")] == [0.0, 1.0]
     truth["relevance"] = None
     assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
 
@@ -117,7 +193,7 @@ def test_batch_form():
     assert compute_score_batch(sources, answers, truths) == expected
     assert compute_score_batch(sources, answers, truths, [None, {}, {"index": 1}]) == expected
     corrected = compute_score_batch(sources, answers, truths, kind="corrected", malformed=-1.0)
-    assert [c["score"] for c in corrected] == pytest.approx([0.25, -0.75, -1 - 5 / 9])
+    assert [c["score"] for c in corrected] == pytest.approx([0.25, -0.75, -1 - 2 / 3])
     assert compute_score_batch([], [], []) == []
     with pytest.raises(ValueError):
         compute_score_batch(sources, answers[:2], truths)
@@ -127,13 +203,38 @@ def test_what_verl_passes_besides_is_ignored():
     assert score("[A]", reward_router_address=None, reward_model_tokenizer=None) == score("[A]")
 
 
+def test_a_misspelt_setting_is_an_error():
+    with pytest.raises(ValueError, match="'formt_weight'; known are kind, malformed, format_weight"):
+        score("[A]", formt_weight=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"format_weight": -0.1}, "0 or more"),
+        ({"length_weight": float("nan")}, "0 or more"),
+        ({"format_weight": 0.5}, "stay below 0.5"),
+        ({"format_weight": 0.3, "length_weight": 0.3}, "add up to 0.6"),
+        ({"free_chars": 10, "max_chars": 10}, "free_chars"),
+        ({"effect_weight": 0.5, "cost_weight": 0.5}, "kind=published"),
+        ({"kind": "cost_aware", "effect_weight": 0.5}, "together"),
+        ({"kind": "cost_aware", "effect_weight": 0.5, "cost_weight": 0.5}, "effect"),
+        ({"kind": "cost_aware", "scale": 0.0}, "scale"),
+        ({"kind": "cost_aware", "scale": float("nan")}, "scale"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings, words):
+    with pytest.raises(ValueError, match=words):
+        score("[A]", **settings)
+
+
 # ---------------------------------------------------------------- properties
 
 
-@given(grades)
-def test_expected_is_the_mean_over_all_valid_exclusions(relevance):
+@given(grades, st.sampled_from(KINDS))
+def test_expected_is_the_mean_over_all_valid_exclusions(relevance, kind):
     truth = truth_of(relevance)
-    parts = [score(f"[{label(i)}]", truth) for i in range(len(relevance))]
+    parts = [score(f"[{label(i)}]", truth, kind=kind) for i in range(len(relevance))]
     assert not any(p["malformed"] for p in parts)
     mean = math.fsum(p["score"] for p in parts) / len(parts)
     assert all(p["expected"] == pytest.approx(mean, abs=1e-9) for p in parts)
@@ -141,12 +242,30 @@ def test_expected_is_the_mean_over_all_valid_exclusions(relevance):
     assert math.fsum(corrected) / len(corrected) == pytest.approx(0, abs=1e-9)
 
 
-@given(grades, st.sampled_from(KINDS), st.floats(-100, -1e-6))
-def test_malformed_is_the_worst_of_all(relevance, kind, malformed):
+@given(grades, st.sampled_from(KINDS), st.floats(-100, -1e-6), st.floats(0, 0.99), st.floats(0, 1))
+def test_malformed_is_the_worst_of_all(relevance, kind, malformed, weight, share):
     truth = truth_of(relevance)
-    worst = score("I cannot say", truth, kind=kind, malformed=malformed)["score"]
+    format_weight = -malformed * weight * share
+    settings = {"kind": kind, "malformed": malformed, "format_weight": format_weight, "free_chars": 5, "max_chars": 6}
+    settings["length_weight"] = -malformed * weight - format_weight
+    worst = score("I cannot say", truth, **settings)["score"]
     for i in range(len(relevance)):
-        assert worst < score(f"[{label(i)}]", truth, kind=kind, malformed=malformed)["score"]
+        for form in ("[{}]", "well, <answer>[{}]</answer> it is"):
+            assert worst < score(form.format(label(i)), truth, **settings)["score"]
+
+
+@given(grades, st.sampled_from(KINDS), st.data())
+def test_the_order_shown_changes_nothing(relevance, kind, data):
+    order = data.draw(st.permutations(range(len(relevance))))
+    truth = truth_of(relevance)
+    other = {
+        "candidates": [truth["candidates"][i] for i in order],
+        "target": order.index(truth["target"]),
+        "relevance": [relevance[i] for i in order],
+    }
+    for place, i in enumerate(order):
+        here, there = (score(f"[{label(p)}]", t, kind=kind) for p, t in ((i, truth), (place, other)))
+        assert here == pytest.approx(there)
 
 
 @given(grades)
@@ -159,12 +278,15 @@ def test_worth_falls_as_relevance_rises(relevance):
 
 
 @given(st.integers(2, 30), st.data())
-def test_one_positive_and_its_grades_agree(n, data):
+def test_one_positive_and_its_grades_agree_under_every_kind(n, data):
     target = data.draw(st.integers(0, n - 1))
     plain = {"candidates": [f"text {i}" for i in range(n)], "target": target}
     graded = plain | {"relevance": [float(i == target) for i in range(n)]}
     for i in range(n):
-        assert score(f"[{label(i)}]", plain) == score(f"[{label(i)}]", graded)
+        one = score(f"[{label(i)}]", plain)
+        for kind in ("published", "graded", "cost_aware"):
+            assert score(f"[{label(i)}]", plain, kind=kind) == one
+            assert score(f"[{label(i)}]", graded, kind=kind) == one
 
 
 # ---------------------------------------------------------------- wrong ground truths and settings
@@ -196,6 +318,7 @@ def test_one_positive_and_its_grades_agree(n, data):
         ({"candidates": ["a", "b"], "target": 0, "relevance": 3}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [float("nan"), 1.0]}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [float("inf"), 1.0]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [1e308, -1e308]}, "relevance"),
     ],
 )
 def test_a_wrong_ground_truth_is_named(truth, field):
@@ -219,13 +342,39 @@ def test_an_unknown_kind_names_the_known_ones():
 # ---------------------------------------------------------------- how verl loads it
 
 
-def test_verl_loads_it_as_a_package_and_as_a_file():
+REWARDS = ("exclusion", "direct")
+
+
+@pytest.mark.parametrize("module", REWARDS)
+def test_verl_loads_it_as_a_package_and_as_a_file(module):
     load_extern_object = pytest.importorskip("verl.utils.import_utils").load_extern_object
-    for path in ("pkg://reward_fns.exclusion", str(FOLDER / "exclusion.py"), f"file://{FOLDER / 'exclusion.py'}"):
-        function = load_extern_object(path, "compute_score")
-        keywords = {"data_source": "rec-movie", "solution_str": "[C]", "ground_truth": ONE, "extra_info": {}}
-        assert function(**keywords)["score"] == 0.0
-        assert load_extern_object(path, "compute_score_batch")(["x"], ["[A]"], [ONE])[0]["score"] == 1.0
+    path = list(sys.path)
+    for place in (f"pkg://reward_fns.{module}", str(FOLDER / f"{module}.py"), f"file://{FOLDER / module}.py"):
+        function = load_extern_object(place, "compute_score")
+        keywords = {"data_source": "rec-movie", "solution_str": "?", "ground_truth": ONE, "extra_info": {}}
+        assert function(**keywords)["score"] == -0.5
+        batch = load_extern_object(place, "compute_score_batch")
+        assert batch(["x"], ["?"], [ONE])[0]["score"] == -0.5
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("module", REWARDS)
+def test_a_file_alone_finds_its_siblings_and_not_those_of_another_copy(module, tmp_path):
+    """As verl loads a plain path (spec_from_file_location), with nothing installed and another reward_fns on the path."""
+    (tmp_path / "reward_fns").mkdir()
+    (tmp_path / "reward_fns" / "__init__.py").write_text("")
+    (tmp_path / "reward_fns" / "answers.py").write_text("raise ImportError('the wrong one')")
+    code = (
+        "import importlib.util as u, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"spec = u.spec_from_file_location('custom_module_1', {str(FOLDER / f'{module}.py')!r})\n"
+        "module = u.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        f"print(module.compute_score('x', '?', {ONE!r})['score'], sys.path[0] == {str(tmp_path)!r})"
+    )
+    # -S: no site-packages; -I: no environment and no current folder
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "-0.5 True", done.stderr
 
 
 @pytest.mark.parametrize("module", sorted(p.stem for p in FOLDER.glob("*.py")))
@@ -243,9 +392,14 @@ def test_rewards_run_without_any_installed_package():
         "from reward_fns.exclusion import compute_score\n"
         f"print(compute_score('x', '[A]', {ONE!r})['score'])"
     )
-    # -S: no site-packages; -I: no environment and no current folder
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1.0"
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__"))
+def test_every_module_can_be_imported_first(module):
+    code = f"import sys; sys.path.insert(0, {str(FOLDER.parent)!r}); import reward_fns.{module}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
 # ---------------------------------------------------------------- faults of the published code
@@ -256,13 +410,15 @@ def test_fault_1_the_format_of_the_response_changes_the_reward():
     bad = [good.replace("</answer>", ""), good.replace("[A]", ""), good.replace("</think>", ""), "[A], maybe"]
     assert score(good)["score"] == 1.0
     assert {score(answer)["score"] for answer in bad} == {-0.5}
+    untidy = [f"Sure. {good}", f"{good}!", good + "<answer>[A]</answer>"]
+    assert {score(answer)["score"] for answer in untidy} == {0.95}
 
 
 def test_fault_2_tags_of_a_prompt_are_not_an_answer():
     # verl passes the prompt with the row; it has no say, whatever tags it holds
     prompt = "Think inside <think> </think>, then answer: <answer>[A]</answer>"
     for response, why in (("", "no_answer"), ("I do not know", "not_a_candidate")):
-        parts = compute_score("rec-movie", response, ONE, {"prompt": prompt}, prompt=prompt, prompt_str=prompt)
+        parts = compute_score("rec-movie", response, ONE, {"prompt": prompt})
         assert (parts["malformed"], parts[why]) == (1.0, 1.0)
 
 

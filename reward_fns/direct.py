@@ -1,0 +1,146 @@
+"""The direct reward: what a whole ranking in one answer is worth (DRanker, IRanker's one-shot rival, arXiv 2506.21638).
+
+``kind`` says what the quality of a ranking of N candidates is, in [0, 1]. The gain of a candidate is its relevance less the
+pool's lowest; with one positive gains are 1 and 0.
+
+``ndcg``  ``sum over ranks k of gain[k] / log2(k + 1)``, divided by the same sum of the best order (Järvelin & Kekäläinen,
+          2002). With one positive at rank k it is ``1 / log2(k + 1)``.
+``rr``    ``1 / k`` for the highest rank k of a candidate of the best grade: what evaluation reports as MRR.
+
+Candidates that an answer does not name are ranked last, in the worst order: leaving one out is never better than ranking it
+last. Then::
+
+    score = quality - coverage_weight * (1 - coverage) - extra_weight * extra - (form and length, reward_fns.shaping)
+
+``coverage`` is the share of candidates named, ``extra`` the share of the answer's items that are repeated or name nobody. An
+answer that names nobody earns ``malformed``. ``expected`` is what a random complete ranking scores on average:
+``mean gain * sum of discounts / best sum`` for nDCG, and for RR, with m of the best grade,
+``sum over k of C(N - k, m - 1) / C(N, m) / k``.
+
+Example: four candidates, the third is the positive. ``[A] > [C] > [B] > [D]`` has it at rank 2: nDCG 1 / log2(3) = .631.
+``[C]`` alone has quality 1 and coverage 1/4: 1 - .2 * 3/4 = .85. ``[A]`` alone: the positive counts as last, 1 / log2(5) = .431,
+less .15.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+# verl loads a plain file alone: its siblings are those beside it, whatever else is installed
+if __package__ != "reward_fns":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from reward_fns.answers import PARTIAL, parse_ranking, tidy
+from reward_fns.exclusion import relevance_of
+from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
+
+if __package__ != "reward_fns":
+    del sys.path[0]
+
+KINDS = ("ndcg", "rr")
+SETTINGS = (
+    *("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars"),
+    *("coverage_weight", "extra_weight"),
+)
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: dict[str, Any],
+    extra_info: dict[str, Any] | None = None,
+    *,
+    kind: str = "ndcg",
+    malformed: float = MALFORMED,
+    format_weight: float = FORMAT_WEIGHT,
+    length_weight: float = 0.0,
+    free_chars: float = 4_000,
+    max_chars: float = 8_000,
+    coverage_weight: float = 0.2,
+    extra_weight: float = 0.1,
+    **others: Any,
+) -> dict[str, float]:
+    """verl's reward signature, for one whole ranking. verl logs every part of the dict; ``score`` is the reward.
+
+    ``ground_truth`` is that of :func:`reward_fns.exclusion.compute_score`. ValueError for one of another shape, and for
+    settings that cannot be meant.
+    """
+    if others:
+        refuse_unknown(others, SETTINGS)
+    if kind not in KINDS:
+        raise ValueError(f"unknown direct reward {kind!r}; choose one of {', '.join(KINDS)}")
+    shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
+    if not (coverage_weight >= 0 and extra_weight >= 0):
+        raise ValueError(
+            f"coverage_weight and extra_weight must be 0 or more, got {coverage_weight} and {extra_weight}"
+        )
+    shape.check_room(coverage_weight + extra_weight)
+    texts, relevance = relevance_of(ground_truth)
+    ranking = parse_ranking(solution_str, texts)
+    named, read = len(ranking.order), bool(ranking.order)
+    order = complete(ranking.order, relevance)
+    quality = {"ndcg": ndcg(order, relevance), "rr": rr(order, relevance)}
+    coverage = named / len(texts)
+    items = max(1, named + ranking.repeated + ranking.unknown)
+    extra = (ranking.repeated + ranking.unknown) / items
+    neat, overlong = read and tidy(solution_str), shape.overlong(len(solution_str)) if read else 0.0
+    worth = quality[kind] - coverage_weight * (1 - coverage) - extra_weight * extra
+    return {
+        "score": shape.reward(worth, neat, overlong) if read else shape.malformed,
+        "expected": _expected(kind, tuple(relevance)),
+        **{part: value if read else 0.0 for part, value in quality.items()},
+        "coverage": coverage,
+        "duplicates": ranking.repeated / items,
+        "unknown": ranking.unknown / items,
+        "partial": float(ranking.status == PARTIAL),
+        "format": float(neat),
+        "overlong": overlong,
+        "malformed": float(not read),
+        **STATUS_PARTS[ranking.status],
+        "pool_size": float(len(texts)),
+    }
+
+
+compute_score_batch = in_batches(compute_score)
+
+
+def complete(order: Sequence[int], relevance: Sequence[float]) -> list[int]:
+    """``order`` with the candidates that it leaves out behind it, the worst first."""
+    left = set(range(len(relevance))).difference(order)
+    return [*order, *sorted(left, key=relevance.__getitem__)]
+
+
+def ndcg(order: Sequence[int], relevance: Sequence[float]) -> float:
+    """nDCG of a complete order; 1 where all are equally relevant."""
+    low = min(relevance)
+    best = _dcg(sorted((r - low for r in relevance), reverse=True))
+    return _dcg([relevance[i] - low for i in order]) / best if best else 1.0
+
+
+def rr(order: Sequence[int], relevance: Sequence[float]) -> float:
+    """The reciprocal rank, in a complete order, of the first candidate of the best grade."""
+    best = max(relevance)
+    return 1.0 / next(rank for rank, i in enumerate(order, 1) if relevance[i] == best)
+
+
+def _dcg(gains: Sequence[float]) -> float:
+    return math.fsum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, 1) if gain)
+
+
+@lru_cache(maxsize=4096)
+def _expected(kind: str, relevance: tuple[float, ...]) -> float:
+    """What a random complete order scores on average."""
+    count = len(relevance)
+    if kind == "rr":
+        good = relevance.count(max(relevance))
+        firsts = (math.comb(count - rank, good - 1) / rank for rank in range(1, count - good + 2))
+        return math.fsum(firsts) / math.comb(count, good)
+    gains = sorted((r - min(relevance) for r in relevance), reverse=True)
+    mean = math.fsum(gains) / count
+    best = _dcg(gains)
+    return _dcg([mean] * count) / best if best else 1.0

@@ -1,0 +1,220 @@
+"""How an answer may name a candidate: by its label, by its text, or by both, exactly or up to what normalising removes.
+
+Normalising removes what a model changes without meaning to: HTML entities, Unicode compatibility forms (NFKC), invisible
+characters, curly quotes and long dashes, case, white space, quotes and bullets around, a full stop at the end, and the
+number of a list's line. It never makes a choice: texts that it makes equal are all found, and whoever asked has to tell
+them apart or give up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+
+# The tags that give a response its structure.
+TAGS = ("<answer>", "</answer>", "<think>", "</think>")
+
+_LABEL = re.compile(r"[\[(]?\s?([A-Z]{1,3})\s?[\])]?[.:]?")
+_LONGEST_LABEL = 9  # characters that _LABEL can match
+_LABELLED_TEXT = re.compile(r"[\[(]?([A-Z]{1,3})(?:[\])][.:]?|[.:])\s+(\S.*)", re.DOTALL)
+_BULLET = re.compile(r"[-\u2022] ")
+_NUMBER = re.compile(r"\(?\d{1,3}[.)\]:] ")
+_LISTED = re.compile(r"(?:[-\u2022]\s+)?(?:\(?\d{1,3}[.)\]:]\s+)?")
+_QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
+_AROUND = _QUOTES + " "
+# What looks alike is made alike; None deletes what cannot be seen (soft hyphen, zero width, direction, byte order mark).
+_ALIKE: dict[int, str | None] = {
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
+    **dict.fromkeys((0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)), None),
+}
+# NFKC sorts a run of combining marks in quadratic time; UAX #15 calls a text "stream-safe" up to this many in a row.
+_MOST_MARKS = 30
+
+
+def label(index: int) -> str:
+    """The label of the ``index``-th candidate (0-based): A, B, …, Z, AA, AB, … Raises ValueError below 0."""
+    if index < 0:
+        raise ValueError(f"a candidate's index is 0 or more, got {index}")
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def label_index(text: str) -> int:
+    """The inverse of :func:`label`. Raises ValueError for anything but capital letters A to Z."""
+    if not text or any(not "A" <= c <= "Z" for c in text):
+        raise ValueError(f"a label is made of the letters A to Z, got {text!r}")
+    value = 0
+    for c in text:
+        value = value * 26 + ord(c) - ord("A") + 1
+    return value - 1
+
+
+def plain(text: str) -> str:
+    """``text`` normalised, except that the number of a list's line stays: "2. Fast 2 Furious" may be a title."""
+    return _fold(_clean(text))
+
+
+def _clean(text: str) -> str:
+    """The part of normalising that keeps case, and so labels: entities, Unicode forms, white space."""
+    with contextlib.suppress(ValueError):  # "&#999…;" with more digits than int() takes
+        text = html.unescape(text)
+    if not text.isascii():
+        text = _compatible(text).translate(_ALIKE)
+    return " ".join(text.split())
+
+
+def _fold(cleaned: str) -> str:
+    text = cleaned.casefold().lstrip(_AROUND)
+    return _strip_end(_BULLET.sub("", text, count=1) if _BULLET.match(text) else text)
+
+
+def bare(plain_text: str) -> str:
+    """A :func:`plain` text without the number of a list's line."""
+    found = _NUMBER.match(plain_text)
+    return _strip_end(plain_text[found.end() :]) if found else plain_text
+
+
+def normalise(text: str) -> str:
+    """Text reduced to what identifies a candidate, list numbering removed too."""
+    return bare(plain(text))
+
+
+def _strip_end(text: str) -> str:
+    return text.lstrip(_AROUND).rstrip(_AROUND + ".")
+
+
+def _compatible(text: str) -> str:
+    """NFKC, in linear time: a text with an absurd run of combining marks stays as it is."""
+    marks = {c for c in set(text) if not c.isascii() and unicodedata.combining(unicodedata.normalize("NFKD", c)[0])}
+    if marks:
+        run = 0
+        for c in text:
+            run = run + 1 if c in marks else 0
+            if run > _MOST_MARKS:
+                return text
+    return unicodedata.normalize("NFKC", text)
+
+
+class Pool:
+    """The candidates of one prompt, and every name that they go by; :func:`pool` makes and keeps it.
+
+    ``texts`` are theirs, stripped; the i-th bears the i-th label. ``tagged`` are the texts that hold a tag themselves, which
+    may not be taken for the response's own.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = tuple(map(str.strip, texts))  # as an answer is
+        self._place = dict(zip(self.texts, range(len(self.texts)), strict=True))
+        # An answer much longer than any candidate names none, however it is written: it bounds the work.
+        self._longest = 4 * max(map(len, self.texts), default=0) + 100
+        marked = "<" in "".join(self.texts)
+        self.tagged = tuple(t for t in self._place if any(tag in t for tag in TAGS)) if marked else ()
+
+    def bearers(self, text: str) -> tuple[int, ...]:
+        """The candidates whose text is exactly ``text``."""
+        if len(self._place) < len(self.texts):
+            return tuple(i for i, other in enumerate(self.texts) if other == text)
+        return (self._place[text],) if text in self._place else ()
+
+    @cached_property
+    def _normal(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+        """Candidates' texts by their plain and by their bare form."""
+        by_plain: dict[str, set[str]] = {}
+        by_bare: dict[str, set[str]] = {}
+        for text in self._place:
+            form = _plain(text)
+            by_plain.setdefault(form, set()).add(text)
+            by_bare.setdefault(bare(form), set()).add(text)
+        return by_plain, by_bare
+
+    def find(self, name: str) -> list[tuple[int, ...]]:
+        """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
+
+        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised.
+        """
+        name = name.strip()
+        if not name or len(name) > self._longest:
+            return []
+        exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
+        if exact:
+            return exact
+        name = _clean(name)
+        return self._with_label([self.bearers(text) for text in self._similar(name)], _unlisted(name), near=True)
+
+    def _with_label(self, readings: list[tuple[int, ...]], name: str, near: bool) -> list[tuple[int, ...]]:
+        """``readings`` of a name as a text, and its reading as a label, alone or before the text of the same candidate."""
+        index, rest = _label(name)
+        if not 0 <= index < len(self.texts):
+            return readings
+        if rest and self.texts[index] not in (self._similar(rest) if near else (rest,)):
+            return readings
+        # a label tells apart what has one text
+        return [group for group in readings if index not in group] + [(index,)]
+
+    def _similar(self, cleaned: str) -> set[str]:
+        """Candidates' texts that a cleaned text equals once normalised. A list's number may be on one side only: "3. Heat" is
+        "Heat", and so is "Heat" for "3. Heat", but "3. Heat" is not "2. Heat"."""
+        whole = _fold(cleaned)
+        by_plain, by_bare = self._normal
+        found = set[str]()
+        for name, forms in ((whole, by_plain), (bare(whole), by_plain), (whole, by_bare)):
+            found |= forms.get(name, found) if name else found
+        return found
+
+    def parts(self, separator: str) -> int:
+        """How many parts ``separator`` cuts all texts into."""
+        return sum(text.count(separator) + 1 for text in self.texts)
+
+    def joints(self, separator: str) -> dict[str, set[tuple[int, str]]]:
+        """For texts that hold ``separator``: by their second part, how many parts they have and the last; normalised."""
+        found: dict[str, set[tuple[int, str]]] = {}
+        for text in self._place:
+            parts = [part for part in text.split(separator) if part.strip()]
+            if len(parts) > 1:
+                found.setdefault(_plain(parts[1]), set()).add((len(parts), _plain(parts[-1])))
+        return found
+
+
+@lru_cache(maxsize=2048)
+def pool(texts: tuple[str, ...]) -> Pool:
+    """The :class:`Pool` of candidates' texts: rollouts answer the same prompt many times."""
+    return Pool(texts)
+
+
+_plain = lru_cache(maxsize=16_384)(plain)
+
+
+def is_label(name: str) -> bool:
+    """Is it a label and nothing else, whether or not a candidate bears it?"""
+    index, rest = _label(_unlisted(_clean(name)))
+    return index >= 0 and not rest
+
+
+def _unlisted(cleaned: str) -> str:
+    """A cleaned name without the number, the bullet and the quotes of a list's line."""
+    name = cleaned.strip(_AROUND)
+    return name[len(_LISTED.match(name)[0]) :].strip(_AROUND)  # type: ignore[index]  # it matches the empty text too
+
+
+def _label(name: str) -> tuple[int, str]:
+    """The index of the label that ``name`` is, or begins with, and the text behind it; -1 where it has none."""
+    if len(name) <= _LONGEST_LABEL and (index := _label_alone(name)) >= 0:
+        return index, ""
+    match = _LABELLED_TEXT.fullmatch(name)
+    return (label_index(match[1]), match[2]) if match else (-1, "")
+
+
+@lru_cache(maxsize=4096)
+def _label_alone(name: str) -> int:
+    match = _LABEL.fullmatch(name)
+    return label_index(match[1]) if match else -1

@@ -1,0 +1,110 @@
+"""What rewards have in common: regret, and the small terms for form and length beside it.
+
+Every reward here is ``worth - format_weight * (1 - format) - length_weight * overlong``, where ``worth`` lies in [0, 1]
+and says what the answer is worth, ``format`` is 1 for a tidy response and 0 for any other, and ``overlong`` lies in [0, 1].
+An answer that cannot be read earns ``malformed`` and nothing else. The weights together stay below ``-malformed``, so
+that nothing is ever worse than an answer that cannot be read.
+
+``format_weight`` is 0.05 by default: an untidy answer that can still be read costs a twentieth of what a mistake costs,
+so that among equally good answers the tidy one is learned, and no mistake is ever worth tidiness. It is a deduction, not a
+bonus, so that a perfect answer earns 1 and what a random tidy answer earns is not shifted.
+
+``overlong`` is the soft overlong punishment of DAPO (Yu et al. 2025, arXiv 2503.14476, equation 13), in characters, as a
+reward function sees no tokens: 0 up to ``free_chars``, then rising to 1 at ``max_chars``. Off by default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from reward_fns.answers import NO_ANSWER, NOT_A_CANDIDATE, OK, PARTIAL, SEVERAL
+
+# What verl's reward managers pass besides the row: a reward model's address, and a sandbox's.
+VERL_PASSES = frozenset(
+    {"reward_router_address", "reward_model_tokenizer", "sandbox_fusion_url", "concurrent_semaphore", "memory_limit_mb"}
+)
+MALFORMED = -0.5
+FORMAT_WEIGHT = 0.05
+_REASON_PARTS = {"no_answer": NO_ANSWER, "not_a_candidate": NOT_A_CANDIDATE, "several_answers": SEVERAL}
+# Why an answer could not be read, as parts that verl can average.
+STATUS_PARTS = {
+    status: {part: float(status == reason) for part, reason in _REASON_PARTS.items()}
+    for status in (OK, PARTIAL, *_REASON_PARTS.values())
+}
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """The terms beside the worth of an answer. ValueError where a malformed answer would not be the worst."""
+
+    malformed: float = MALFORMED
+    format_weight: float = FORMAT_WEIGHT
+    length_weight: float = 0.0
+    free_chars: float = 4_000
+    max_chars: float = 8_000
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.malformed < 0:  # a NaN too
+            raise ValueError(f"malformed must be below 0, the worst of all rewards, got {self.malformed}")
+        if not (self.format_weight >= 0 and self.length_weight >= 0):
+            raise ValueError(
+                f"format_weight and length_weight must be 0 or more, got {self.format_weight} and {self.length_weight}"
+            )
+        self.check_room(0.0)
+        if not 0 <= self.free_chars < self.max_chars:
+            raise ValueError(f"free_chars must be below max_chars, got {self.free_chars} and {self.max_chars}")
+
+    def check_room(self, others: float) -> None:
+        """ValueError where these weights and ``others`` could make a readable answer as bad as a malformed one."""
+        total = self.format_weight + self.length_weight + others
+        if not total < -self.malformed:
+            raise ValueError(
+                f"the weights of format, length and the like add up to {total:g}; they must stay below {-self.malformed:g}, "
+                "so that a malformed answer is the worst of all"
+            )
+
+    def overlong(self, characters: int) -> float:
+        """How far a response is over the free length, in [0, 1]."""
+        if characters <= self.free_chars:
+            return 0.0
+        return min(1.0, (characters - self.free_chars) / (self.max_chars - self.free_chars))
+
+    def reward(self, worth: float, tidy: bool, overlong: float) -> float:
+        """What a readable answer earns."""
+        return worth - self.format_weight * (not tidy) - self.length_weight * overlong
+
+
+shaping = lru_cache(maxsize=64)(Shaping)
+
+
+def refuse_unknown(settings: Mapping[str, Any], known: Sequence[str]) -> None:
+    """ValueError for a reward_kwarg that nobody reads: a misspelt one would change nothing, in silence."""
+    if unknown := sorted(set(settings) - VERL_PASSES):
+        raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def regrets(values: Sequence[float]) -> list[float]:
+    """How far each value is above the lowest, as a share of the whole range: in [0, 1], all 0 where all are equal."""
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+
+def in_batches(compute_score: Callable[..., dict[str, float]]) -> Callable[..., list[dict[str, float]]]:
+    """verl's batch signature for a reward function of verl's single one."""
+
+    def compute_score_batch(
+        data_sources: Sequence[str],
+        solution_strs: Sequence[str],
+        ground_truths: Sequence[dict[str, Any]],
+        extra_infos: Sequence[dict[str, Any] | None] | None = None,
+        **reward_kwargs: Any,
+    ) -> list[dict[str, float]]:
+        extras = extra_infos if extra_infos is not None else [None] * len(solution_strs)
+        rows = zip(data_sources, solution_strs, ground_truths, extras, strict=True)
+        return [compute_score(*row, **reward_kwargs) for row in rows]
+
+    return compute_score_batch

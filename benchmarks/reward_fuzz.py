@@ -79,7 +79,7 @@ def named(response: str, texts: Sequence[str]) -> set[int]:
     found = set()
     for i, text in enumerate(texts):
         mark = re.compile(rf"\W*(?:\d{{1,3}}\W+)?{label(i)}(\W.*|$)", re.DOTALL)
-        behind = [match[1] for block in blocks if (match := mark.match(block))]
+        behind = [match[1] for block in map(_one_form, blocks) if (match := mark.match(block))]
         names = _forms(text)
         tagged = any(tag in text for tag in TAGS) and _letters(text) in _letters(response)
         if any(not _letters(b) or _forms(b) & names for b in behind) or said & names or tagged:
@@ -97,11 +97,15 @@ def _unnumbered(text: str) -> str:
 
 def _letters(text: str) -> str:
     """Letters and digits only, in one form: what no reader may overlook."""
+    return "".join(c for c in _one_form(text).casefold() if c.isalnum())
+
+
+def _one_form(text: str) -> str:
     with contextlib.suppress(ValueError):
         text = html.unescape(text)
     if max(map(len, re.findall(r"[\u0300-\u036f]+", text)), default=0) <= 30:
         text = unicodedata.normalize("NFKC", text)
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return text
 
 
 def check(draw: random.Random) -> str | None:

@@ -20,6 +20,7 @@ TAGS = ("<answer>", "</answer>", "<think>", "</think>")
 
 _LABEL = re.compile(r"[\[(]?\s?([A-Z]{1,3})\s?[\])]?[.:]?")
 _LONGEST_LABEL = 9  # characters that _LABEL can match
+_LONGEST_WRITTEN_LABEL = 60  # with entities, quotes and the number of a list's line
 _LABELLED_TEXT = re.compile(r"[\[(]?([A-Z]{1,3})(?:[\])][.:]?|[.:])\s+(\S.*)", re.DOTALL)
 _BULLET = re.compile(r"[-\u2022] ")
 _NUMBER = re.compile(r"\(?\d{1,3}[.)\]:] ")
@@ -196,6 +197,8 @@ _plain = lru_cache(maxsize=16_384)(plain)
 
 def is_label(name: str) -> bool:
     """Is it a label and nothing else, whether or not a candidate bears it?"""
+    if len(name) > _LONGEST_WRITTEN_LABEL:
+        return False
     index, rest = _label(_unlisted(_clean(name)))
     return index >= 0 and not rest
 

@@ -97,10 +97,10 @@ def about_tiny(report: dict[str, Any]) -> list[str]:
         "best; and, at the end of every candidate's line, does this fit); and the exclusion prompt's format, from uniformly "
         "random valid exclusions.",
         f"Asked which fits best, the base is right in {100 * sum(best.values()) / len(best):.0f} % of held-out training-side "
-        f"tasks. Asked to exclude, it has only ever seen dice, and tends towards what fits: it excludes the positive with "
-        f"probability {report['exclusion']['positive']:.2f}, where chance is {report['exclusion']['random']:.2f}, so before "
-        "RL it may rank worse than random. It has not been told which exclusion is good, and it has seen no test task: what "
-        "changes between before and after is reinforcement learning's.",
+        f"tasks. Asked to exclude, it has only ever seen dice: sampled, it excludes the positive with probability "
+        f"{report['exclusion']['positive']:.2f}, where chance is {report['exclusion']['random']:.2f}. It has not been told "
+        "which exclusion is good, and it has seen no test task: what changes between before and after is reinforcement "
+        "learning's.",
     ]
 
 

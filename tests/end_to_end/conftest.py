@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 
 
 class Job:
-    """A command in a session of its own, with its output in a file. ``end`` leaves nothing of it behind."""
+    """A command in a session of its own, with its output in a file. ``end`` leaves nothing of it behind.
+
+    Every process that is ever seen below it is remembered, so that one that outlives it is found, whatever else runs on
+    this machine.
+    """
 
     def __init__(self, command: list[str], output: Path) -> None:
         self.output = output
@@ -25,6 +30,27 @@ class Job:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
         )
+        self._seen: dict[int, psutil.Process] = {}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while self.process.poll() is None:
+            self.below()
+            time.sleep(0.5)
+
+    def below(self) -> list[psutil.Process]:
+        """The processes below the command, now."""
+        try:
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        self._seen |= {process.pid: process for process in found}
+        return found
+
+    def strays(self) -> list[str]:
+        """What was below the command and is still there (a pid that was given to another process is not)."""
+        alive = [p for p in list(self._seen.values()) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [" ".join(p.cmdline())[:100] for p in alive]
 
     @property
     def text(self) -> str:
@@ -68,15 +94,3 @@ def start(tmp_path: Path):
     yield run
     for job in jobs:
         job.end()
-
-
-def strays(before: set[int]) -> list[str]:
-    """Ray's and vLLM's processes that were not there ``before``."""
-    found = []
-    for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
-        info = process.info
-        line = " ".join([info["name"] or "", *(info["cmdline"] or [])])
-        alive = info["pid"] not in before and info["status"] != psutil.STATUS_ZOMBIE
-        if alive and any(mark in line for mark in ("ray::", "raylet", "gcs_server", "VLLM::", "iranker_verl.job")):
-            found.append(line[:100])
-    return found

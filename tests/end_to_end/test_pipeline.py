@@ -8,11 +8,9 @@ import re
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from reward_fns.exclusion import compute_score
-from tests.end_to_end.conftest import strays
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +22,6 @@ def pool_of(prompt: str) -> list[str]:
 
 def test_killed_worker_then_the_same_command_gives_a_complete_report(start, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    before = {p.pid for p in psutil.process_iter()}
     command = [
         "train",
         "recipes/tiny_cpu/smoke.yaml",
@@ -37,23 +34,21 @@ def test_killed_worker_then_the_same_command_gives_a_complete_report(start, tmp_
     job = start(*command)
     saved = run / "checkpoints" / "latest_checkpointed_iteration.txt"
     job.wait_until(lambda: saved.exists() and saved.read_text() == "1", 420)
-    victims = [
-        p for p in psutil.process_iter(["pid", "name"]) if "WorkerDict" in p.info["name"] and p.pid not in before
-    ]
+    victims = [process for process in job.below() if "WorkerDict" in process.name()]
     assert victims
     os.kill(victims[0].pid, signal.SIGKILL)
     assert job.wait(120) == 2
     last = job.text.strip().splitlines()[-1]
     assert last.startswith("error: rl stopped") and "same command again" in last and "rl.log" in last
     assert "Traceback" not in job.text
-    assert not strays(before)
+    assert not job.strays()
     assert not (run / "report.html").exists()
 
     # the same command goes on
     job = start(*command)
     assert job.wait(420) == 0, job.text[-3000:]
     assert "going on from the checkpoint of step 1" in job.text
-    assert not strays(before)
+    assert not job.strays()
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps] == [1, 2]
     assert all(s["verl/elimination/failed_sessions"] == 0 for s in steps)
@@ -102,6 +97,6 @@ def check_rewards_reach_the_trainer(run: Path) -> None:
         assert row["score"] == pytest.approx(compute_score("", row["output"], truth)["score"]), row
         scored += 1
         sessions.setdefault((row["step"], row["uid"].rsplit("_", 1)[0]), []).append(row["score"])
-    assert scored > 20
+    assert scored > 8  # of the second step at least: the dump of the first may have died with the job
     # verl's own worker would give all rows of a session one reward
     assert any(len(set(scores)) > 1 for scores in sessions.values())

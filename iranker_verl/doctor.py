@@ -57,7 +57,7 @@ def demand(config: Any) -> Resources:
 
 def supply(config: Any) -> Resources:
     """What Ray will have: of a running cluster (``RAY_ADDRESS``) its total, else what ``ray_init`` says or detects."""
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS") and config.ray_kwargs.ray_init.get("address") != "local":
         import ray
 
         ray.init(address="auto", logging_level=logging.ERROR)

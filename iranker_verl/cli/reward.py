@@ -17,7 +17,7 @@ def audit_reward(
     reward: Annotated[str, typer.Option(help="as verl names it: pkg://module[:function] or file.py[:function]")],
     data: Annotated[Path, typer.Option(help="folder of `iranker prepare`")],
     kwargs: Annotated[list[str] | None, typer.Option(help="reward_kwargs, key=value; again for more")] = None,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="more reward_kwargs")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="more reward_kwargs")] = None,
     answers: Annotated[
         str | None, typer.Option(help="exclusion or ranking: what an answer is (default: what the data's prompts ask)")
     ] = None,

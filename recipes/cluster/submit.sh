@@ -50,7 +50,7 @@ fi
 
 # The cluster has its own processors, so the recipe may not ask Ray for any. These come first: a user's own values win.
 command=("${PYTHON:-python}" -m iranker_verl.cli train "$recipe" ray_kwargs.ray_init.num_cpus=null
-  ++ray_kwargs.ray_init.num_gpus=null "iranker.base.cache=$run/cache" "${overrides[@]}")
+  ++ray_kwargs.ray_init.num_gpus=null ++ray_kwargs.ray_init.address=null "iranker.base.cache=$run/cache" "${overrides[@]}")
 
 # Of the submitter's environment only what says where and how to run; no keys: the dashboard shows a job's environment.
 runtime_env=$(

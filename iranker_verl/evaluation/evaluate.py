@@ -24,7 +24,7 @@ from typing import Any
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.metrics import MEASURES, Values, measure, rank_of_best
-from iranker_verl.evaluation.rivals import Rival, standard_rivals
+from iranker_verl.evaluation.rivals import Context, Rival, make
 from iranker_verl.evaluation.statistics import interval, paired_p
 from iranker_verl.files import write_jsonl
 from iranker_verl.inference.engine import ChatTokenizer, Engine, longest_context
@@ -201,10 +201,11 @@ def evaluate_rivals(
     """Rank all tasks without a language model. A rival leaves out the tasks that it does not apply to."""
     _check_tasks(tasks)
     results = []
-    for rival in standard_rivals(seed) if rivals is None else rivals:
+    for rival in make(context=Context(seed)) if rivals is None else rivals:
         started = time.monotonic()
         rival.fit(train_tasks)
-        ranked = [(task, ranking) for task in tasks if (ranking := rival.rank(task)) is not None]
+        rankings = zip(tasks, rival.rank(tasks), strict=True)
+        ranked = [(task, ranking) for task, ranking in rankings if ranking is not None]
         values = measure([t for t, _ in ranked], [r for _, r in ranked])
         records = tuple(Record(t, tuple(r), v) for (t, r), v in zip(ranked, values, strict=True))
         result = SystemResult(rival.name, records, time.monotonic() - started)

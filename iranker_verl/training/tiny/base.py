@@ -24,6 +24,7 @@ from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.templates import Template
 from iranker_verl.training.tiny import checks, questions
 from iranker_verl.training.tiny.batches import Sampler, learn
+from iranker_verl.training.tiny.muon import Muon
 from iranker_verl.training.tiny.questions import BEST
 from iranker_verl.training.tiny.tokenizer import train_tokenizer
 from iranker_verl.training.tiny.topics import DIMENSIONS, begin_with, embeddings
@@ -264,7 +265,7 @@ def _train(
 
 
 def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices (Jordan et al. 2024; in torch), AdamW for the rest, each with its rate.
+    """Muon for the matrices, AdamW for the rest, each with its rate.
 
     With AdamW alone, matching took three times the steps or, with some seeds, did not appear at all.
     """
@@ -274,7 +275,7 @@ def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
         (torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True), config.lr),
-        (torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=0.0, momentum=0.95), config.matrix_lr),
+        (Muon(matrices, lr=config.matrix_lr), config.matrix_lr),
     ]
 
 

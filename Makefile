@@ -62,9 +62,11 @@ lint: setup      ## ruff and mypy
 bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.rl_step
 	@$(BIN)/python -m benchmarks.data_prep
+	@$(BIN)/python -m benchmarks.reward
+	@$(BIN)/python -m benchmarks.evaluation
 
-bench-learning: setup ## the tiny recipe with seeds 1, 2 and 3
-	@$(BIN)/python -m benchmarks.learning --seeds 1 2 3
+bench-learning: setup ## which algorithm teaches better: five of them, seeds 1, 2 and 3, equal LLM tokens (hours)
+	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 doctor: setup    ## what is installed, which platform, and whether the tiny recipe fits this machine
 	@$(BIN)/iranker doctor recipes/tiny_cpu

@@ -1,53 +1,191 @@
-"""Does reinforcement learning teach elimination? The tiny recipe with several seeds: ``make bench-learning``.
+"""Which algorithm teaches elimination better, at equal LLM tokens? ``make bench-learning``
 
-Every seed is a run of its own (world, base, RL and evaluation), kept in ``runs/learning-seed-<n>``; finished ones are
-read again. Prints, and writes to ``runs/learning.json``, macro MRR before and after, BM25's, the paired p, the number of
-datasets that rose, malformed answers and seconds.
+Every algorithm and seed is a run of its own of a tiny recipe (world, base, RL, evaluation), kept in
+``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and,
+where the template is the same, the base. RL ends when the LLM has read and written ``--tokens`` tokens in training; every
+``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily), which gives the curves. All settings of all
+algorithms are those of the recipes; none was chosen by these numbers' test tasks.
+
+Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
+the default with a paired sign-flip test over the tasks of all seeds (Holm-corrected); tokens and seconds of RL; and how
+many tokens the default needed to reach each rival's last value.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from iranker_verl.evaluation.statistics import comparisons
+from iranker_verl.files import write_json
 from iranker_verl.job.pipeline import train
+from iranker_verl.training.metrics_log import read
 
-RECIPE = "recipes/tiny_cpu"
+RECIPES = Path("recipes/tiny_cpu")
+DEFAULT = "exclusion_grpo"
+# Batches are chosen so that a step costs each about as many tokens: an episode of six candidates is three to four rows.
+ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    DEFAULT: ("tiny_cpu", ()),
+    "ppo on states": (
+        "states_ppo",
+        (
+            "data.train_batch_size=384",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=384",
+            "actor_rollout_ref.rollout.n=1",
+        ),
+    ),
+    "grpo": ("tiny_cpu", ("algorithm.adv_estimator=grpo",)),
+    "exclusion_gae": ("gae", ()),
+    "dranker": ("dranker", ("data.train_batch_size=80", "actor_rollout_ref.actor.ppo_mini_batch_size=80")),
+}
+LABELS = {"ppo on states": "PPO on states (published)", "grpo": "GRPO, broadcast", "dranker": "DRanker"}
+TOKENS = 2_000_000
+EVERY = 6
+STEP_TOKENS = 45_000  # about what a step costs, to say how often to validate
 
 
-def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of one run that the bars are about."""
-    macro, datasets = results["macro"], results["datasets"].values()
+def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str], Path]:
+    """The recipe, its overrides and the run's folder."""
+    recipe, own = ALGORITHMS[algorithm]
+    run = root / f"{algorithm.replace(' ', '-')}-{seed}"
+    often = max(1, tokens // STEP_TOKENS // EVERY)
+    shared = [
+        f"iranker.seed={seed}",
+        f"iranker.run_dir={run}",
+        f"iranker.token_budget={tokens}",
+        "trainer.total_training_steps=1000",  # never reached: the tokens end it
+        f"trainer.test_freq={often}",
+        "data.val_max_samples=225",
+    ]
+    return RECIPES / f"{recipe}.yaml", [*shared, *own], run
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    """``tokens``, ``seconds`` and greedy ``rr`` (macro, a sample of the test tasks) of the validated steps."""
+    lines = read(run / "metrics.jsonl")
+    tokens = accumulate(line["tokens/step"] for line in lines)
+    seconds = accumulate(line["time/step"] for line in lines)
+    points = []
+    for line, spent, passed in zip(lines, tokens, seconds, strict=True):
+        if "val/mrr" in line:
+            points.append({"step": line["step"], "tokens": spent, "seconds": passed, "rr": line["val/mrr"]})
+    return points
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """The numbers of one run."""
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    macro, lines = results["macro"], read(run / "metrics.jsonl")
     return {
-        "seed": results["seed"],
         "before": macro["before"]["rr"],
         "after": macro["after"]["rr"],
-        "gain": macro["after"]["rr"] - macro["before"]["rr"],
         "bm25": macro["bm25"]["rr"],
-        "paired_p": results["paired_p"],
-        "datasets_up": sum(d["after"]["rr"] > d["before"]["rr"] for d in datasets),
+        "datasets": {name: systems["after"]["rr"] for name, systems in results["datasets"].items()},
         "malformed": macro["after"]["malformed_rate"],
+        "tokens": sum(line["tokens/step"] for line in lines),
+        "rl_steps": len(lines),
+        "rl_seconds": sum(line["time/step"] for line in lines),
         "seconds": results["time_s"]["total"],
-        "rl_share_of_job": results["time_s"]["rl"] / results["time_s"]["total"],
-        "rl_time_share": results["rl_time_share"],
-        "peak_rss_gib": results["peak_rss_bytes"] / 2**30,
+        "data_hash": results["data_hash"],
+        "curve": curve(run),
     }
 
 
+def values(runs: dict[int, Path]) -> dict[str, dict[str, float]]:
+    """Reciprocal ranks after training, by dataset and task; a task of another seed's world is another task."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for seed, run in runs.items():
+        for text in (run / "episodes-after.jsonl").read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            found[line["dataset"]][f"{seed}/{line['task_id']}"] = line["rr"]
+    return found
+
+
+def tokens_to_reach(points: list[dict[str, float]], rr: float) -> float | None:
+    """Tokens at which a curve first stands at ``rr`` or above, linear between its points; None where it never does."""
+    before = None
+    for point in points:
+        if point["rr"] >= rr:
+            if before is None:
+                return point["tokens"]
+            share = (rr - before["rr"]) / (point["rr"] - before["rr"])
+            return before["tokens"] + share * (point["tokens"] - before["tokens"])
+        before = point
+    return None
+
+
+def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
+    """Learning curves, each seed a thin line and their mean end a mark, against tokens and against RL seconds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for place, (key, unit, name) in enumerate(
+        (("tokens", 1e6, "million LLM tokens"), ("seconds", 60, "minutes of RL"))
+    ):
+        axes = figure.add_subplot(1, 2, place + 1)
+        for number, (algorithm, seeds) in enumerate(results.items()):
+            for first, run in zip((True, *[False] * len(seeds)), seeds.values(), strict=False):
+                points = [{key: 0, "rr": run["before"]}, *run["curve"]]
+                label = LABELS.get(algorithm, algorithm) if first else None
+                axes.plot([p[key] / unit for p in points], [p["rr"] for p in points], f"C{number}", lw=1.3, label=label)
+        axes.set(xlabel=name, ylabel="macro MRR, greedy" if place == 0 else None, ylim=(0, 1))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def report(root: Path, seeds: list[int], tokens: int) -> None:
+    """Read what is finished, write the files and print the table. A seed counts where every algorithm has finished it."""
+    done = {
+        algorithm: {
+            s: run for s in seeds if ((run := settings(algorithm, s, tokens, root)[2]) / "results.json").is_file()
+        }
+        for algorithm in ALGORITHMS
+    }
+    ran = {algorithm: runs for algorithm, runs in done.items() if runs}
+    results = {algorithm: {s: summary(run) for s, run in runs.items()} for algorithm, runs in ran.items()}
+    tests = comparisons({a: values(runs) for a, runs in ran.items()}, DEFAULT, seed=0) if len(ran) > 1 else []
+    write_json(root / "learning.json", {"token_budget": tokens, "runs": results, "comparisons": tests})
+    draw(results, root / "learning.svg")
+    for algorithm, by_seed in results.items():
+        runs = list(by_seed.values())
+        ends = ", ".join(f"{run['after']:.3f}" for run in runs)
+        line = (
+            f"{LABELS.get(algorithm, algorithm):28} {len(runs)} seeds  MRR {fmean(r['before'] for r in runs):.3f} -> "
+        )
+        line += f"{fmean(r['after'] for r in runs):.3f} ({ends})  malformed "
+        line += f"{fmean(r['malformed'] for r in runs):.1%}  {fmean(r['tokens'] for r in runs) / 1e6:.2f}M tokens  "
+        line += f"{fmean(r['rl_seconds'] for r in runs) / 60:.1f} min"
+        if test := next((t for t in tests if t["system"] == algorithm and t["dataset"] == "macro"), None):
+            line += f"  difference {test['difference']:+.3f} p {test['p_holm']:.4f}"
+            reached = [
+                tokens_to_reach(results[DEFAULT][s]["curve"], run["curve"][-1]["rr"])
+                for s, run in by_seed.items()
+                if s in results[DEFAULT] and run["curve"]
+            ]
+            line += "  reached by the default at " + ", ".join(f"{t / 1e6:.2f}M" if t else "never" for t in reached)
+        print(line, flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
-    rows = []
-    for seed in arguments.seeds:
-        run = Path("runs") / f"learning-seed-{seed}"
-        train(RECIPE, [f"iranker.seed={seed}", f"iranker.run_dir={run}", *arguments.overrides])
-        rows.append(summary(json.loads((run / "results.json").read_text(encoding="utf-8"))))
-        print(json.dumps(rows[-1], indent=1), flush=True)
-    Path("runs/learning.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="training tokens of each run")
+    parser.add_argument("--root", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--report", action="store_true", help="only read the finished runs again")
+    arguments, overrides = parser.parse_known_args()
+    for seed in [] if arguments.report else arguments.seeds:
+        for algorithm in arguments.algorithms:
+            recipe, own, _ = settings(algorithm, seed, arguments.tokens, arguments.root)
+            train(str(recipe), [*own, *overrides])
+            report(arguments.root, arguments.seeds, arguments.tokens)
+    report(arguments.root, arguments.seeds, arguments.tokens)
 
 
 if __name__ == "__main__":

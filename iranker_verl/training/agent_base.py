@@ -4,7 +4,8 @@ A loop plays a state machine of :mod:`iranker_verl.ranking` and returns a list o
 :mod:`iranker_verl.training.rollout` brings to the trainer. Every answer is scored by the recipe's reward function
 (``reward.custom_reward_function``), against what its step has seen.
 
-``extra_fields["step"]`` is what credit and metrics read of a step. verl overwrites ``reward_extra_info`` with the last
+``extra_fields["shown"]`` holds the ids of the step's pool, in order, and ``extra_fields["step"]`` is what credit and metrics read of
+a step. verl overwrites ``reward_extra_info`` with the last
 row's, so that holds the metrics of the whole episode, equal in all its rows.
 
 ==============  ======================================================================================================
@@ -14,13 +15,14 @@ row's, so that holds the metrics of the whole episode, equal in all its rows.
 ``malformed``   1 where the answer is not one of the form asked for
 ``survived``    1 where the best candidate is still in after the exclusion; of a direct ranking, where it is not ranked last
 ``score``       the reward
+``parts``       all numbers that the reward function returned, by name
 ==============  ======================================================================================================
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -91,9 +93,11 @@ class RankingAgentLoop(AgentLoopBase):
 
 
 def output(
-    answer: Answer, pool: Sequence[str], *, score: float, expected: float, malformed: bool, survived: bool
+    answer: Answer, pool: Sequence[str], parts: Mapping[str, Any], *, expected: float, malformed: bool, survived: bool
 ) -> AgentLoopOutput:
-    """A step as verl's row; ``pool`` holds the ids shown, in order. Its episode's metrics are still to be added."""
+    """A step as verl's row. ``pool`` holds the ids shown, in order, ``parts`` what the reward function returned. Its episode's
+    metrics are still to be added."""
+    score = float(parts["score"])
     return AgentLoopOutput(
         prompt_ids=answer.prompt_ids,
         response_ids=answer.ids,
@@ -106,6 +110,7 @@ def output(
             **answer.extra_fields,
             "turn_scores": [],
             "tool_rewards": [],
+            "shown": list(pool),
             "step": {
                 "expected": expected,
                 "pool_size": len(pool),
@@ -113,6 +118,7 @@ def output(
                 "malformed": float(malformed),
                 "survived": float(survived),
                 "score": score,
+                "parts": {name: float(value) for name, value in parts.items() if isinstance(value, int | float)},
             },
         },
     )

@@ -51,7 +51,7 @@ class EliminationAgentLoop(RankingAgentLoop):
         return output(
             answer,
             step.pool,
-            score=float(parts["score"]),
+            parts,
             expected=float(parts["expected"] if "expected" in parts else fmean(worths(relevance))),
             malformed=step.malformed,
             survived=relevance[step.pool.index(step.excluded)] < max(relevance),

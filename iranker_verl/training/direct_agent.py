@@ -38,7 +38,7 @@ class DirectAgentLoop(RankingAgentLoop):
         ranked = output(
             answer,
             step.pool,
-            score=float(parts["score"]),
+            parts,
             expected=float(parts.get("expected", 0.0)),
             malformed=step.malformed,
             survived=relevance[state.ranking()[-1]] < max(relevance.values()),

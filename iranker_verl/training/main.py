@@ -76,6 +76,9 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if not isinstance(value, int | float) or not value >= least:
             raise UserError(f"{name}={value} has to be a number, {'0 or more' if not least else 'above 0'}")
+    budget = OmegaConf.select(config, "iranker.token_budget")
+    if budget is not None and (not isinstance(budget, int) or budget < 1):
+        raise UserError(f"iranker.token_budget={budget} has to be a whole number above 0, or null")
     credit.register()
     estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
     if estimator not in ADV_ESTIMATOR_REGISTRY:

@@ -4,11 +4,14 @@
 ``step``                  RL step, from 1; after a resume, steps since the checkpoint are written again, once
 ``reward/mean``           mean reward of a step's exclusions; ``reward/corrected`` minus a random valid exclusion's
 ``reward/malformed``      share of answers that name no candidate
+``reward/part/<name>``    mean of each number that the reward function returned
 ``episode/rr``            mean reciprocal rank of the positive in the training episodes (sampled at temperature 1)
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
+``tokens/step``           tokens of the step's prompts and answers: what the LLM has read and written
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
                           (updates), ``other`` (the rest, a checkpoint included) and ``step``, from verl's own timers
+``val/mrr``               macro MRR of a validation (``trainer.test_freq``; greedy, whole tasks); ``val/mrr/<dataset>``
 ``verl/*``                verl's own metrics of the actor, critic and credit
 ========================  ============================================================================================
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,9 +51,20 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
         "episode/rr": _mean([f["rr"] for f in episodes.values()]),
         "episode/calls": _mean([f["calls"] for f in episodes.values()]),
     }
+    parts: dict[str, list[float]] = defaultdict(list)
+    for field in fields:
+        for name, value in field["parts"].items():
+            parts[name].append(value)
+    metrics |= {f"reward/part/{name}": _mean(values) for name, values in sorted(parts.items())}
     metrics |= {f"episode/rr/{name}": _mean(values) for name, values in sorted(by_dataset.items())}
     metrics |= {f"survival/{size}": _mean(values) for size, values in sorted(survived.items())}
     return metrics
+
+
+def validation(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """``val/mrr`` and its datasets, from verl's validation metrics; empty where there was no validation."""
+    found = {m[1]: float(v) for k, v in metrics.items() if (m := re.fullmatch(r"val-\w+/(.+)/rr/mean@\d+", k))}
+    return {"val/mrr": _mean(list(found.values())), **{f"val/mrr/{d}": v for d, v in found.items()}} if found else {}
 
 
 def time_shares(timing: Mapping[str, float]) -> dict[str, float]:
@@ -70,8 +85,13 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(self.path, [line for line in read(self.path) if line["step"] <= last_step])
 
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What is written so far."""
+        return read(self.path)
+
     def append(self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float]) -> None:
-        ours = ("reward/", "episode/", "survival/")
+        ours = ("reward/", "episode/", "survival/", "tokens/")
         verls = (
             "actor/",
             "critic/",
@@ -83,6 +103,7 @@ class MetricsLog:
         )
         line: dict[str, Any] = {"step": step}
         line |= {k: float(v) for k, v in metrics.items() if k.startswith(ours)}
+        line |= validation(metrics)
         line |= time_shares(timing)
         line |= {f"verl/{k}": float(v) for k, v in metrics.items() if k.startswith(verls) and _is_number(v)}
         with self.path.open("a", encoding="utf-8") as file:
@@ -95,7 +116,7 @@ class MetricsLog:
 
     def add_save(self, seconds: float) -> None:
         """Add the time of the checkpoint to the last line's step, among ``other``."""
-        *lines, last = read(self.path)
+        *lines, last = self.lines
         last |= {"time/other": last["time/other"] + seconds, "time/step": last["time/step"] + seconds}
         write_jsonl(self.path, [*lines, last])
 

@@ -1,13 +1,16 @@
 """verl's synchronous PPO trainer with credit for every exclusion.
 
-Three things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
+Five things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
 
 * ``algorithm.adv_estimator=exclusion_grpo`` and ``exclusion_gae`` take step-level advantages from
   :mod:`iranker_verl.training.credit` (verl's own ``grpo`` uses each session's last row only, its ``gae`` cuts an episode at
   every step); every other estimator is verl's, over all rows;
 * every session weighs the same in the loss, however many exclusions it took (``iranker.credit.balance_sessions``);
 * a batch takes ``data.train_batch_size / actor.ppo_mini_batch_size`` optimiser steps, whatever its number of rows. verl
-  counts rows, so episodes of N - 1 rows would take N - 1 times the steps, and a varying number of them.
+  counts rows, so episodes of N - 1 rows would take N - 1 times the steps, and a varying number of them;
+* ``iranker.token_budget`` ends training by what the LLM has read and written, so that algorithms can be compared at equal
+  cost;
+* the lines of ``trainer.rollout_data_dir`` say what was asked, under ``ranking``: see :meth:`EliminationTrainer._asked_of`.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class EliminationTrainer(PPOTrainerSync):
         super().init()
         self._save_due = False
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
+        self._end_by_tokens()
 
     # ------------------------------------------------------------------ optimiser steps a batch
 
@@ -118,6 +122,8 @@ class EliminationTrainer(PPOTrainerSync):
         asked = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics["elimination/failed_sessions"] = asked - len({row.session for row in rows})
         metrics.update(step_metrics(rows, fields))
+        lengths = [tag["seq_len"] for tag, is_real in zip(batch.tags, real, strict=True) if is_real]
+        metrics["tokens/step"] = sum(lengths)
 
         options = self.config.iranker.credit
         weights = credit.session_weights(sessions) if options.balance_sessions else np.ones(len(real))
@@ -182,6 +188,39 @@ class EliminationTrainer(PPOTrainerSync):
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch))
         )
 
+    # ------------------------------------------------------------------ rollouts
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
+        self._asked = self._asked_of(batch)
+        super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
+
+    def _asked_of(self, batch: KVBatchMeta) -> dict[str, dict[str, Any]]:
+        """What each answer was asked, by key: the task, the texts shown in order, and the template."""
+        keys = [k for k, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        names = ["extra_fields", "extra_info", "reward_model", "data_source"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=names)
+        asked = {}
+        for key, stored, info, truth, source in zip(keys, *(_plain(data[name]) for name in names), strict=True):
+            texts = dict(zip(info["candidate_ids"], truth["ground_truth"]["candidates"], strict=True))
+            asked[key] = {
+                "dataset": source,
+                **{name: info[name] for name in ("task_id", "scenario", "group", "context")},
+                "candidates": [texts[id] for id in stored["shown"]],
+                **{name: info[name] for name in ("template_id", "template_hash")},
+            }
+        return asked
+
+    def _dump_generations(
+        self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str
+    ) -> None:
+        """verl's; of rollouts without the rows that verl fills a batch up with, and with ``ranking``."""
+        if dump_path == self.config.trainer.get("rollout_data_dir", None):
+            keys = reward_extra_infos_dict["uid"]
+            real = [i for i, key in enumerate(keys) if key in self._asked]
+            inputs, outputs, gts, scores, keys = ([c[i] for i in real] for c in (inputs, outputs, gts, scores, keys))
+            reward_extra_infos_dict = {"uid": keys, "ranking": [self._asked[key] for key in keys]}
+        super()._dump_generations(inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path)
+
     # ------------------------------------------------------------------ metrics
 
     def _compute_metrics(
@@ -189,11 +228,21 @@ class EliminationTrainer(PPOTrainerSync):
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)
+        self._end_by_tokens()
         if self._save_due:
             self._save_due = False
             start = time.monotonic()
             super()._save_checkpoint()
             self.metrics_log.add_save(time.monotonic() - start)
+
+    def _end_by_tokens(self) -> None:
+        """Make the next step the last one where another like the last passes ``iranker.token_budget``.
+
+        verl saves at its last step only if it knows, before the step, that it is the last.
+        """
+        budget, lines = self.config.iranker.token_budget, self.metrics_log.lines
+        if budget is not None and lines and sum(line["tokens/step"] for line in lines[-1:] + lines) >= budget:
+            self.total_training_steps = min(self.total_training_steps, lines[-1]["step"] + 1)
 
     def _save_checkpoint(self) -> None:
         """Put off until the step's metrics are written: who resumes from a checkpoint then has every line up to it."""

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from iranker_verl.training.credit import StepRow
-from iranker_verl.training.metrics_log import MetricsLog, read, step_metrics, time_shares
+from iranker_verl.training.metrics_log import MetricsLog, read, step_metrics, time_shares, validation
 
 
 def row(session, size, reward):
@@ -14,7 +14,8 @@ def row(session, size, reward):
 
 
 def field(source, rr, calls, malformed, survived):
-    return {"data_source": source, "rr": rr, "calls": calls, "malformed": malformed, "survived": survived}
+    parts = {"format": 1 - malformed}
+    return {"data_source": source, "rr": rr, "calls": calls, "malformed": malformed, "survived": survived, "parts": parts}
 
 
 def test_metrics_of_a_batch_by_hand():
@@ -32,6 +33,7 @@ def test_metrics_of_a_batch_by_hand():
             "reward/mean": 1.5 / 5,
             "reward/corrected": (1.5 - 3 * (2 / 3) - 2 * 0.5) / 5,
             "reward/malformed": 1 / 5,
+            "reward/part/format": 4 / 5,
             "episode/rr": (0.5 + 1.0 + 0.25) / 3,  # over episodes, not rows
             "episode/calls": 5 / 3,
             "episode/rr/passage-5": 0.625,
@@ -143,3 +145,10 @@ def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
     assert (second["time/other"], second["time/step"], second["time/generate"]) == (0.75, 1.25, 0.5)
     append(log, 3)
     assert [line["step"] for line in read(path)] == [1, 2, 3]
+
+
+def test_validation_is_a_macro_mean_of_greedy_rankings():
+    verls = {"val-aux/rec-movie/rr/mean@1": 0.5, "val-aux/passage-5/rr/mean@1": 1.0, "val-aux/rec-movie/calls/mean@1": 5}
+    found = validation(verls | {"val-core/rec-movie/reward/mean@1": 0.1, "actor/lr": 1.0})
+    assert found == {"val/mrr": 0.75, "val/mrr/rec-movie": 0.5, "val/mrr/passage-5": 1.0}
+    assert validation({"actor/lr": 1.0}) == {}

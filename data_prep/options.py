@@ -9,6 +9,7 @@ from iranker_verl.errors import UserError
 SPLITTINGS = ("group", "time", "test")
 NEGATIVES = ("uniform", "popularity", "bm25")
 ROWS = ("episodes", "states", "direct")
+RELEVANCE = ("best", "score")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Options:
     ``history``, ``candidates`` and ``negatives`` are recommendation's (the other scenarios bring their candidates):
     negatives are drawn ``uniform``\\ly, by ``popularity``, or are the hardest by ``bm25``. ``passages`` overrides the
     preset's passages a query; ``max_chars`` caps a query's passages together (2,600 in the authors' code), and
-    ``max_query_chars`` a routing query. ``effect_weight`` and ``cost_weight`` override a routing preset's. ``max_train`` and ``max_test`` cap the tasks of each dataset.
+    ``max_query_chars`` a routing query. ``effect_weight`` and ``cost_weight`` override a routing preset's, and
+    ``routing_relevance`` says what a task knows of its LLMs: which is the ``best``, as published, or every one's ``score``.
+    ``max_train`` and ``max_test`` cap the tasks of each dataset.
 
     ``split``: by ``group`` (user or query), by ``time`` (recommendation: nothing after the cut is in training), or all
     to ``test``. Queries at least ``near_duplicate`` alike (Jaccard similarity of their words) stay on one side; 1 means
@@ -38,6 +41,7 @@ class Options:
     passages: int | None = None
     effect_weight: float | None = None
     cost_weight: float | None = None
+    routing_relevance: str = "best"
     split: str = "group"
     near_duplicate: float = 0.8
     rows: str = "episodes"
@@ -65,6 +69,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"{name} is {value}; it has to be {low} or more")
-        for name, choices in (("split", SPLITTINGS), ("negatives", NEGATIVES), ("rows", ROWS)):
+        chosen = dict(split=SPLITTINGS, negatives=NEGATIVES, rows=ROWS, routing_relevance=RELEVANCE)
+        for name, choices in chosen.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")

@@ -5,6 +5,12 @@ ranks all LLMs for every query by ``weight * effect - weight * cost`` (arXiv 250
 the options'). The positive is the LLM with the best score; among equals the one with the lowest raw cost, and where that is
 equal too the query is dropped from the dataset as tied.
 
+Relevance is 1 for the positive and 0 for the others, as published. With ``routing_relevance`` "score" it is every LLM's
+score, shifted within the query by the best score among the others than the positive: the positive has its lead (where it
+shares the best score, 1e-9, so that it alone is the best), the second 0, and the rest what they lack to the second, below 0.
+Differences are those of the scores, which is what :mod:`reward_fns.exclusion` makes of them as ``cost_aware``; and since the
+positive alone is above 0, every measure of evaluation is the one that the published relevance gives.
+
 Policy. A query that lacks an LLM which other queries have, or a number, is dropped and counted, and so is one longer than
 ``max_query_chars``. Of a repeated query and LLM the first row counts. A name of an LLM in two spellings (upper and lower case) is
 refused: every query would lack one of them. Costs that are missing from all rows leave the datasets that weigh them empty,
@@ -31,20 +37,21 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
 from data_prep.reading.lines import number
 from data_prep.reading.text import one_line, query_key, shown
 from data_prep.split import TEST, TRAIN, sides
-from data_prep.tasks import Draft, Dropped
+from data_prep.tasks import Draft, Dropped, Unit, tables
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
@@ -151,6 +158,13 @@ class Outcomes:
         return [int(row.argmax()) if row.sum() == 1 else None for row in winners]
 
 
+def leads(scores: np.ndarray, positive: int) -> tuple[float, ...]:
+    """The relevance of a query's LLMs by their weighted scores (see above); ``positive`` is the place of the best."""
+    lead = np.round(scores - np.delete(scores, positive).max(), _ROUNDED)
+    lead[positive] = max(lead[positive], 10.0**-_ROUNDED)
+    return tuple(lead.tolist())
+
+
 def outcomes(results: Results, options: Options, source: Path) -> tuple[Outcomes, Counter[str]]:
     """The neutral form of what a source added, by query id and LLM, and what was dropped on the way."""
     _check_names(results.llms, source)
@@ -235,6 +249,35 @@ class _Scale:
 
 # --------------------------------------------------------------------------------------------------------------- tasks
 
+# What reads a source's files, given what is known of the LLMs by all their names. It has to be picklable.
+Reader = Callable[[Mapping[str, "Described"]], Results]
+
+
+def units(
+    name: str,
+    reader: Reader,
+    described: Path | None,
+    source: Path,
+    options: Options,
+    datasets: Collection[str],
+    work: object,
+) -> list[Unit]:
+    """A source is one piece of work, as its scales and its split need all of it."""
+    return [Unit(name, make, (reader, described, source, options, tuple(datasets)))]
+
+
+def make(
+    reader: Reader,
+    described: Path | None,
+    source: Path,
+    options: Options,
+    datasets: Collection[str],
+    dropped: Dropped,
+) -> Iterator[pa.Table]:
+    """The tasks of a source's files; ``described`` is the file of descriptions, ``source`` the file that errors name."""
+    known = descriptions(described)
+    yield from tables(drafts(reader(known), known, options, datasets, dropped, source))
+
 
 def drafts(
     results: Results,
@@ -263,13 +306,15 @@ def drafts(
             continue
         preference = f"quality {quality:g}, cost {thrift:g}" if thrift else "quality only"
         positives = data.positives(quality, thrift, prices)
-        for query, side, positive in zip(data.queries, data.side, positives, strict=True):
+        scores = data.utilities(quality, thrift)
+        for query, side, positive, score in zip(data.queries, data.side, positives, scores, strict=True):
             if positive is None:
                 dropped[dataset]["queries: tied"] += 1
                 continue
             context = f"Query: {query.text}\nPreference: {preference}"
             id = f"{dataset}:{query.id}"
-            task = RankingTask(id, "routing", dataset, context, candidates, hot[positive])
+            relevance = hot[positive] if options.routing_relevance == "best" else leads(score, positive)
+            task = RankingTask(id, "routing", dataset, context, candidates, relevance)
             yield Draft(task, query_key(query.text), side)
 
 

@@ -12,16 +12,13 @@ counted. Refused are a missing column (or another delimiter), an empty LLM, what
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
-from data_prep.options import Options
 from data_prep.reading.lines import columns, first_line, header
-from data_prep.scenarios.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
-from data_prep.tasks import Dropped, Source, Unit, tables
+from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
+from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 COLUMNS = ("task_id", "query", "llm", "effect")
@@ -36,7 +33,8 @@ def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
         if kind(path) == ".csv" and _KNOWN_BY.issubset(re.findall(r"\w+", peek(path))):
             described = nearest(DESCRIPTIONS, path, files)
             used = (path, described) if described else (path,)
-            yield Source("GraphRouter", ROUTERS, used, partial(_units, path, described, raw))
+            name = unit_name("graphrouter", path, raw)
+            yield Source("GraphRouter", ROUTERS, used, partial(units, name, partial(read, path), described, path))
 
 
 def kind(path: Path) -> str:
@@ -57,21 +55,8 @@ def unit_name(format: str, path: Path, raw: Path) -> str:
     return f"{format}:{path.name if path == raw else path.relative_to(raw).as_posix()}"
 
 
-def _units(
-    path: Path, described: Path | None, raw: Path, options: Options, datasets: Collection[str], work: object
-) -> list[Unit]:
-    return [Unit(unit_name("graphrouter", path, raw), make, (path, described, options, tuple(datasets)))]
-
-
-def make(
-    path: Path, described: Path | None, options: Options, datasets: Collection[str], dropped: Dropped
-) -> Iterator[pa.Table]:
-    """The tasks of the CSV."""
-    yield from tables(drafts(read(path), descriptions(described), options, datasets, dropped, path))
-
-
-def read(path: Path) -> Results:
-    """The rows of the CSV in the neutral form. UserError names the row (the line that it begins in) and the column."""
+def read(path: Path, described: Mapping[str, Described] | None = None) -> Results:
+    """The rows of the CSV in the neutral form; its costs need no prices. UserError names the row (the line that it begins in) and the column."""
     results = Results()
     expect(COLUMNS, header(path, ",")[1], path, f"a GraphRouter CSV has {','.join((*COLUMNS, *COSTS))}")
     wanted = [(name,) for name in (*COLUMNS, *COSTS)]

@@ -35,8 +35,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_prep.options import Options
 from data_prep.reading.filenames import home, sides
 from data_prep.reading.lines import PEEK, records
@@ -48,14 +46,13 @@ from data_prep.scenarios.routing import (
     Described,
     Query,
     Results,
-    descriptions,
-    drafts,
     nearest,
     readable,
+    units,
     value,
 )
 from data_prep.sources.graphrouter import kind, unit_name
-from data_prep.tasks import Dropped, Source, Unit, tables
+from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 
 DESCRIPTIONS = ("default_llm.json", "llm_descriptions.json")
@@ -152,7 +149,9 @@ def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
         parts = tuple(sides(paths, raw))
         described = nearest(DESCRIPTIONS, paths[0], files)
         used = (*(path for path, _ in parts), *([described] if described else []))
-        yield Source("LLMRouter", ROUTERS, used, partial(_units, parts, described, raw))
+        named = parts[0][0]
+        name = unit_name("llmrouter", named, raw)
+        yield Source("LLMRouter", ROUTERS, used, partial(units, name, partial(read, parts), described, named))
     if alone and not groups:
         yield Source("LLMRouter", ROUTERS, (alone[0],), partial(_refuse, alone[0]))
 
@@ -178,21 +177,6 @@ def _refuse(path: Path, options: Options, datasets: Collection[str], work: objec
         f"{path}: queries only, without what any LLM scored on them; bring LLMRouter's routing data "
         "(default_routing_train_data.jsonl and default_routing_test_data.jsonl)"
     )
-
-
-def _units(
-    parts: Parts, described: Path | None, raw: Path, options: Options, datasets: Collection[str], work: object
-) -> list[Unit]:
-    name = unit_name("llmrouter", parts[0][0], raw)
-    return [Unit(name, make, (parts, described, options, tuple(datasets)))]
-
-
-def make(
-    parts: Parts, described: Path | None, options: Options, datasets: Collection[str], dropped: Dropped
-) -> Iterator[pa.Table]:
-    """The tasks of the files."""
-    known = descriptions(described)
-    yield from tables(drafts(read(parts, known), known, options, datasets, dropped, parts[0][0]))
 
 
 def read(parts: Parts, described: Mapping[str, Described]) -> Results:

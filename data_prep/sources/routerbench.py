@@ -18,20 +18,18 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_prep.options import Options
 from data_prep.reading.lines import columns, header
 from data_prep.reading.streamed import parquet, parquet_batches
-from data_prep.scenarios.routing import ROUTERS, Query, Results, descriptions, drafts, nearest, readable, value
+from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
 from data_prep.sources.graphrouter import DESCRIPTIONS, expect, kind, peek, unit_name
-from data_prep.tasks import Dropped, Source, Unit, tables
+from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 
 COLUMNS = ("sample_id", "prompt", "eval_name")
@@ -48,7 +46,8 @@ def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
         if path.name.endswith(_CONVERTED) and (named or _has_columns(path)):
             described = nearest(DESCRIPTIONS, path, files)
             used = (path, described) if described else (path,)
-            yield Source("RouterBench", ROUTERS, used, partial(_units, path, described, raw))
+            name = unit_name("routerbench", path, raw)
+            yield Source("RouterBench", ROUTERS, used, partial(units, name, partial(read, path), described, path))
         if path.suffix in _PICKLES and named and not any(path.with_suffix(s).exists() for s in _CONVERTED):
             yield Source("RouterBench", ROUTERS, (path,), partial(_refuse, path))
 
@@ -72,21 +71,8 @@ def _refuse(path: Path, options: Options, datasets: Collection[str], work: objec
     )
 
 
-def _units(
-    path: Path, described: Path | None, raw: Path, options: Options, datasets: Collection[str], work: object
-) -> list[Unit]:
-    return [Unit(unit_name("routerbench", path, raw), make, (path, described, options, tuple(datasets)))]
-
-
-def make(
-    path: Path, described: Path | None, options: Options, datasets: Collection[str], dropped: Dropped
-) -> Iterator[pa.Table]:
-    """The tasks of the file."""
-    yield from tables(drafts(read(path), descriptions(described), options, datasets, dropped, path))
-
-
-def read(path: Path) -> Results:
-    """The rows of the file in the neutral form. UserError names the row (in a CSV the line it begins in) and column."""
+def read(path: Path, described: Mapping[str, Described] | None = None) -> Results:
+    """The rows of the file in the neutral form; its costs need no prices. UserError names the row (in a CSV the line it begins in) and column."""
     results = Results()
     names = _names(path)
     expect(COLUMNS, names, path, _HINT)

@@ -40,6 +40,9 @@ def prepare(
     negatives: Annotated[str, typer.Option(help="recommendation: uniform, popularity or bm25")] = "uniform",
     effect_weight: Annotated[float | None, typer.Option(help="routing: weight of effect [default: the task's]")] = None,
     cost_weight: Annotated[float | None, typer.Option(help="routing: weight of cost [default: the task's]")] = None,
+    routing_relevance: Annotated[
+        str, typer.Option(help="routing: best (1 for the best LLM, as published) or score (every LLM's)")
+    ] = "best",
     passages: Annotated[int | None, typer.Option(help="passages a query [default: the task's]")] = None,
     max_chars: Annotated[int, typer.Option(help="cap of a query's passages together, in characters")] = 2600,
     max_query_chars: Annotated[int, typer.Option(help="routing: cap of a query, in characters")] = 6000,
@@ -82,6 +85,7 @@ def prepare(
         passages=passages,
         effect_weight=effect_weight,
         cost_weight=cost_weight,
+        routing_relevance=routing_relevance,
         split=split,
         near_duplicate=near_duplicate,
         rows=rows,

@@ -54,6 +54,13 @@ def file(tmp_path):
     return tmp_path / "router_data.csv"
 
 
+def test_every_llms_score(file):
+    rows, _ = run(write(file, rows_of("who?")), Options(routing_relevance="score"), ("router-balance",))
+    (row,) = rows
+    found = dict(zip(row["candidate_ids"], row["relevance"], strict=True))
+    assert found == {"big": -0.146, "mid": 0.004, "tiny": 0.0}  # .1, .25, .246 less the second
+
+
 def test_tasks(file):
     rows, dropped = run(write(file, rows_of("what?\nA) x, y\nB) z") + rows_of("who?")))
     assert not dropped

@@ -193,10 +193,10 @@ def test_which_files_belong_together(tmp_path, names, sources):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
     found = list(find(sorted(p for p in tmp_path.rglob("*") if p.is_file()), tmp_path))
     units = [unit for source in found for unit in source.units(Options(), ROUTERS, None)]
-    parts = [" ".join(f"{p.relative_to(tmp_path)}={side}" for p, side in unit.arguments[0]) for unit in units]
+    parts = [" ".join(f"{p.relative_to(tmp_path)}={side}" for p, side in unit.arguments[0].args[0]) for unit in units]
     assert sorted(parts) == sources
     assert len({unit.name for unit in units}) == len(units)
-    assert all(read(unit.arguments[0], {}).queries for unit in units)
+    assert all(unit.arguments[0]({}).queries for unit in units)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[", "[]", "[1]", "3", '{"user": 1}', "\x00\xff", '{"query": "a"}'])

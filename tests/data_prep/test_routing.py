@@ -4,12 +4,14 @@ import json
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
 from data_prep.reading.text import query_key
+from data_prep.rows import rows
 from data_prep.scenarios.routing import (
     ROUTERS,
     Described,
@@ -17,13 +19,19 @@ from data_prep.scenarios.routing import (
     Results,
     descriptions,
     drafts,
+    leads,
     nearest,
     outcomes,
     readable,
     value,
 )
 from data_prep.tasks import nothing_dropped
+from data_prep.tasks import tables as task_tables
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.metrics import measure
+from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.templates import load
+from reward_fns.exclusion import compute_score
 
 NAN = math.nan
 # effect, cost, cost_raw. Performance: big (1 > .6 > .5). Cost: .2e - .8c = big -.44, mid .04, tiny .092. Balance: mid
@@ -100,6 +108,89 @@ def test_a_tie_goes_to_the_cheaper_one_and_a_full_tie_is_dropped():
     assert best(found, "router-balance") == {"cheaper": "mid", "clear": "mid"}
     assert best(found, "router-cost")["tied"] == "tiny"  # .2 - .4 < 0: alone the best there
     assert dropped == {"router-performance": {"queries: tied": 1}, "router-balance": {"queries: tied": 1}}
+
+
+def relevance(draft):
+    task = draft.task
+    return dict(zip([c.id for c in task.candidates], task.relevance, strict=True))
+
+
+SCORES = Options(routing_relevance="score")
+
+
+def test_the_relevance_may_be_every_llms_score():
+    found, _ = run(results("a"), SCORES)
+    # performance 1, .6, .5; cost -.44, .04, .0936; balance .1, .25, .246: less the second
+    assert relevance(found[0]) == {"big": 0.4, "mid": 0.0, "tiny": -0.1}
+    assert relevance(found[1]) == {"big": -0.48, "mid": 0.0, "tiny": 0.0536}
+    assert relevance(found[2]) == {"big": -0.146, "mid": 0.004, "tiny": 0.0}
+
+
+def test_ties_of_scores_have_the_positive_that_they_have_without():
+    cheaper = {"big": (1, 0.5, 0.004), "mid": (1, 0.5, 0.002), "tiny": (0, 0.5, 0.001)}
+    tied = {"big": (1, 0.5, 0.002), "mid": (1, 0.5, 0.002), "tiny": (0, 0.5, 0.001)}
+    flat = {llm: (1, 0.5, cost) for llm, cost in (("big", 3), ("mid", 1), ("tiny", 2))}
+    made = results(("cheaper", cheaper), ("tied", tied), ("flat", flat))
+    found, dropped = run(made, SCORES, datasets=("router-performance",))
+    published, same = run(made, datasets=("router-performance",))
+    assert dropped == same
+    assert (
+        best(found, "router-performance") == best(published, "router-performance") == {"cheaper": "mid", "flat": "mid"}
+    )
+    by_text = {draft.task.context.split("\n")[0]: relevance(draft) for draft in found}
+    assert by_text == {
+        "Query: cheaper": {"big": 0.0, "mid": 1e-9, "tiny": -1.0},
+        "Query: flat": {"big": 0.0, "mid": 1e-9, "tiny": 0.0},
+    }
+
+
+@pytest.mark.parametrize("kind", ["episodes", "states"])
+def test_cost_aware_takes_off_what_an_exclusion_loses(kind):
+    utilities = {"router-performance": (1.0, 0.6, 0.5), "router-cost": (-0.44, 0.04, 0.0936)}
+    utilities["router-balance"] = (0.1, 0.25, 0.246)
+    found, _ = run(results("a"), SCORES)
+    for draft in found:
+        (table,) = task_tables([draft])
+        for row in rows(table, load("label"), Options(rows=kind), "train", 0).to_pylist():
+            truth, ids = row["reward_model"]["ground_truth"], row["extra_info"]["candidate_ids"]
+            u = dict(zip(("big", "mid", "tiny"), utilities[row["data_source"]], strict=True))
+            for place, id in enumerate(ids):
+                left = max(u[other] for other in ids if other != id)
+                answer = f"<answer>{'ABC'[place]}</answer>"
+                parts = compute_score(row["data_source"], answer, truth, kind="cost_aware")
+                assert parts["regret"] == pytest.approx(max(u[i] for i in ids) - left, abs=1e-12)
+                assert not parts["malformed"]
+
+
+def test_evaluation_measures_the_same_with_scores():
+    made = results("a", ("b", {"big": (0, 0.9, 3), "mid": (1, 0.5, 2), "tiny": (1, 0.5, 1)}))
+    scored, published = (
+        sorted((d.task for d in run(made, options)[0]), key=lambda t: t.id) for options in (SCORES, Options())
+    )
+    rankings = [[c.id for c in task.candidates] for task in scored]
+    assert measure(scored, rankings) == measure(published, rankings)
+    assert [t.target for t in scored] == [t.target for t in published]
+    (table,) = task_tables([next(d for d in run(made, SCORES)[0] if d.task.id == scored[0].id)])
+    (row,) = rows(table, load("label"), Options(), "test", 0).to_pylist()
+    again = RankingTask.from_row(row)
+    assert dict(zip([c.id for c in again.candidates], again.relevance, strict=True)) == dict(
+        zip([c.id for c in scored[0].candidates], scored[0].relevance, strict=True)
+    )
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=6))
+def test_leads_keep_the_differences_of_scores(thousandths):
+    scores = np.array(thousandths) / 1000
+    positive = int(scores.argmax())
+    found = leads(scores, positive)
+    assert [i for i, r in enumerate(found) if r > 0] == [positive]
+    for i, j in ((i, j) for i in range(len(scores)) for j in range(len(scores))):
+        assert found[i] - found[j] == pytest.approx(scores[i] - scores[j], abs=2e-9)
+
+
+def test_a_relevance_that_is_not_known_is_refused():
+    with pytest.raises(UserError, match="routing_relevance is 'scores'; choose one of best, score"):
+        Options(routing_relevance="scores")
 
 
 def test_without_raw_costs_the_cost_breaks_ties_and_without_costs_the_prices_do():

@@ -240,7 +240,7 @@ def _ours(row: Row, templates: Mapping[str, Template]) -> Iterator[Finding]:
         named = f"{info['template_id']} ({info['template_hash']})"
         yield Finding("template: unknown here; give the .yaml file that the rows were made with (--template)", named)
         yield from _shows_candidates(row)
-    elif (template.kind == "direct") != (kind == "direct"):
+    elif template.kind != ("direct" if kind == "direct" else "exclusion"):
         yield Finding("template: of another kind than the row", f"{template.id} is {template.kind}, the row is {kind}")
     else:
         messages = template.messages(template.start(task))

@@ -55,7 +55,7 @@ def render(
     data: Annotated[Path | None, typer.Option(help="folder of `iranker prepare` (default: a built-in example)")] = None,
     split: Annotated[str | None, typer.Option(help="with --data: train or test (default: test)")] = None,
     row: Annotated[int | None, typer.Option(min=0, help="with --data: which of its rows, from 0 (default: 0)")] = None,
-    step: Annotated[int, typer.Option(min=1, help="which exclusion; before it, the last shown candidates left")] = 1,
+    step: Annotated[int, typer.Option(min=1, help="which step; all answers before it named nobody")] = 1,
     tokenizer: Annotated[Path | None, typer.Option(help="model folder: its chat template, and tokens counted")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -127,12 +127,16 @@ def _state(template: Template, task: RankingTask, step: int) -> State:
         )
     state = template.start(task)
     for _ in range(step - 1):
-        state.step("")  # names nobody, so the last shown candidate leaves
+        state.step("")  # names nobody; in an elimination the last shown candidate leaves
     return state
 
 
 def _steps(template: Template, task: RankingTask) -> int:
-    return 1 if template.kind == "direct" else len(task.candidates) - 1
+    """Of what sorts, the number depends on the answers: these name nobody, as those before the step shown."""
+    state = template.start(task)
+    while not state.done:
+        state.step("")
+    return len(state.steps)
 
 
 def _rendered(template: Template, state: State, step: int, tokenizer: Path | None) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 A template file is YAML:
 
 ``id``         its name; it travels with every row, checkpoint and result
-``kind``       ``exclusion`` (the answer names the worst candidate; the default) or ``direct`` (the whole ranking at once)
+``kind``       ``exclusion`` (the answer names the worst candidate; the default), ``direct`` (the whole ranking at once), or one
+               that sorts (:mod:`iranker_verl.ranking.sorting`): ``setwise`` (the answer names the best of a few),
+               ``pairwise`` and ``allpairs`` (the better of two). What sorts is for evaluation only
 ``answer``     ``label`` or ``text``: how its prompt asks for candidates to be named
 ``candidate``  one line a candidate, with ``{label}`` and ``{text}``
 ``system``     a text without fields, or null
@@ -22,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -34,15 +36,29 @@ import yaml
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.elimination import Elimination
+from iranker_verl.ranking.sorting import AllPairs, Pairwise, Setwise, Sorting
 from iranker_verl.ranking.task import DATASETS, SCENARIOS, RankingTask
 from reward_fns.answers import label
 
 Message = dict[str, str]
-State = Elimination | DirectRanking
+State = Elimination | DirectRanking | Setwise | Pairwise | AllPairs
 
-KINDS = ("exclusion", "direct")
+_MACHINES: dict[str, type[State]] = {
+    "exclusion": Elimination,
+    "direct": DirectRanking,
+    "setwise": Setwise,
+    "pairwise": Pairwise,
+    "allpairs": AllPairs,
+}
+KINDS = tuple(_MACHINES)
 ANSWERS = ("label", "text")
-_RUNS = {"exclusion": "excludes one candidate a step", "direct": "asks for the whole ranking at once"}
+_RUNS = {
+    "exclusion": "excludes one candidate a step",
+    "direct": "asks for the whole ranking at once",
+    "setwise": "asks for the best of a few",
+    "pairwise": "asks for the better of two",
+    "allpairs": "asks for the better of two, of every pair",
+}
 _FIELDS = ("id", "kind", "answer", "candidate", "system", "user")
 _FIELD = re.compile(r"\{(\w+)\}")
 _USER_FIELDS = ("context", "candidates", "n")
@@ -76,7 +92,7 @@ class Template:
 
     def start(self, task: RankingTask) -> State:
         """The state machine that this kind of template is asked through, before its first prompt."""
-        return DirectRanking(task) if self.kind == "direct" else Elimination(task)
+        return _MACHINES[self.kind](task)
 
     def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
         """The :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.
@@ -93,30 +109,48 @@ class Template:
 
     def messages(self, state: State) -> list[Message]:
         """The chat messages of an episode's present step. UserError where the template is of another kind than it."""
-        if isinstance(state, DirectRanking) != (self.kind == "direct"):
-            run = next(kind for kind in KINDS if kind != self.kind)
+        run = next(kind for kind, machine in _MACHINES.items() if type(state) is machine)
+        if run != self.kind:
             fit = [name for name in available() if load(name).kind == run]
             raise UserError(
                 f"template {self.id} is of kind {self.kind}, but what runs here {_RUNS[run]}; use one like {', '.join(fit)}"
             )
-        lines = [_fill(self.candidate_pieces, label=label(i), text=c.text) for i, c in enumerate(state.pool)]
-        user = _fill(
-            self.user_pieces(state.task.dataset, state.task.scenario),
-            context=state.task.context,
-            candidates="\n".join(lines),
-            n=str(len(lines)),
-        )
+        return self._asked(state.task, [c.text for c in state.pool])
+
+    def longest(self, task: RankingTask, length: Callable[[str], int]) -> list[Message]:
+        """The messages of the longest prompt that ranking ``task`` may take, where ``length`` is that of a text.
+
+        It is the first one, except where a step shows a part of the candidates: then it is that of the longest texts. In
+        tokens it may be one or two short of the longest for every candidate shown, as texts are measured one by one.
+        """
+        texts, machine = [c.text for c in task.candidates], _MACHINES[self.kind]
+        if issubclass(machine, Sorting):
+            texts = sorted(texts, key=length, reverse=True)[: machine.shows]
+        return self._asked(task, texts)
+
+    def _asked(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
         head = [{"role": "system", "content": self.system}] if self.system else []
-        return [*head, {"role": "user", "content": user}]
+        return [*head, {"role": "user", "content": self.question(task.dataset, task.scenario, task.context, texts)}]
+
+    def question(self, dataset: str, scenario: str, context: str, texts: Sequence[str]) -> str:
+        """The user message that shows ``texts``, in this order, as the candidates."""
+        lines = [_fill(self.candidate_pieces, label=label(i), text=text) for i, text in enumerate(texts)]
+        return _fill(
+            self.user_pieces(dataset, scenario), context=context, candidates="\n".join(lines), n=str(len(lines))
+        )
 
     def answer_for(self, state: State, *places: int) -> str:
         """The answer, in this template's form, that names the candidates at ``places`` (used to teach the format).
 
         An exclusion names one, the worst; a direct ranking all, best first: labels joined by `` > ``, texts one a line.
         """
+        return self.answer_of([c.text for c in state.pool], *places)
+
+    def answer_of(self, texts: Sequence[str], *places: int) -> str:
+        """:meth:`answer_for`, of the texts shown."""
         if self.answer == "label":
             return " > ".join(f"[{label(place)}]" for place in places)
-        return "\n".join(state.pool[place].text for place in places)
+        return "\n".join(texts[place] for place in places)
 
 
 def available() -> list[str]:

@@ -117,7 +117,8 @@ def test_every_template_and_dataset_has_a_built_in_example():
     for name in available():
         for dataset in DATASETS:
             out, err = run("render", "--template", name, "--dataset", dataset)
-            assert all(text in out for text in (EXAMPLES[dataset][0], *EXAMPLES[dataset][1]))
+            context, texts = EXAMPLES[dataset]
+            assert context in out and sum(text in out for text in texts) == (2 if "pair" in load(name).kind else 3)
             assert name in err and dataset in err and "[user]\n" in out
             assert ("[system]\n" in out) == (load(name).system is not None)
 

@@ -1,5 +1,6 @@
 """Prompt templates: what they show, their hash, and errors that name the file and the field."""
 
+import random
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, Elimination, RankingTask
+from iranker_verl.ranking import DATASETS, SCENARIOS, AllPairs, Candidate, Elimination, Pairwise, RankingTask, Setwise
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.templates import available, check_hash, load, parse, pieces
 from reward_fns.answers import label, parse_exclusion
@@ -16,6 +17,14 @@ from reward_fns.answers import label, parse_exclusion
 BUNDLED = [load(name) for name in available()]
 EXCLUSION = [t for t in BUNDLED if t.kind == "exclusion"]
 DIRECT = [t for t in BUNDLED if t.kind == "direct"]
+SORTING = [t for t in BUNDLED if t not in EXCLUSION + DIRECT]
+MACHINES = {
+    "exclusion": Elimination,
+    "direct": DirectRanking,
+    "setwise": Setwise,
+    "pairwise": Pairwise,
+    "allpairs": AllPairs,
+}
 CONTENT = {
     "id": "mine",
     "answer": "label",
@@ -94,6 +103,8 @@ def test_the_tiny_template_is_the_one_that_was_measured():
 def test_bundled_templates():
     assert {t.id for t in EXCLUSION} == {"label", "think-label", "think-text"}
     assert {t.id for t in DIRECT} == {"direct-label", "direct-think-label", "direct-think-text"}
+    sorting = {f"{kind}-{form}" for kind in ("setwise", "pairwise", "allpairs") for form in ("label", "think-label")}
+    assert {t.id for t in SORTING} == sorting and all(t.id.startswith(t.kind) for t in SORTING)
     for name in available():
         assert load(name).id == name
         assert load(name).answer == name.split("-")[-1]
@@ -113,7 +124,8 @@ def test_how_an_answer_is_to_look_is_in_the_prompt(template):
 @pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_bundled_template_shows_the_context_and_then_every_candidate(template, dataset):
-    texts = [f"candidate number {i}" for i in range(28)]
+    count = {"setwise": 4, "pairwise": 2, "allpairs": 2}.get(template.kind, 28)
+    texts = [f"candidate number {i}" for i in range(count)]
     messages = template.messages(template.start(make(texts, "THE CONTEXT", dataset)))
     assert [m["role"] for m in messages] == (["system", "user"] if template.system else ["user"])
     text = messages[-1]["content"]
@@ -172,7 +184,7 @@ def test_a_datasets_text_goes_before_its_scenarios():
 @pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
 def test_braces_in_data_are_text(template):
     texts = ["{context}", "{candidates} {label} {text} {n}", "{0} {} }{ %s \\1 \\g<0>"]
-    text = shown(template, texts, "{candidates} {text} {n} \\1")
+    text = template.question("passage-5", "passage", "{candidates} {text} {n} \\1", texts)
     assert "{candidates} {text} {n} \\1" in text
     assert all(t in text for t in texts)
     assert text.count("{candidates} {label} {text} {n}") == 1
@@ -188,7 +200,9 @@ def test_what_is_shown_is_what_was_given(texts, context, dataset):
         user = template.user.get(dataset, template.user[DATASETS[dataset]])
         lines = [template.candidate.format(label=label(i), text=text) for i, text in enumerate(texts)]
         wanted = user.format(context=context, candidates="\n".join(lines), n=len(texts))
-        assert shown(template, texts, context, dataset) == wanted
+        assert template.question(dataset, DATASETS[dataset], context, texts) == wanted
+        if template not in SORTING:
+            assert shown(template, texts, context, dataset) == wanted
 
 
 @pytest.mark.parametrize("template", EXCLUSION, ids=lambda t: t.id)
@@ -226,17 +240,31 @@ def test_the_ranking_taught_is_the_ranking_read(template, order):
 def test_a_template_starts_what_it_is_for():
     for template in BUNDLED:
         begun = template.start(make())
-        assert type(begun) is (DirectRanking if template.id.startswith("direct") else Elimination)
+        assert type(begun) is MACHINES[template.kind]
         assert template.messages(begun) and begun.task == make()
 
 
 def test_a_template_of_the_other_kind_is_refused():
     for template in BUNDLED:
-        other = Elimination(make()) if template.kind == "direct" else DirectRanking(make())
-        with pytest.raises(UserError) as error:
-            template.messages(other)
-        fit = EXCLUSION if template.kind == "direct" else DIRECT
-        assert all(t.id in str(error.value) for t in [template, *fit]) and "\n" not in str(error.value)
+        for kind in MACHINES.keys() - {template.kind}:
+            with pytest.raises(UserError) as error:
+                template.messages(MACHINES[kind](make()))
+            fit = [t for t in BUNDLED if t.kind == kind]
+            assert all(t.id in str(error.value) for t in [template, *fit]) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
+def test_no_prompt_is_longer_than_the_longest(template):
+    texts = ["x" * n for n in (3, 40, 7, 1, 25, 60, 2, 33, 12)]
+    episode, seen = template.start(make(texts)), []
+    longest = sum(len(m["content"]) for m in template.longest(make(texts), len))
+    dice = random.Random(2)
+    while not episode.done:
+        seen.append(sum(len(m["content"]) for m in template.messages(episode)))
+        episode.step(f"[{label(dice.randrange(len(episode.pool)))}]")
+    assert max(seen) <= longest
+    if template.kind in ("exclusion", "direct", "allpairs"):  # these do show it
+        assert max(seen) == longest
 
 
 # ---------------------------------------------------------------- the hash
@@ -277,7 +305,15 @@ def test_the_hash_covers_all_content(changes):
 
 def test_hashes_stay_what_data_and_checkpoints_were_made_with():
     # A change here makes every prepared file and every trained model unusable: bump it knowingly.
-    assert {t.id: len(t.hash) for t in BUNDLED} == {t.id: 16 for t in BUNDLED}
+    assert {t.id: t.hash for t in EXCLUSION + DIRECT} == {
+        "label": "cf882d79ec82b4ca",
+        "think-label": "fdb973d885abe9e6",
+        "think-text": "63b2293ff5dfa645",
+        "direct-label": "0bdd0bc1c72e6ed8",
+        "direct-think-label": "64ecd582855f085a",
+        "direct-think-text": "260de5483a1c7c18",
+    }
+    assert all(len(t.hash) == 16 for t in SORTING)
     assert parse(source(), "x").hash == "5c7ad799352c3adb"
 
 

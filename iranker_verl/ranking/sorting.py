@@ -1,0 +1,205 @@
+"""Sorting by a language model that compares: setwise and pairwise ranking, as pure state machines.
+
+    state = Setwise(task)
+    while not state.done:
+        state.step(model(template.messages(state)))
+    state.ranking()      # ids, best first
+
+They look like :class:`~iranker_verl.ranking.elimination.Elimination`, but a step shows a few candidates and its answer names
+the *best* of them. ``pool`` is what the present step shows, and changes in number; it is empty once ``done``.
+
+:class:`Setwise`   heapsort over sets (Zhuang et al. 2024, arXiv 2310.09497): a node of the heap and its ``children`` (3, so at
+                   most 4 candidates are shown, as in the paper's experiments)
+:class:`Pairwise`  heapsort over pairs (PRP-Sorting: Qin et al. 2024, arXiv 2306.17563)
+:class:`AllPairs`  every pair, ranked by wins (PRP-Allpair, the same paper)
+
+*Position bias.* A pair is asked in both orders, which are two calls; where the answers disagree it is a tie, as in the paper.
+A set is asked once, in the order in which the task shows its candidates: that order is random, and no node of the heap has a
+place of its own in it, so a model that prefers a place favours nobody.
+
+*Malformed answers and ties.* A malformed answer to a pair makes it a tie. Of a tie, and of a set whose answer is malformed, the
+candidate that the task shows earliest goes first (candidate orders are random, so this favours nobody); all-pairs gives half
+a win to both. Malformed answers are counted, and answers that name nobody leave the order shown, as elsewhere.
+
+A question that comes up again is not asked again. There is no ``ground_truth``: no reward function reads such a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from iranker_verl.ranking.task import Candidate, RankingTask
+from reward_fns.answers import parse_exclusion
+
+CHILDREN = 3
+
+# Yields the places (in the task) of the candidates to show, takes the index among them that is named, or None.
+Asking = Generator[tuple[int, ...], int | None, int]
+Run = Generator[tuple[int, ...], int | None, None]
+
+
+@dataclass(frozen=True)
+class SortStep:
+    """One comparison. ``pool`` holds the ids shown, ``chosen`` the one named as the best or None; ``status`` is
+    :mod:`reward_fns.answers`'s ("ok" or why not)."""
+
+    pool: tuple[str, ...]
+    chosen: str | None
+    status: str
+    response: str
+
+    @property
+    def malformed(self) -> bool:
+        return self.status != "ok"
+
+
+class Sorting:
+    """What the three share. ``step`` raises ValueError once ``done``. ``shows`` is the most candidates that a step shows."""
+
+    shows: ClassVar[int]
+
+    def __init__(self, task: RankingTask) -> None:
+        self.task = task
+        self.steps: list[SortStep] = []
+        self._ranked: list[int] = []
+        self._run = self._sort()
+        self._shown: tuple[int, ...] = next(self._run)
+
+    def _sort(self) -> Run:
+        """Fills ``_ranked``, best first, with places in the task."""
+        raise NotImplementedError
+
+    @property
+    def pool(self) -> tuple[Candidate, ...]:
+        """The candidates that the present step shows, in its order."""
+        return tuple(self.task.candidates[i] for i in self._shown)
+
+    @property
+    def done(self) -> bool:
+        return not self._shown
+
+    def step(self, response: str) -> SortStep:
+        """Go on with ``response``'s verdict on the pool."""
+        if self.done:
+            raise ValueError(f"task {self.task.id!r} is ranked: there is nothing left to compare")
+        pool = self.pool
+        answer = parse_exclusion(response, [c.text for c in pool])  # it names one of those shown, whatever for
+        chosen = pool[answer.index].id if answer.index is not None else None
+        step = SortStep(tuple(c.id for c in pool), chosen, answer.status, response)
+        self.steps.append(step)
+        try:
+            self._shown = self._run.send(answer.index)
+        except StopIteration:
+            self._shown = ()
+        return step
+
+    def ranking(self) -> list[str]:
+        """All ids, best first. Until it is ``done``, what is not ranked yet comes last, in the order shown."""
+        known = set(self._ranked)
+        order = [*self._ranked, *(i for i in range(len(self.task.candidates)) if i not in known)]
+        return [self.task.candidates[i].id for i in order]
+
+
+class Setwise(Sorting):
+    """At most :func:`most_sets` ``(N, 3)`` calls: for 20 candidates 49, for 100 387."""
+
+    shows = CHILDREN + 1
+
+    def _sort(self) -> Run:
+        known: dict[tuple[int, ...], int] = {}
+
+        def best(family: list[int]) -> Asking:
+            shown = tuple(sorted(family))
+            if shown not in known:
+                named = yield shown
+                known[shown] = shown[0 if named is None else named]
+            return known[shown]
+
+        return _heapsort(len(self.task.candidates), CHILDREN, best, self._ranked)
+
+
+class Pairwise(Sorting):
+    """At most 4 :func:`most_sets` ``(N, 2)`` calls (a node and two children: two pairs, each asked twice), and never more than
+    the ``N (N - 1)`` of all pairs: for 20 candidates 272, for 100 2,284."""
+
+    shows = 2
+
+    def _sort(self) -> Run:
+        known: dict[tuple[int, int], int | None] = {}
+
+        def best(family: list[int]) -> Asking:
+            node, *below = family
+            leader = below[0]
+            for other in (*below[1:], node):  # the node meets the better child only
+                low, high = sorted((leader, other))
+                if (low, high) not in known:
+                    known[low, high] = yield from _duel(low, high)
+                winner = known[low, high]
+                leader = low if winner is None else winner
+            return leader
+
+        return _heapsort(len(self.task.candidates), 2, best, self._ranked)
+
+
+class AllPairs(Sorting):
+    """``N (N - 1)`` calls; a tie is half a win for both, and equal wins stay in the order shown."""
+
+    shows = 2
+
+    def _sort(self) -> Run:
+        count = len(self.task.candidates)
+        halves = [0] * count  # wins, doubled
+        for low in range(count):
+            for high in range(low + 1, count):
+                winner = yield from _duel(low, high)
+                for place in (low, high) if winner is None else (winner, winner):
+                    halves[place] += 1
+        self._ranked.extend(sorted(range(count), key=lambda i: -halves[i]))
+
+
+def _duel(low: int, high: int) -> Generator[tuple[int, ...], int | None, int | None]:
+    """A pair in both orders: the winner, or None for a tie."""
+    first = yield low, high
+    second = yield high, low
+    if first is None or second is None or first == second:  # the same place twice is not the same candidate
+        return None
+    return (low, high)[first]
+
+
+def _heapsort(count: int, children: int, best: Callable[[list[int]], Asking], ranked: list[int]) -> Run:
+    """Appends the places 0 to ``count - 1`` to ``ranked``, best first; ``best`` asks for the best of a node and its children."""
+    heap = list(range(count))
+
+    def sink(node: int) -> Run:
+        while (first := children * node + 1) < len(heap):
+            family = [node, *range(first, min(first + children, len(heap)))]
+            chosen = yield from best([heap[i] for i in family])
+            winner = next(i for i in family if heap[i] == chosen)
+            if winner == node:
+                return
+            heap[node], heap[winner] = heap[winner], heap[node]
+            node = winner
+
+    for node in reversed(range(count)):
+        yield from sink(node)
+    while heap:
+        ranked.append(heap[0])
+        last = heap.pop()
+        if heap:
+            heap[0] = last
+            yield from sink(0)
+
+
+def most_sets(count: int, children: int) -> int:
+    """The most questions "which of this node and its children is the best?" that a heapsort of ``count`` candidates asks:
+    to build the heap, for every node the levels below it; then, for every heap of 2 to ``count - 1``, its levels."""
+
+    def levels(node: int, size: int) -> int:
+        below = 0
+        while (node := children * node + 1) < size:
+            below += 1
+        return below
+
+    return sum(levels(node, count) for node in range(count)) + sum(levels(0, size) for size in range(2, count))

@@ -25,7 +25,7 @@ setup(
         # scikit-learn, sentence-transformers: rivals (nearest neighbours, encoders); lm-eval: general tasks, with what IFEval asks for
         "eval": [
             *("ir-measures", "bm25s", "scipy", "matplotlib", "jinja2", "scikit-learn", "sentence-transformers"),
-            *("lm-eval", "langdetect", "immutabledict"),
+            *("lm-eval", "langdetect", "immutabledict", "peft", "sentencepiece"),
         ],
         "serve": ["fastapi", "uvicorn"],
         "dev": ["pytest", "hypothesis", "ruff", "mypy"],

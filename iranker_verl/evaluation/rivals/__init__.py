@@ -14,6 +14,17 @@ RIVALS = {
     "random": "random_order:RandomOrder",
     "popularity": "popularity:Popularity",
     "bm25": "bm25:Bm25",
+    "contriever": "dense:Contriever",
+    "dense": "dense:Dense",
+    "rankbert": "cross_encoder:RankBert",
+    "monot5": "mono_t5:MonoT5",
+    "rankllama": "rank_llama:RankLlama",
+    "bpr": "bpr:Bpr",
+    "sasrec": "sasrec:SasRec",
+    "r1-rec": "language_model:R1Rec",
+    "router-knn": "router_knn:RouterKnn",
+    "router-bert": "router_bert:RouterBert",
+    "graph-router": "graph_router:GraphRouter",
 }
 STANDARD = ("random", "popularity", "bm25")  # in every report
 

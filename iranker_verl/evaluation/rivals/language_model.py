@@ -1,0 +1,73 @@
+"""R1-Rec: a language model trained to recommend, which names the whole ranking in one answer.
+
+What it learned from, and how, is Rec-R1's (Lin et al. 2025, arXiv 2503.24289): the recommender's own measure, nDCG, as the
+reward; ``recipes/r1_rec_3b`` trains one. It is asked here as every model of this project is, at temperature 0, with the
+template that its folder says it was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from iranker_verl.errors import UserError
+from iranker_verl.evaluation.rivals.base import Context, Ranking, Unavailable
+from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.templates import Template, load
+
+MAX_NEW_TOKENS = 1024  # as in the recipe: thoughts, and then all labels
+
+
+class R1Rec:
+    """Recommendation only. Unavailable without a model; UserError for a folder that is none of a model trained here, or
+    of one that was trained to exclude."""
+
+    name = "r1-rec"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        """Nothing to learn: the model has learned. Looks whether it is there, and what it is."""
+        self._model()
+
+    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        from iranker_verl.evaluation.evaluate import evaluate_model  # which imports the rivals
+
+        model, template = self._model()
+        own = [task for task in tasks if task.scenario == "recommendation"]
+        if not own:
+            return [None] * len(tasks)
+        played = evaluate_model(
+            model,
+            own,
+            template,
+            system=self.name,
+            max_new_tokens=MAX_NEW_TOKENS,
+            seed=self._context.seed,
+            say=self._context.say,
+        )
+        rankings = iter(played.records)
+        return [list(next(rankings).ranking) if task.scenario == "recommendation" else None for task in tasks]
+
+    def _model(self) -> tuple[Path, Template]:
+        """The model's folder, and the template that its ``iranker.json`` names."""
+        named = self._context.models.get(self.name)
+        if not named:
+            raise Unavailable("no model: give --models r1-rec=FOLDER (train one with recipes/r1_rec_3b)")
+        stamp = Path(named) / "iranker.json"
+        try:
+            template = load(json.loads(stamp.read_text(encoding="utf-8"))["template_id"])
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                f"{stamp}: no such file; give the folder `model` of a run of recipes/r1_rec_3b, which holds it"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{stamp}: it has to name a template_id ({type(error).__name__}: {error})") from error
+        if template.kind != "direct":
+            raise UserError(
+                f"{named}: trained with the template {template.id}, which excludes; r1-rec ranks all at once: give a model "
+                "of recipes/r1_rec_3b"
+            )
+        return Path(named), template

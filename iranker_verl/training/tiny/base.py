@@ -33,6 +33,7 @@ REPORT = "base_report.json"
 # Steps over which a stage's loss is averaged to see whether it is through.
 RUNNING = 50
 PROGRESS_SECONDS = 10.0
+WATCH_SECONDS = 60.0  # between measurements of best of N, which cost about a second each
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _train(
     total = sum(stage.steps for stage in config.stages)
     optimizers = _optimizers(model, config)
     watched = few(validation)
-    done, told, accuracy, reports = 0, time.monotonic(), float("nan"), []
+    done, accuracy, reports = 0, float("nan"), []
+    told, measured = time.monotonic(), float("-inf")
     for stage in config.stages:
         started, drawn, losses = time.monotonic(), sampler.drawn, deque([float("inf")] * RUNNING, maxlen=RUNNING)
         for step in range(stage.steps):
@@ -256,7 +258,8 @@ def _train(
             done += 1
             if time.monotonic() - told >= PROGRESS_SECONDS:
                 told = time.monotonic()
-                accuracy = checks.macro(checks.best_of_n(model, sampler.tokenizer, watched))
+                if told - measured >= WATCH_SECONDS:
+                    accuracy, measured = checks.macro(checks.best_of_n(model, sampler.tokenizer, watched)), told
                 most = f"at most {total}" if stage.until is not None else f"{total}"
                 progress(f"base: {stage.name} step {done} of {most}, loss {losses[-1]:.3f}, best of N {accuracy:.3f}")
         seconds = round(time.monotonic() - started, 1)

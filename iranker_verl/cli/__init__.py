@@ -9,15 +9,19 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import data, inspect, prompt, reward
+from iranker_verl.cli import data, evaluate, generic, inspect, prompt, report, reward, thoughts
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train one LLM to rank anything by iterative elimination."
 )
-for command in (data.prepare, inspect.inspect, inspect.validate, reward.audit_reward):
+for command in (
+    *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),
+    *(evaluate.evaluate, generic.evaluate_generic, report.report),
+):
     app.command()(command)
 app.add_typer(prompt.app, name="prompt")
+app.add_typer(thoughts.app, name="thoughts")
 OVERRIDES = {"ignore_unknown_options": True}
 
 
@@ -32,44 +36,6 @@ def train(
 
     if report := run(recipe, overrides or [], dry_run=dry_run):
         print(f"   report  {report}")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Option(help="Hugging Face model folder")],
-    data: Annotated[Path, typer.Option(help="folder of `iranker prepare`")],
-    out: Annotated[Path, typer.Option(help="folder for results.json and the episodes")],
-    template: Annotated[str | None, typer.Option(help="prompt template (default: the data's own)")] = None,
-    max_new_tokens: Annotated[int, typer.Option()] = 1024,
-    seed: Annotated[int, typer.Option()] = 1,
-) -> None:
-    """Rank every test task with a model, beside random, popularity and BM25."""
-    from data_prep.schema import read_manifest, read_tasks
-    from iranker_verl.doctor import versions
-    from iranker_verl.evaluation.evaluate import collect, evaluate_model, evaluate_rivals
-    from iranker_verl.files import write_json
-    from iranker_verl.ranking.templates import load
-
-    manifest = read_manifest(data)
-    chosen = load(template or manifest["template_id"])
-    train_tasks, test_tasks = (read_tasks(data / f"{s}.parquet", chosen) for s in ("train", "test"))
-    out.mkdir(parents=True, exist_ok=True)
-    results = evaluate_rivals(train_tasks, test_tasks, seed=seed, run_dir=out)
-    results.append(
-        evaluate_model(model, test_tasks, chosen, system="after", run_dir=out, max_new_tokens=max_new_tokens, seed=seed)
-    )
-    content = collect(results, seed=seed)
-    content |= {"seed": seed, "versions": versions(), "data_hash": manifest["data_hash"], "template_hash": chosen.hash}
-    write_json(out / "results.json", content)
-    print(out / "results.json")
-
-
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="run folder with results.json")]) -> None:
-    """Draw report.html of a run again."""
-    from iranker_verl.evaluation.report import write_report
-
-    print(write_report(run))
 
 
 @app.command(context_settings=OVERRIDES)

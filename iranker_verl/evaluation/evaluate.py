@@ -5,8 +5,9 @@
     rivals = evaluate_rivals(train_tasks, tasks, seed=0, run_dir=run)
     results = {**collect([before, after, *rivals], seed=0), …}
 
-Every system's tasks are kept one by one in ``episodes-<system>.jsonl`` (see :meth:`Record.to_json`), so that a run can
-be read again and its report drawn again without a model.
+Every system's tasks are kept one by one in ``episodes-<system>.jsonl`` (see :meth:`.records.Record.to_json`), so that a
+run can be read again and its report drawn again without a model, and so that an interrupted evaluation goes on where it
+was (:mod:`.journal`).
 """
 
 from __future__ import annotations
@@ -14,78 +15,34 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from data_prep.schema import tasks_hash
+from iranker_verl import __version__
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.metrics import MEASURES, Values, measure, rank_of_best
-from iranker_verl.evaluation.rivals import Context, Rival, make
-from iranker_verl.evaluation.statistics import interval, paired_p
-from iranker_verl.files import write_jsonl
-from iranker_verl.inference.engine import ChatTokenizer, Engine, longest_context
-from iranker_verl.inference.play import Episode, Progress, play
-from iranker_verl.ranking import RankingTask, Step
-from iranker_verl.ranking.direct import DirectStep
+from iranker_verl.evaluation.asking import Job, run_sharded
+from iranker_verl.evaluation.journal import Journal
+from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.orders import in_order
+from iranker_verl.evaluation.prices import Price
+from iranker_verl.evaluation.records import Key, Record, SystemResult
+from iranker_verl.evaluation.results import collect
+from iranker_verl.evaluation.rivals import STANDARD, Context, Rival, Unavailable, make
+from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.inference.engine import ChatTokenizer, longest_context
+from iranker_verl.inference.models import model_hash
+from iranker_verl.inference.play import Episode
+from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
+__all__ = ["Record", "SystemResult", "check_model_template", "collect", "evaluate_model", "evaluate_rivals"]
+
+WHOLE_POOL, SLACK = ("exclusion", "direct"), 16
 MODEL_STAMP = "iranker.json"  # in a trained model's folder: {"template_id": …, "template_hash": …, …}
-SYSTEMS = ("before", "after", "random", "popularity", "bm25")
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One task as one system ranked it. ``episode`` is None where no language model was asked."""
-
-    task: RankingTask
-    ranking: tuple[str, ...]
-    values: Values
-    episode: Episode | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A line of ``episodes-<system>.jsonl``: the task, the ranking, the measures and, for a model, every step."""
-        task, episode = self.task, self.episode
-        line: dict[str, Any] = {
-            "task_id": task.id,
-            "dataset": task.dataset,
-            "scenario": task.scenario,
-            "context": task.context,
-            "candidates": [asdict(c) for c in task.candidates],
-            "relevance": list(task.relevance),
-            "ranking": list(self.ranking),
-            "rank_of_best": rank_of_best(task, self.ranking),
-            **self.values,
-        }
-        if episode is not None:
-            line |= {
-                "steps": [_step(step) for step in episode.steps],
-                "calls": episode.calls,
-                "malformed": episode.malformed,
-                "prompt_tokens": episode.prompt_tokens,
-                "new_tokens": episode.new_tokens,
-                "seconds": round(episode.seconds, 4),
-            }
-        return line
-
-
-def _step(step: Step | DirectStep) -> dict[str, Any]:
-    said = {"named": list(step.named)} if isinstance(step, DirectStep) else {"excluded": step.excluded}
-    return said | {"status": step.status, "response": step.response}
-
-
-@dataclass(frozen=True)
-class SystemResult:
-    """A system's records, in the order of the tasks that it applies to, and how long it took, loading included."""
-
-    system: str
-    records: tuple[Record, ...]
-    seconds: float
 
 
 def check_model_template(model: Path, template: Template) -> None:
@@ -104,175 +61,244 @@ def check_model_template(model: Path, template: Template) -> None:
 
 
 def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int) -> int:
-    """Tokens that the longest prompt and its answer need: an episode's first prompt is its longest.
-
-    UserError names the task that does not fit in the model.
-    """
+    """Tokens that the longest prompt and its answer need. UserError names the task that does not fit in the model."""
     tokenizer, admitted = ChatTokenizer(model), longest_context(model)
+
+    def tokens(text: str) -> int:
+        return len(tokenizer.encode([{"role": "user", "content": text}]))
+
     longest = 0
     for task in tasks:
-        length = len(tokenizer.encode(template.messages(template.start(task)))) + max_new_tokens
+        length = len(tokenizer.encode(template.longest(task, tokens))) + max_new_tokens
         if admitted is not None and length > admitted:
             raise UserError(
                 f"task {task.id!r} of {task.dataset!r}: its prompt and answer need {length} tokens, "
                 f"but the model {model} admits {admitted}"
             )
         longest = max(longest, length)
+    if template.kind not in WHOLE_POOL:  # measured text by text: together they may be a token or two longer
+        longest = min(longest + SLACK, admitted or longest + SLACK)
     return longest
 
 
 def evaluate_model(
-    model: Path,
+    model: Path | Endpoint,
     tasks: Sequence[RankingTask],
     template: Template,
     *,
     system: str,
     run_dir: Path | None = None,
     max_new_tokens: int = 16,
+    temperature: float = 0.0,
+    orders: int = 1,
     concurrency: int = 64,
+    shards: int = 1,
     seed: int = 0,
+    price: Price | None = None,
     say: Say = print,
     say_every_s: float = 5.0,
 ) -> SystemResult:
-    """Play all tasks with a model folder on vLLM, at temperature 0; nothing of vLLM is left when this returns.
+    """Play all tasks, in each of ``orders`` orders of their candidates, with a model folder on vLLM or a model of a server.
 
-    ``say`` gets a line every ``say_every_s`` seconds. With ``run_dir``, ``episodes-<system>.jsonl`` is written.
+    ``say`` gets a line every ``say_every_s`` seconds. With ``run_dir``, ``episodes-<system>.jsonl`` is written there, task by
+    task, and what an earlier, interrupted call with the same arguments left there is taken over; UserError where what is
+    there is of another model, template, data or options. ``concurrency``, ``shards`` and ``price`` may change in between.
+    Nothing of vLLM is left when this returns.
     """
     _check_tasks(tasks)
-    check_model_template(model, template)
-    length = needed_length(model, tasks, template, max_new_tokens)
+    for name, value, least in (("orders", orders, 1), ("shards", shards, 1), ("temperature", temperature, 0)):
+        if value < least:
+            raise UserError(f"{name} is at least {least}, got {value}")
+    asked = [(order, in_order(task, order, seed)) for order in range(orders) for task in tasks]
+    length = None
+    if isinstance(model, Path):
+        check_model_template(model, template)
+        length = needed_length(model, [task for _, task in asked], template, max_new_tokens)
+    elif shards > 1:
+        raise UserError(
+            "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"
+        )
+    job = Job(
+        model.resolve() if isinstance(model, Path) else model,
+        template,
+        max_new_tokens,
+        temperature,
+        concurrency,
+        seed,
+        length,
+        say_every_s,
+    )
     started = time.monotonic()
-    engine = Engine(model, max_model_len=length, max_num_seqs=concurrency, seed=seed)
-
-    async def run() -> list[Episode]:
-        async with _open(engine, tell, say_every_s):
-            return await play(
-                tasks,
-                template,
-                engine,
-                max_new_tokens=max_new_tokens,
-                concurrency=concurrency,
-                on_progress=lambda progress: tell(_line(progress)),
-                progress_every_s=say_every_s,
-            )
 
     def tell(text: str) -> None:
         say(f"evaluate {system}: {text}")
 
-    episodes = asyncio.run(run())
-    values = measure(tasks, [e.ranking for e in episodes])
-    records = tuple(Record(t, e.ranking, v, e) for t, e, v in zip(tasks, episodes, values, strict=True))
-    return _saved(SystemResult(system, records, time.monotonic() - started), run_dir)
+    def result(records: Mapping[Key, Record], seconds: float) -> SystemResult:
+        ordered = tuple(records[order, task.dataset, task.id] for order, task in asked)
+        return SystemResult(system, ordered, seconds, price=price)
+
+    if run_dir is None:
+        found: dict[Key, Record] = {}
+        _play(job, asked, found, shards, lambda record: None, tell)
+        return result(found, time.monotonic() - started)
+    journal = Journal(run_dir, system, _fingerprint(job, tasks, orders))
+    found = _restored(journal, asked, template)
+    if journal.took is not None:
+        tell("done before")
+        return result(found, journal.took["seconds"])
+    if found:
+        tell(f"{len(found)}/{len(asked)} tasks done before, going on")
+    with journal:
+        _play(job, asked, found, shards, lambda record: journal.append(record.to_json()), tell)
+    done = result(found, time.monotonic() - started)
+    journal.finish([r.to_json() for r in done.records], {"seconds": done.seconds})
+    return done
 
 
-@asynccontextmanager
-async def _open(engine: Engine, tell: Say, every_s: float) -> AsyncIterator[None]:
-    """The engine, opened with a sign of life every ``every_s`` seconds: loading takes tens of seconds."""
-    started = time.monotonic()
+def _play(
+    job: Job,
+    asked: Sequence[tuple[int, RankingTask]],
+    found: dict[Key, Record],
+    shards: int,
+    keep: Callable[[Record], None],
+    tell: Say,
+) -> None:
+    """Play what ``found`` lacks, and put it there."""
+    missing = [(order, task) for order, task in asked if (order, task.dataset, task.id) not in found]
+    if not missing:
+        return
 
-    async def beat() -> None:
-        while True:
-            tell(f"vLLM loads {engine.model.name} ({time.monotonic() - started:.0f} s)")
-            await asyncio.sleep(every_s)
+    def on_done(place: int, episode: Episode) -> None:
+        order, task = missing[place]
+        [values] = measure([task], [episode.ranking])
+        record = Record(task, episode.ranking, values, episode, order)
+        found[record.key] = record
+        keep(record)
 
-    heart = asyncio.create_task(beat())
-    try:
-        async with engine:
-            heart.cancel()
-            yield
-    finally:
-        heart.cancel()
+    tasks = [task for _, task in missing]
+    if shards > 1:
+        run_sharded(job, tasks, shards, on_done, tell)
+    else:
+        asyncio.run(job.run(tasks, on_done, tell))
 
 
-def _line(p: Progress) -> str:
-    rate = p.calls / max(p.seconds, 1e-9)
-    return f"{p.done}/{p.total} tasks, {p.calls} calls ({rate:.0f}/s), {p.malformed} malformed, {p.seconds:.0f} s"
+def _restored(
+    journal: Journal, asked: Sequence[tuple[int, RankingTask]], template: Template | None
+) -> dict[Key, Record]:
+    """The journal's records by their keys. UserError for a line that is not one of these tasks'."""
+    tasks = {(order, task.dataset, task.id): task for order, task in asked}
+    found = {}
+    for row, line in enumerate(journal.lines, 1):
+        try:
+            key = (line["order"], line["dataset"], line["task_id"])
+            found[key] = Record.from_json(line, tasks[key], template)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{journal.path.stem}, line {row} of what was done before, is not of these tasks "
+                f"({type(error).__name__}: {error}); remove {journal.path.stem}.* and evaluate again"
+            ) from error
+    return found
+
+
+def _fingerprint(job: Job, tasks: Sequence[RankingTask], orders: int) -> dict[str, Any]:
+    """What a model's answers depend on."""
+    if isinstance(job.model, Path):
+        model = {"model_hash": model_hash(job.model)}
+    else:
+        model = {"model": job.model.model, "endpoint": job.model.url}
+    return model | {
+        "template_id": job.template.id,
+        "template_hash": job.template.hash,
+        "tasks": len(tasks),
+        "tasks_hash": tasks_hash(tasks),
+        "orders": orders,
+        "max_new_tokens": job.max_new_tokens,
+        "temperature": float(job.temperature),
+        "seed": job.seed,
+    }
 
 
 def evaluate_rivals(
     train_tasks: Sequence[RankingTask],
     tasks: Sequence[RankingTask],
     *,
+    rivals: Iterable[str | Rival] = STANDARD,
+    context: Context | None = None,
     seed: int = 0,
     run_dir: Path | None = None,
-    rivals: Sequence[Rival] | None = None,
     say: Say = print,
 ) -> list[SystemResult]:
-    """Rank all tasks without a language model. A rival leaves out the tasks that it does not apply to."""
+    """Fit and rank with each of ``rivals`` (names, or rivals made already), one after the other.
+
+    A rival leaves out the tasks that it does not apply to; one that cannot run here says why (``unavailable``) and has no
+    records. With ``run_dir``, rivals that were done before, with the same data, seed and weights, are not run again.
+    """
     _check_tasks(tasks)
+    context = context or Context(seed)
+    hashes = {"train_hash": tasks_hash(train_tasks), "tasks_hash": tasks_hash(tasks)} if run_dir else {}
     results = []
-    for rival in make(context=Context(seed)) if rivals is None else rivals:
-        started = time.monotonic()
-        rival.fit(train_tasks)
-        rankings = zip(tasks, rival.rank(tasks), strict=True)
-        ranked = [(task, ranking) for task, ranking in rankings if ranking is not None]
-        values = measure([t for t, _ in ranked], [r for _, r in ranked])
-        records = tuple(Record(t, tuple(r), v) for (t, r), v in zip(ranked, values, strict=True))
-        result = SystemResult(rival.name, records, time.monotonic() - started)
-        say(f"evaluate {rival.name}: {len(records)}/{len(tasks)} tasks, {result.seconds:.0f} s")
-        results.append(_saved(result, run_dir))
+    for rival in rivals:
+        name = rival if isinstance(rival, str) else rival.name
+        journal = None
+        if run_dir is not None:
+            journal = Journal(run_dir, name, _rival_fingerprint(name, context) | hashes)
+        result = _done_before(name, journal, tasks) or _rank(rival, train_tasks, tasks, context)
+        if journal is not None and journal.took is None and result.unavailable is None:
+            journal.finish(
+                [r.to_json() for r in result.records],
+                {"seconds": result.seconds, "fit_seconds": result.fit_seconds, "rank_seconds": result.rank_seconds},
+            )
+        found = f"{len(result.records)}/{len(tasks)} tasks, {result.seconds:.0f} s"
+        say(f"evaluate {name}: {found if result.unavailable is None else f'unavailable, {result.unavailable}'}")
+        results.append(result)
     return results
 
 
-def collect(results: Iterable[SystemResult], *, seed: int = 0) -> dict[str, Any]:
-    """``datasets``, ``macro`` and ``paired_p`` of ``results.json``; its keys are listed in :mod:`.report`.
-
-    ``paired_p`` is None unless ``before`` and ``after`` are both there, over the same tasks.
-    """
-    by_system = {r.system: _by_dataset(r.records) for r in results if r.records}
-    datasets: dict[str, dict[str, Any]] = {}
-    macro: dict[str, Any] = {}
-    for system, parts in by_system.items():
-        for dataset, records in parts.items():
-            datasets.setdefault(dataset, {})[system] = _numbers({dataset: records}, seed)
-        macro[system] = {**_numbers(parts, seed), "n_datasets": len(parts)}
-    p = None
-    if "before" in by_system and "after" in by_system:
-        before, after = by_system["before"], by_system["after"]
-        if {d: [r.task.id for r in rs] for d, rs in before.items()} != {
-            d: [r.task.id for r in rs] for d, rs in after.items()
-        }:
-            raise ValueError("`before` and `after` did not rank the same tasks in the same order")
-        p = paired_p(_values(before, "rr"), _values(after, "rr"), seed=seed)
-    return {"datasets": datasets, "macro": macro, "paired_p": p}
+def _rank(
+    rival: str | Rival, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask], context: Context
+) -> SystemResult:
+    started = time.monotonic()
+    name = rival if isinstance(rival, str) else rival.name
+    try:
+        made = make([rival], context)[0] if isinstance(rival, str) else rival
+        made.fit(train_tasks)
+        fitted = time.monotonic()
+        rankings = made.rank(tasks)
+    except Unavailable as reason:
+        return SystemResult(name, (), time.monotonic() - started, unavailable=str(reason))
+    ended = time.monotonic()
+    ranked = [(task, ranking) for task, ranking in zip(tasks, rankings, strict=True) if ranking is not None]
+    values = measure([t for t, _ in ranked], [r for _, r in ranked])
+    records = tuple(Record(t, tuple(r), v) for (t, r), v in zip(ranked, values, strict=True))
+    return SystemResult(name, records, time.monotonic() - started, fitted - started, ended - fitted)
 
 
-def _numbers(parts: dict[str, list[Record]], seed: int) -> dict[str, Any]:
-    """The numbers of one system over some datasets, each weighing the same."""
-    low, high = interval(_values(parts, "rr"), seed=seed)
-    numbers: dict[str, Any] = {name: fmean(fmean(v) for v in _values(parts, name).values()) for name in MEASURES}
-    numbers |= {"n": sum(len(records) for records in parts.values()), "ci95": [low, high]}
-    episodes = {d: [r.episode for r in records if r.episode is not None] for d, records in parts.items()}
-    if not all(episodes.values()):
-        return numbers | dict.fromkeys(
-            ("malformed_rate", "calls_per_task", "prompt_tokens_per_task", "new_tokens_per_task")
-        )
-    return numbers | {
-        "malformed_rate": fmean(sum(e.malformed for e in es) / sum(e.calls for e in es) for es in episodes.values()),
-        "calls_per_task": fmean(fmean(e.calls for e in es) for es in episodes.values()),
-        "prompt_tokens_per_task": fmean(fmean(e.prompt_tokens for e in es) for es in episodes.values()),
-        "new_tokens_per_task": fmean(fmean(e.new_tokens for e in es) for es in episodes.values()),
+def _done_before(name: str, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
+    if journal is None or journal.took is None:
+        return None
+    found = _restored(journal, [(0, task) for task in tasks], None)
+    records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
+    took = journal.took
+    return SystemResult(name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
+
+
+def _rival_fingerprint(name: str, context: Context) -> dict[str, Any]:
+    weights = context.models.get(name)
+    known = weights is not None and Path(weights).is_dir()
+    return {
+        "rival": name,
+        "version": __version__,
+        "seed": context.seed,
+        "model": weights,
+        "model_hash": model_hash(Path(str(weights))) if known else None,
     }
-
-
-def _by_dataset(records: Iterable[Record]) -> dict[str, list[Record]]:
-    parts: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        parts[record.task.dataset].append(record)
-    return dict(parts)
-
-
-def _values(parts: dict[str, list[Record]], name: str) -> dict[str, list[float]]:
-    return {dataset: [r.values[name] for r in records] for dataset, records in parts.items()}
 
 
 def _check_tasks(tasks: Sequence[RankingTask]) -> None:
     if not tasks:
         raise UserError("there is no task to evaluate")
-
-
-def _saved(result: SystemResult, run_dir: Path | None) -> SystemResult:
-    if run_dir is not None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_jsonl(run_dir / f"episodes-{result.system}.jsonl", [r.to_json() for r in result.records])
-    return result
+    seen: set[tuple[str, str]] = set()
+    for task in tasks:
+        if (task.dataset, task.id) in seen:
+            raise UserError(f"task {task.id!r} of {task.dataset!r} is there twice; ids have to be unique")
+        seen.add((task.dataset, task.id))

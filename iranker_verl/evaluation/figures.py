@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from iranker_verl.evaluation.tables import label
 from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
 
 RIVAL_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
-LABELS = {"before": "before RL", "after": "after RL", "random": "random", "popularity": "popularity", "bm25": "BM25"}
-
+BEST_OTHER = "D"
+LONGEST_NAME = 22  # characters of a data set's name beside an axis
 
 Points = Sequence[tuple[float, float]]  # (step, value)
 
@@ -59,42 +60,55 @@ def learning(reward: Points, validation: Points, malformed: Points) -> str | Non
     return svg(draw, 1.55 * len(panels) + 0.35, "learning")
 
 
-def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str | None:
-    """MRR of every system on every dataset: before and after with their 95 % intervals, rivals as marks."""
+def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]], main: str | None = "after") -> str | None:
+    """MRR of every system on every dataset: ``before`` and ``main`` with their 95 % intervals, the others as marks.
+
+    Of more others than have a mark of their own, the best on each dataset is shown.
+    """
     if not datasets:
         return None
     names = list(datasets)
+    present = list(dict.fromkeys(s for systems in datasets.values() for s in systems))
+    models = [(s, c) for s, c in (("before", "before"), (main, "after")) if s in present]
+    marked = [s for s in RIVAL_MARKS if s in present]
+    unmarked = {s for s in present if s not in marked and s not in [m for m, _ in models]}
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
         for row, name in enumerate(names):
             systems = datasets[name]
-            for system, shift in (("before", 0.16), ("after", -0.16)):
-                if numbers := systems.get(system):
+            for (system, colour), shift in zip(models, (0.16, -0.16) if len(models) > 1 else (0.0,), strict=False):
+                if numbers := systems.get(str(system)):
                     low, high = numbers["ci95"]
-                    ax.plot([low, high], [row + shift] * 2, color=COLOURS[system], lw=2, alpha=0.5)
-                    ax.plot(numbers["rr"], row + shift, "o", color=COLOURS[system], ms=7)
-            for system, mark in RIVAL_MARKS.items():
+                    ax.plot([low, high], [row + shift] * 2, color=COLOURS[colour], lw=2, alpha=0.5)
+                    ax.plot(numbers["rr"], row + shift, "o", color=COLOURS[colour], ms=7)
+            for system in marked:
                 if numbers := systems.get(system):
-                    _rival(ax, numbers["rr"], row, mark)
-        ax.set_yticks(range(len(names)), names)
+                    _rival(ax, numbers["rr"], row, RIVAL_MARKS[system])
+            if others := [systems[s]["rr"] for s in unmarked if s in systems]:
+                _rival(ax, max(others), row, BEST_OTHER)
+        ax.set_yticks(range(len(names)), [shorten(n) for n in names])
         ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
         ax.set_ylim(len(names) - 0.45, -0.55)
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("mean reciprocal rank")
-        present = {s for systems in datasets.values() for s in systems}
         keys = [
-            Line2D([], [], color=COLOURS[s], marker="o", ms=7, lw=2, label=LABELS[s])
-            for s in ("before", "after")
-            if s in present
+            Line2D([], [], color=COLOURS[colour], marker="o", ms=7, lw=2, label=label(str(s), present))
+            for s, colour in models
         ] + [
-            Line2D([], [], color=COLOURS["rival"], marker=m, mfc="none", ms=6, lw=0, label=LABELS[s])
-            for s, m in RIVAL_MARKS.items()
-            if s in present
+            Line2D([], [], color=COLOURS["rival"], marker=mark, mfc="none", ms=6, lw=0, label=name)
+            for mark, name in [
+                *((RIVAL_MARKS[s], label(s)) for s in marked),
+                *([(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other rival")] if unmarked else []),
+            ]
         ]
         figure.legend(handles=keys, loc="outside upper left", ncols=3, **LEGEND)
 
     return svg(draw, 0.43 * len(names) + 1.15, "datasets")
+
+
+def shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
@@ -111,11 +125,12 @@ def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
             counts = Counter(min(r, shown) for r in found)
             x = [r + (number - (len(given) - 1) / 2) * 0.4 for r in range(1, shown + 1)]
             y = [counts[r] / len(found) for r in range(1, shown + 1)]
-            ax.bar(x, y, 0.38, color=COLOURS[system], label=LABELS[system])
+            ax.bar(x, y, 0.38, color=COLOURS[system], label=label(system, [s for s, _ in given]))
         ax.grid(axis="x", visible=False)
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.yaxis.set_major_locator(MaxNLocator(5))
-        ax.set_xticks(range(1, shown + 1), [*map(str, range(1, shown)), f"{shown}{'+' if last > shown else ''}"])
+        marked = [r for r in range(1, shown + 1) if shown <= 10 or r in (1, shown) or (r % 5 == 0 and r < shown - 1)]
+        ax.set_xticks(marked, [f"{r}{'+' if r == shown < last else ''}" for r in marked])
         ax.set_xlabel("rank of the best candidate")
         ax.set_ylabel("share of tasks")
         ax.legend(**LEGEND)
@@ -142,14 +157,15 @@ def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | No
             _stack(ax, phases, lambda v: f"{v:.0%}")
             ax.set_title("An RL step")
 
-    return svg(draw, 1.45 * (bool(parts) + bool(phases)), "times")
+    return svg(draw, 1.55 * (bool(parts) + bool(phases)), "times")
 
 
 _TIGHT: dict[str, Any] = {
     "frameon": False,
     "handlelength": 0.8,
     "handleheight": 0.8,
-    "columnspacing": 0.8,
+    "columnspacing": 2.0,
+    "labelspacing": 0.3,
     "fontsize": 10,
 }
 
@@ -163,9 +179,9 @@ def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str
         keys.append((bar, f"{'RL' if name == 'rl' else name} {show(value)}"))
         left += value / total
     ax.set_xlim(0, 1)
-    ax.set_ylim(-1.25, 0.42)  # room for the keys below the bar
+    ax.set_ylim(-1.6, 0.42)  # room for two rows of keys below the bar
     ax.set_axis_off()
-    legend = ax.legend(*zip(*keys, strict=True), loc="lower left", bbox_to_anchor=(-0.02, -0.02), ncols=4, **_TIGHT)
+    legend = ax.legend(*zip(*keys, strict=True), loc="lower left", bbox_to_anchor=(-0.02, -0.02), ncols=2, **_TIGHT)
     legend.set_in_layout(False)  # its width is not to narrow the bar
 
 

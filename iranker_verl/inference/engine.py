@@ -39,11 +39,19 @@ MAX_NUM_SEQS = 64
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text (special tokens left out), its tokens, and how many tokens it was asked with."""
+    """One answer: its text (special tokens left out), its tokens, and how many tokens it was asked with.
+
+    A server counts the answer's tokens (``counted``) and does not show them.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     prompt_tokens: int
+    counted: int | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.token_ids) if self.counted is None else self.counted
 
 
 class ChatTokenizer:
@@ -175,15 +183,29 @@ class Engine:
         return self.tokenizer.encode(messages)
 
     async def ask(
-        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, temperature: float = 0.0
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        *,
+        seed: int | None = None,
     ) -> Generation:
         """The answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
-        return await self.generate(self.encode(messages), max_new_tokens, temperature)
+        return await self.generate(self.encode(messages), max_new_tokens, temperature, seed=seed)
 
-    async def generate(self, token_ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Generation:
+    async def generate(
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        *,
+        seed: int | None = None,
+        ignore_eos: bool = False,
+    ) -> Generation:
         """The answer to one prompt. Call it many times at once: the requests are batched continuously.
 
-        UserError where prompt and answer together exceed the engine's length. RuntimeError if the engine has died.
+        ``seed`` makes a sampled answer repeatable; with ``ignore_eos`` it has ``max_new_tokens`` tokens, whatever the
+        model says (for measuring speed). UserError where prompt and answer together exceed the engine's length. RuntimeError if the engine has died.
         """
         if self._llm is None:
             raise RuntimeError("the engine is not open; use it within `async with`")
@@ -196,7 +218,11 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind
 
         sampling = SamplingParams(
-            temperature=temperature, max_tokens=max_new_tokens, output_kind=RequestOutputKind.FINAL_ONLY
+            temperature=temperature,
+            max_tokens=max_new_tokens,
+            seed=seed,
+            ignore_eos=ignore_eos,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = {"prompt_token_ids": list(token_ids)}
         async for output in self._llm.generate(prompt, sampling, str(next(self._numbers))):

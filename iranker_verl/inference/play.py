@@ -1,4 +1,4 @@
-"""Whole eliminations (or direct rankings), continuously batched: a task goes on as soon as its own answer is back.
+"""Whole eliminations (or other ways to a ranking), continuously batched: a task goes on as soon as its own answer is back.
 
 Each task is a coroutine of its own around the state machine of its template's kind; nothing waits for a slower task,
 and the engine always has as many requests to batch as there are tasks under way.
@@ -7,23 +7,41 @@ and the engine always has as many requests to batch as there are tasks under way
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.ranking import RankingTask, Step
-from iranker_verl.ranking.direct import DirectStep
+from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
 
 class Answers(Protocol):
-    """What :func:`play` asks of an engine; :class:`iranker_verl.inference.engine.Engine` is one."""
+    """What :func:`play` asks of an engine. ``seed`` is passed only where the temperature is above 0."""
 
     async def ask(
-        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, temperature: float = 0.0
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        *,
+        seed: int | None = None,
     ) -> Generation: ...
+
+
+class Answered(Protocol):
+    """What the steps of all state machines have in common."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def response(self) -> str: ...
+
+    @property
+    def malformed(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,7 @@ class Episode:
     task_id: str
     dataset: str
     ranking: tuple[str, ...]
-    steps: tuple[Step | DirectStep, ...]
+    steps: tuple[Answered, ...]
     prompt_tokens: int
     new_tokens: int
     seconds: float
@@ -66,14 +84,16 @@ async def play(
     max_new_tokens: int,
     concurrency: int = 64,
     temperature: float = 0.0,
-    on_done: Callable[[Episode], None] | None = None,
+    seed: int = 0,
+    on_done: Callable[[int, Episode], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress_every_s: float = 5.0,
 ) -> list[Episode]:
-    """Rank every task, by elimination or at once, as the template's kind says; episodes come back in the order of ``tasks``.
+    """Rank every task in the way of the template's kind; episodes come back in the order of ``tasks``.
 
-    At most ``concurrency`` tasks are under way. ``on_done`` gets each episode as it ends; ``on_progress`` is called
-    every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
+    At most ``concurrency`` tasks are under way. Above temperature 0 every call has a seed of its own (see
+    :func:`call_seed`). ``on_done`` gets each task's place in ``tasks`` and its episode as it ends; ``on_progress`` is
+    called every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
     cancellation, ends all of it.
     """
     if concurrency < 1:
@@ -86,17 +106,29 @@ async def play(
         if on_progress is not None:
             on_progress(Progress(done, len(tasks), calls, malformed, time.monotonic() - started))
 
-    def count(step: Step | DirectStep) -> None:
-        nonlocal calls, malformed
-        calls, malformed = calls + 1, malformed + step.malformed
+    async def ask(task: RankingTask, state: Any) -> Generation:
+        messages = template.messages(state)
+        if temperature == 0:
+            return await engine.ask(messages, max_new_tokens, temperature)
+        own = call_seed(seed, task, len(state.steps))
+        return await engine.ask(messages, max_new_tokens, temperature, seed=own)
 
-    async def one(task: RankingTask) -> Episode:
-        nonlocal done
+    async def one(place: int, task: RankingTask) -> Episode:
+        nonlocal done, calls, malformed
         async with gate:
-            episode = await _episode(task, template, engine, max_new_tokens, temperature, count)
+            began = time.monotonic()
+            state: Any = template.start(task)
+            prompt_tokens = new_tokens = 0
+            while not state.done:
+                answer = await ask(task, state)
+                prompt_tokens += answer.prompt_tokens
+                new_tokens += answer.new_tokens
+                step = state.step(answer.text)
+                calls, malformed = calls + 1, malformed + step.malformed
+            episode = _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began)
         done += 1
         if on_done is not None:
-            on_done(episode)
+            on_done(place, episode)
         return episode
 
     async def tick() -> None:
@@ -104,7 +136,7 @@ async def play(
             await asyncio.sleep(progress_every_s)
             report()
 
-    episodes = [asyncio.create_task(one(task)) for task in tasks]
+    episodes = [asyncio.create_task(one(place, task)) for place, task in enumerate(tasks)]
     ticker = asyncio.create_task(tick())
     try:
         played = await asyncio.gather(*episodes)
@@ -116,28 +148,34 @@ async def play(
     return list(played)
 
 
-async def _episode(
+def call_seed(seed: int, task: RankingTask, step: int) -> int:
+    """A sampled call's own seed, of 31 bits: it depends on the run's, the task, the order shown and the step.
+
+    So a call draws the same whatever is asked beside it, and an interrupted run goes on as if nothing had happened.
+    """
+    key = "\0".join((str(seed), task.dataset, task.id, str(step), *(c.id for c in task.candidates)))
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) >> 1
+
+
+def replay(
     task: RankingTask,
     template: Template,
-    engine: Answers,
-    max_new_tokens: int,
-    temperature: float,
-    count: Callable[[Step | DirectStep], None],
+    responses: Iterable[str],
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    seconds: float,
 ) -> Episode:
-    started = time.monotonic()
-    state = template.start(task)
-    prompt_tokens = new_tokens = 0
-    while not state.done:
-        answer = await engine.ask(template.messages(state), max_new_tokens, temperature)
-        prompt_tokens += answer.prompt_tokens
-        new_tokens += len(answer.token_ids)
-        count(state.step(answer.text))
+    """The episode that these responses made, without a model. ValueError where they are too few or too many."""
+    state: Any = template.start(task)
+    for response in responses:
+        state.step(response)
+    if not state.done:
+        raise ValueError(f"task {task.id!r} of {task.dataset!r}: {len(state.steps)} responses do not end its episode")
+    return _episode(task, state, prompt_tokens, new_tokens, seconds)
+
+
+def _episode(task: RankingTask, state: Any, prompt_tokens: int, new_tokens: int, seconds: float) -> Episode:
     return Episode(
-        task.id,
-        task.dataset,
-        tuple(state.ranking()),
-        tuple(state.steps),
-        prompt_tokens,
-        new_tokens,
-        time.monotonic() - started,
+        task.id, task.dataset, tuple(state.ranking()), tuple(state.steps), prompt_tokens, new_tokens, round(seconds, 4)
     )

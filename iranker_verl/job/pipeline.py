@@ -33,6 +33,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     UserError for anything that a user can put right; nothing of a failed stage is left half done.
     """
     config = compose_recipe(recipe, overrides)
+    check_tasks(config)
     if not dry_run:
         check_machine(config)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -51,6 +52,18 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
         for stage in STAGES:
             _run_stage(stage, config, run)
         return report(config, run)
+
+
+def check_tasks(config: DictConfig) -> None:
+    """UserError where the datasets to test on are not apart from those to train on."""
+    trained, tested = (list(config.iranker.data[name] or []) for name in ("tasks", "test_tasks"))
+    if tested and not trained:
+        raise UserError("iranker.data.test_tasks is set, but not iranker.data.tasks; name what to train on as well")
+    if both := [name for name in tested if name in trained]:
+        raise UserError(
+            f"{both[0]} is in iranker.data.tasks and in iranker.data.test_tasks; a zero-shot test is on datasets of "
+            "scenarios that are not trained on"
+        )
 
 
 def check_machine(config: DictConfig) -> None:
@@ -183,6 +196,7 @@ def environment(stage: str) -> dict[str, str]:
 def report(config: DictConfig, run: Path) -> Path:
     """``results.json`` and ``report.html`` from what the stages left."""
     from data_prep.schema import read_manifest
+    from iranker_verl.evaluation.diagnosis import diagnose
     from iranker_verl.evaluation.report import time_shares, write_report
 
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
@@ -204,9 +218,32 @@ def report(config: DictConfig, run: Path) -> Path:
         "about": [*base["about"], _about_rl(config)],
         "config": OmegaConf.to_container(config.iranker, resolve=True),
         "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
+        "diagnosis": diagnose(run),
     }
+    if config.iranker.data.test_tasks:
+        results |= _zero_shot(evaluation, run)
+        results["about"].append(_about_zero_shot(results["unseen"]))
     write_json(run / "results.json", results)
     return write_report(run)
+
+
+def _zero_shot(evaluation: dict[str, Any], run: Path) -> dict[str, Any]:
+    """What a zero-shot run adds to ``results.json``: the trained model's numbers as such, and what is known of the test."""
+    from data_prep.schema import read_manifest
+
+    unseen = json.loads((run / "unseen.json").read_text(encoding="utf-8"))
+    return {
+        "zero_shot": {name: systems["after"] for name, systems in evaluation["datasets"].items()},
+        "unseen": unseen | {"data_hash": read_manifest(run / "unseen")["data_hash"]},
+    }
+
+
+def _about_zero_shot(unseen: dict[str, Any]) -> str:
+    return (
+        f"Zero-shot: trained on {', '.join(unseen['trained'])}; tested on {', '.join(unseen['tested'])} alone. Checked from "
+        f"the files: no scenario, dataset or task of the test is in training. Of the test's {unseen['queries']} queries "
+        f"{unseen['shared_queries']} are also queries of another scenario in training."
+    )
 
 
 def _about_rl(config: DictConfig) -> str:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ WORLD_TEST_FRACTION = 0.03
 
 
 def prepare(config: DictConfig, run: Path) -> None:
-    """Raw files (or the embedded world's, which are written first) to ``RUN_DIR/data``."""
+    """Raw files (or the embedded world's, which are written first) to ``RUN_DIR/data``.
+
+    With ``iranker.data.test_tasks``, these go to ``RUN_DIR/unseen``; its test side is that of a run on all datasets.
+    """
     from data_prep.options import Options
     from data_prep.prepare import prepare as prepare_data
     from data_prep.world import WorldSize, write_world
@@ -43,15 +47,37 @@ def prepare(config: DictConfig, run: Path) -> None:
             write_world(part, config.iranker.seed, WorldSize(**config.iranker.data.world))
             os.replace(part, raw)
         given = {"history": WORLD_HISTORY, "candidates": WORLD_CANDIDATES, "test_fraction": WORLD_TEST_FRACTION} | given
-    tasks = list(config.iranker.data.tasks or []) or None
-    prepare_data(
-        Path(raw),
-        run / "data",
-        templates.load(config.iranker.template),
-        Options(**given, seed=config.iranker.seed),
-        tasks,
-        say,
+    wanted = {"data": list(config.iranker.data.tasks or [])}
+    if unseen := list(config.iranker.data.test_tasks or []):
+        wanted["unseen"] = unseen
+    for folder, tasks in wanted.items():
+        prepare_data(
+            Path(raw),
+            run / folder,
+            templates.load(config.iranker.template),
+            Options(**given, seed=config.iranker.seed),
+            tasks or None,
+            say,
+        )
+    prove_unseen(config, run)
+
+
+def test_folder(config: DictConfig, run: Path) -> Path:
+    """The prepared folder whose test side a run is evaluated on."""
+    return run / ("unseen" if config.iranker.data.test_tasks else "data")
+
+
+def prove_unseen(config: DictConfig, run: Path) -> None:
+    """In a zero-shot run, prove from the files that training holds nothing of what is tested on: ``RUN_DIR/unseen.json``."""
+    if not config.iranker.data.test_tasks:
+        return
+    from data_prep.checking.unseen import check_unseen
+
+    files = config.data.train_files  # what verl trains on, wherever that is
+    found = check_unseen(
+        [Path(f) for f in ([files] if isinstance(files, str) else files)], run / "unseen" / "test.parquet"
     )
+    write_json(run / "unseen.json", asdict(found))
 
 
 def base(config: DictConfig, run: Path) -> None:
@@ -81,6 +107,8 @@ def base(config: DictConfig, run: Path) -> None:
         record = {"path": report["path"], "report": report, "about": about_tiny(report)}
     tokenizer = ChatTokenizer(Path(record["path"]))
     tasks = train + read_tasks(run / "data" / "test.parquet", template)
+    if config.iranker.data.test_tasks:
+        tasks += read_tasks(test_folder(config, run) / "test.parquet", template)
     longest = check_lengths(tasks, template, lambda m: len(tokenizer.encode(m)), config.data.max_prompt_length)
     say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
     write_json(run / "base.json", record | {"longest_prompt": longest})
@@ -148,10 +176,14 @@ def last_step(checkpoints: Path) -> int:
 def evaluate(config: DictConfig, run: Path) -> None:
     """Every test task, before and after, and the rivals: ``RUN_DIR/evaluation.json``."""
     from data_prep.schema import read_tasks
-    from iranker_verl.evaluation.evaluate import collect, evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.records import write_trec
+    from iranker_verl.evaluation.results import collect
 
     template = templates.load(config.iranker.template)
-    train, test = (read_tasks(run / "data" / f"{split}.parquet", template) for split in ("train", "test"))
+    prove_unseen(config, run)
+    train = read_tasks(run / "data" / "train.parquet", template)
+    test = read_tasks(test_folder(config, run) / "test.parquet", template)
     results = evaluate_rivals(train, test, seed=config.iranker.seed, run_dir=run, say=say)
     for system, model in (("before", _base_path(run)), ("after", run / "model")):
         results.append(
@@ -166,6 +198,7 @@ def evaluate(config: DictConfig, run: Path) -> None:
                 say=say,
             )
         )
+    write_trec(results, run / "runs")
     write_json(run / "evaluation.json", collect(results, seed=config.iranker.seed))
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # RAY_ADDRESS=http://head:8265 recipes/cluster/submit.sh RECIPE iranker.run_dir=/shared/folder [--dry-run] [override=value …]
-# Submits a recipe to a running Ray head, follows its log to the end and exits as it does. See README.md.
+# Submits a recipe to a running Ray head and follows its log to the end; exits with 0 only where the job succeeded. See README.md.
 set -euo pipefail
 
 fail() {
@@ -13,6 +13,8 @@ PATH="$root/.venv/bin:$PATH"
 dry_run='' recipe='' run='' overrides=()
 for argument in "$@"; do
   case $argument in
+    # Ray hands the command to a shell, and quotes blanks only
+    *[\$\`\"\\\'\;\&\|\<\>\(\)]*) fail "$argument: quotes, \$ and the like do not survive ray job submit; put it into a recipe of your own" ;;
     --dry-run) dry_run=1 ;;
     -*) fail "$argument: unknown option; there is only --dry-run" ;;
     iranker.run_dir=*) run=${argument#*=} overrides+=("$argument") ;;
@@ -64,10 +66,15 @@ variables = fixed | {name: os.environ[name] for name in passed if name in os.env
 print(json.dumps({"working_dir": bundle, "excludes": ["**/__pycache__"], "env_vars": variables}))
 PYTHON
 )
-submit=(ray job submit --address "$RAY_ADDRESS" --runtime-env-json "$runtime_env" -- "${command[@]}")
+job="iranker-$(date +%Y%m%d-%H%M%S)-$$"
+submit=(ray job submit --address "$RAY_ADDRESS" --submission-id "$job" --runtime-env-json "$runtime_env" -- "${command[@]}")
 if [[ -n $dry_run ]]; then
   printf '%q ' "${submit[@]}"
   echo
   exit
 fi
 "${submit[@]}" # waits, and prints the log as it comes; with set -e its exit code is ours
+# It is 0 as well where somebody stopped the job, or where following the log broke off.
+ended=$(ray job status --address "$RAY_ADDRESS" "$job" 2>&1) || fail "$job: its status cannot be asked for: $ended"
+[[ $ended == *"Job '$job' succeeded"* ]] ||
+  fail "$job has not succeeded: $(grep . <<< "$ended" | tail -n 1) (ray job logs -f --address $RAY_ADDRESS $job)"

@@ -6,8 +6,13 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +46,10 @@ def submit(*arguments: str, seconds: float = 60, **variables: str) -> subprocess
         ),
         (["recipes/tiny_cpu", "iranker.run_dir=/r"], {}, "RAY_ADDRESS is not set"),
         (["recipes/tiny_cpu", "--wait"], {}, "--wait: unknown option"),
+        *(
+            (["recipes/tiny_cpu", f"a.b={value}"], {}, f"a.b={value}: quotes")
+            for value in ("${c}", "'x'", '"x"', "`x`", "x;y")
+        ),
     ],
 )
 def test_a_mistake_is_one_line(arguments, variables, words):
@@ -76,7 +85,7 @@ def dry_run(*arguments: str, **variables: str) -> tuple[list[str], dict, list[st
 
 def test_a_dry_run_prints_the_command():
     ray, environment, command = dry_run(str(SMOKE), "iranker.run_dir=/shared/my run", "iranker.data.tasks=[rec-movie]")
-    assert ray[:5] == ["ray", "job", "submit", "--address", "http://head:8265"]
+    assert ray[:6] == ["ray", "job", "submit", "--address", "http://head:8265", "--submission-id"]
     assert "--no-wait" not in ray
     assert command[:5] == ["python", "-m", "iranker_verl.cli", "train", "recipes/tiny_cpu/smoke.yaml"]
     # Ray refuses processors from who joins a cluster; what a user gives comes last and so wins
@@ -98,11 +107,13 @@ def test_what_is_set_here_is_passed_on_but_no_key():
     assert command[0] == "/opt/python"
 
 
-def fake_ray(folder: Path, code: int) -> Path:
+def fake_ray(folder: Path, code: int, status: str = "succeeded") -> Path:
     """A ``ray`` that copies the bundle, so that a test can look into it, and ends with ``code``. It stands in for a cluster."""
     ray = folder / "ray"
     ray.write_text(
         "#!/usr/bin/env python3\nimport json, shutil, sys\n"
+        "if sys.argv[2] == 'status':\n"
+        f"    print(f\"Job '{{sys.argv[-1]}}' {status}\")\n    sys.exit(0)\n"
         "environment = json.loads(sys.argv[sys.argv.index('--runtime-env-json') + 1])\n"
         f"shutil.copytree(environment['working_dir'], {str(folder / 'bundle')!r})\n"
         f"print('the log')\nsys.exit({code})\n"
@@ -128,18 +139,33 @@ def project(tmp_path):
     return copy
 
 
-@pytest.mark.parametrize("code", [0, 1, 7])
-def test_what_travels_and_that_the_exit_code_is_passed_on(project, tmp_path, code):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    bundle = fake_ray(tools, code)
+def submit_own(project: Path, tools: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Submit a recipe from elsewhere, with the ``ray`` in ``tools``."""
     own = tmp_path / "mine"
     own.mkdir()
     (own / "mine.yaml").write_text("defaults:\n  - ../tiny_cpu/smoke@_global_\n  - _self_\n")
     (own / "data.bin").write_text("x")
     env = {**os.environ, "PATH": f"{tools}:{BIN}:{os.environ['PATH']}", "RAY_ADDRESS": "http://head:8265"}
     command = ["bash", str(project / "recipes" / "cluster" / "submit.sh"), str(own), "iranker.run_dir=/r"]
-    done = subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+    return subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("status", ["was stopped", "failed", "is RUNNING"])
+def test_a_job_that_did_not_succeed_is_an_error_whatever_ray_says(project, tmp_path, status):
+    """``ray job submit`` ends with 0 where the job was stopped, and where following its log broke off."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    fake_ray(tools, 0, status)
+    done = submit_own(project, tools, tmp_path)
+    assert done.returncode == 2 and f"' {status}" in done.stderr and "ray job logs" in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1, 7])
+def test_what_travels_and_that_the_exit_code_is_passed_on(project, tmp_path, code):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    bundle = fake_ray(tools, code)
+    done = submit_own(project, tools, tmp_path)
     assert done.returncode == code and "the log" in done.stdout
     assert {p.name for p in bundle.iterdir()} == {
         *("iranker_verl", "data_prep", "reward_fns", "recipes", "requirements", "setup.py", "iranker_verl.egg-info")
@@ -151,3 +177,112 @@ def test_what_travels_and_that_the_exit_code_is_passed_on(project, tmp_path, cod
     isolated = [sys.executable, "-S", "-c", ask]
     found = subprocess.run(isolated, env={"PYTHONPATH": str(bundle)}, text=True, capture_output=True, check=True).stdout
     assert "iranker_verl.training.cpu.plugin" in found and "vllm_linear:register" in found
+
+
+# ---------------------------------------------------------------- a real head
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    """The address of a Ray head of this test's own, with a folder and ports of its own; nothing of it is left."""
+    everybodys = Path("/tmp/ray/ray_current_cluster")  # whoever calls ray.init() looks here
+    before = everybodys.read_text() if everybodys.exists() else None
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a socket's path may have 107 characters
+    ports = dict(
+        zip(
+            (
+                *("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"),
+                *("metrics-export-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port"),
+                "ray-client-server-port",
+            ),
+            free_ports(9),
+            strict=True,
+        )
+    )
+    command = [sys.executable, "-m", "iranker_verl.job.guard", str(BIN / "ray"), "start", "--head", "--block"]
+    command += ["--num-cpus", "16", "--num-gpus", "1", "--object-store-memory", str(512 << 20)]
+    command += ["--temp-dir", str(folder), "--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
+    command += ["--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items())]
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"OMP_NUM_THREADS": "1"}
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    log = folder / "head.log"
+    with log.open("wb") as file:
+        guard = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(address):
+            if guard.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the head did not start:\n{log.read_text()[-3000:]}")
+            time.sleep(0.5)
+        yield address
+    finally:
+        guard.terminate()  # it ends all that is below it
+        try:
+            guard.wait(30)
+        finally:
+            guard.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+    assert (everybodys.read_text() if everybodys.exists() else None) == before
+
+
+LEAST = """
+defaults:
+  - ../tiny_cpu/smoke@_global_
+  - _self_
+iranker:
+  data:
+    tasks: [passage-5]
+    options: {max_train: 40, max_test: 2}
+  base:
+    effort: 0.002
+data:
+  train_batch_size: 2
+actor_rollout_ref:
+  actor:
+    ppo_mini_batch_size: 2
+trainer:
+  total_training_steps: 1
+"""
+
+
+@pytest.mark.slow
+def test_a_recipe_on_a_real_head(head, tmp_path):
+    """From raw data to report on a cluster that goes on; then a job that fails."""
+    recipe = tmp_path / "mine" / "least.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(LEAST)
+    run = tmp_path / "run"
+    variables = {"RAY_ADDRESS": head, "PYTHON": sys.executable}
+    done = submit(str(recipe), f"iranker.run_dir={run}", seconds=300, **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for words in ("passage-5:", "rl  step 1", "evaluate after:", "report.html", "succeeded"):  # the log, to its end
+        assert words in done.stdout, done.stdout[-3000:]
+    results = json.loads((run / "results.json").read_text())
+    assert results["rl_steps"] == 1 and list(results["datasets"]) == ["passage-5"]
+    assert (run / "report.html").is_file() and (run / "model" / "iranker.json").is_file()
+
+    # the job's guard has ended what the job started and nothing of the cluster
+    assert answers(head)
+    # another seed in the same folder is the user's mistake: the job fails, and so does the script
+    done = submit(str(recipe), f"iranker.run_dir={run}", "iranker.seed=7", seconds=120, **variables)
+    assert done.returncode != 0
+    assert "iranker.seed was 1, is now 7" in done.stdout and "failed" in done.stdout

@@ -1,18 +1,35 @@
 """Putting systems side by side: the numbers of results.json, the files of a run, and what is refused."""
 
 import json
+import re
 
 import pytest
 from synthetic import make_tasks, play_as
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.evaluate import check_model_template, collect, evaluate_model, evaluate_rivals
+from iranker_verl.evaluation.evaluate import (
+    Record,
+    SystemResult,
+    check_model_template,
+    collect,
+    evaluate_model,
+    evaluate_rivals,
+)
+from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.prices import Price
+from iranker_verl.evaluation.records import write_trec
+from iranker_verl.evaluation.rivals import Unavailable
+from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.inference.play import Episode
+from iranker_verl.ranking import Candidate, RankingTask, Step
 from iranker_verl.ranking.templates import load
+from tests.fake_openai import FakeServer, answer
 
 TEMPLATE = load("label")
 KEYS = {
-    *("rr", "ndcg@5", "ndcg@10", "hit@1", "n", "ci95"),
+    *("rr", "ndcg@5", "ndcg@10", "hit@1", "rr_strict", "n", "ci95", "fit_seconds", "rank_seconds"),
     *("malformed_rate", "calls_per_task", "prompt_tokens_per_task", "new_tokens_per_task"),
+    *("seconds_p50", "seconds_p95", "dollars_per_task", "orders"),
 }
 
 
@@ -42,7 +59,11 @@ def test_numbers_of_models_and_rivals(tasks):
     )
     assert 0.1 < results["macro"]["before"]["malformed_rate"] < 0.5
     assert results["macro"]["bm25"]["malformed_rate"] is None
-    assert results["macro"]["bm25"]["calls_per_task"] is None
+    assert results["macro"]["bm25"]["calls_per_task"] is results["macro"]["bm25"]["orders"] is None
+    assert results["macro"]["bm25"]["rr_strict"] == results["macro"]["bm25"]["rr"]
+    assert results["macro"]["bm25"]["fit_seconds"] >= 0 and perfect["fit_seconds"] is None
+    assert perfect["orders"]["k"] == 1 and perfect["orders"]["sd"] is perfect["dollars_per_task"] is None
+    assert results["unavailable"] == {}
     assert 0 < results["paired_p"] < 0.01
 
 
@@ -67,7 +88,8 @@ def test_other_tasks_before_than_after_are_refused(tasks):
 def test_rivals_leave_their_tasks_in_the_run(tasks, tmp_path):
     evaluate_rivals(tasks, tasks, run_dir=tmp_path / "run", say=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        *("episodes-bm25.jsonl", "episodes-popularity.jsonl", "episodes-random.jsonl")
+        *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-popularity.header.json"),
+        *("episodes-popularity.jsonl", "episodes-random.header.json", "episodes-random.jsonl"),
     ]
     lines = (tmp_path / "run" / "episodes-random.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
@@ -93,3 +115,192 @@ def test_nothing_to_evaluate_is_refused(tmp_path):
         evaluate_model(tmp_path, [], TEMPLATE, system="after")
     with pytest.raises(UserError, match="no task"):
         evaluate_rivals([], [])
+
+
+def test_a_task_twice_is_refused(tasks):
+    with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' is there twice"):
+        evaluate_rivals([], [*tasks, tasks[0]])
+
+
+def record(seconds, *statuses, positive=0, size=4):
+    """A task whose ranking puts the positive at its place; a step a status."""
+    candidates = tuple(Candidate(f"c{i}", f"text {i}") for i in range(size))
+    task = RankingTask.with_positive(
+        f"t{seconds}", "recommendation", "rec-movie", "context", candidates, f"c{positive}"
+    )
+    ranking = tuple(c.id for c in candidates)
+    steps = tuple(Step(ranking, "c0", status, "[A]") for status in statuses)
+    episode = Episode(task.id, task.dataset, ranking, steps, 1000, 100, seconds)
+    return Record(task, ranking, measure([task], [ranking])[0], episode)
+
+
+def test_strict_lenient_seconds_and_dollars_by_hand():
+    records = (
+        record(1.0, "ok", "ok", "ok"),  # rank 1
+        record(2.0, "ok", "missing", "ok"),  # rank 1, but a malformed answer: strictly 1/4
+        record(3.0, "ok", "ok", "ok", positive=1),  # rank 2
+        record(4.0, "missing", "missing", "missing", positive=3),  # rank 4 either way
+    )
+    result = SystemResult("after", records, 1.0, price=Price(input=2.0, output=10.0))
+    numbers = collect([result])["datasets"]["rec-movie"]["after"]
+    assert numbers["rr"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 4) / 4)
+    assert numbers["rr_strict"] == pytest.approx((1 + 1 / 4 + 1 / 2 + 1 / 4) / 4)
+    assert numbers["malformed_rate"] == pytest.approx(4 / 12)
+    assert (numbers["seconds_p50"], numbers["seconds_p95"]) == pytest.approx((2.5, 3.85))
+    assert numbers["dollars_per_task"] == pytest.approx(1000 * 2e-6 + 100 * 10e-6)
+
+
+class Fixed:
+    """A rival that counts how often it is fitted."""
+
+    name = "fixed"
+    fitted = 0
+
+    def fit(self, train):
+        type(self).fitted += 1
+
+    def rank(self, tasks):
+        return [[c.id for c in task.candidates] if task.scenario == "passage" else None for task in tasks]
+
+
+class Missing(Fixed):
+    name = "missing"
+
+    def fit(self, train):
+        raise Unavailable("no weights; give --models missing=FOLDER")
+
+
+def test_a_rival_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
+    said = []
+    results = evaluate_rivals(tasks, tasks, rivals=[Missing(), "random"], run_dir=tmp_path, say=said.append)
+    content = collect(results)
+    assert content["unavailable"] == {"missing": "no weights; give --models missing=FOLDER"}
+    assert set(content["macro"]) == {"random"}
+    assert not (tmp_path / "episodes-missing.jsonl").exists()
+    assert "missing: unavailable, no weights" in said[0]
+
+
+def test_a_rival_that_is_done_is_not_run_again(tasks, tmp_path):
+    Fixed.fitted = 0
+    [first] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
+    [second] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
+    assert Fixed.fitted == 1 and second == first and len(first.records) == 12
+    with pytest.raises(UserError, match=r"another train_hash.*remove episodes-fixed\.\*"):
+        evaluate_rivals(tasks[1:], tasks, rivals=[Fixed()], run_dir=tmp_path)
+
+
+def spares_the_first(request, number):
+    """Excludes the last one shown, in words that are malformed for every third prompt."""
+    prompt = request["messages"][-1]["content"]
+    labels = re.findall(r"^\[([A-Z])\]", prompt, flags=re.MULTILINE)
+    return 200, answer("I cannot say" if len(prompt) % 3 == 0 else f"[{labels[-1]}]")
+
+
+def evaluate(server, tasks, folder, **options):
+    with server.serving():
+        return evaluate_model(
+            Endpoint(server.url, "fake", retries=0),
+            tasks,
+            TEMPLATE,
+            system="after",
+            run_dir=folder,
+            **{"say": lambda _: None, "max_new_tokens": 8, **options},
+        )
+
+
+def stable(folder):
+    """The lines without what time does to them."""
+    lines = [json.loads(line) for line in (folder / "episodes-after.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_an_evaluation_interrupted_by_an_error_goes_on_and_ends_as_if_nothing_had_happened(tmp_path):
+    tasks = make_tasks(n=5)
+    whole = FakeServer(spares_the_first)
+    evaluate(whole, tasks, tmp_path / "whole", orders=2)
+
+    failing = FakeServer(lambda request, n: spares_the_first(request, n) if n < 45 else (500, {"error": "gone"}))
+    with pytest.raises(UserError, match="goes on from here"):
+        evaluate(failing, tasks, tmp_path / "cut", orders=2, concurrency=4)
+    half = len((tmp_path / "cut" / "episodes-after.jsonl.unfinished").read_text().splitlines())
+    assert 4 < half < 20 and not (tmp_path / "cut" / "episodes-after.jsonl").exists()
+
+    with pytest.raises(UserError, match="endpoint"):
+        evaluate(FakeServer(spares_the_first), tasks, tmp_path / "cut", orders=2)
+    said, header = [], tmp_path / "cut" / "episodes-after.header.json"
+    second = FakeServer(spares_the_first)
+    header.write_text(header.read_text().replace(failing.url, second.url))
+    result = evaluate(second, tasks, tmp_path / "cut", orders=2, say=said.append)
+    assert f"{half}/20 tasks done before, going on" in said[0]
+    assert len(second.requests) == (20 - half) * 5
+    assert stable(tmp_path / "cut") == stable(tmp_path / "whole")
+    assert [r.key for r in result.records[:2]] == [(0, "rec-movie", "task 0"), (0, "rec-movie", "task 1")]
+    assert result.records[-1].order == 1
+
+    third = FakeServer(spares_the_first)
+    header.write_text(header.read_text().replace(second.url, third.url))
+    assert evaluate(third, tasks, tmp_path / "cut", orders=2).records == result.records and third.requests == []
+
+
+def test_what_may_and_what_may_not_change_in_between(tasks, tmp_path):
+    server = FakeServer(spares_the_first)
+    with server.serving():
+        endpoint = Endpoint(server.url, "fake")
+        same = {"system": "after", "run_dir": tmp_path, "max_new_tokens": 8, "say": lambda _: None}
+        evaluate_model(endpoint, tasks, TEMPLATE, **same)
+        asked = len(server.requests)
+        evaluate_model(endpoint, tasks, TEMPLATE, **same, concurrency=3, price=Price(1, 1))
+        assert len(server.requests) == asked
+        for change, name in (
+            ({"temperature": 0.5}, "temperature"),
+            ({"seed": 3}, "seed"),
+            ({"orders": 2}, "orders"),
+            ({"max_new_tokens": 9}, "max_new_tokens"),
+        ):
+            with pytest.raises(UserError, match=f"another {name} "):
+                evaluate_model(endpoint, tasks, TEMPLATE, **(same | change))
+        with pytest.raises(UserError, match=r"another template_id .*was 'label', is now 'direct-label'"):
+            evaluate_model(endpoint, tasks, load("direct-label"), **same)
+        with pytest.raises(UserError, match="another tasks "):
+            evaluate_model(endpoint, tasks[1:], TEMPLATE, **same)
+        with pytest.raises(UserError, match="a server is asked from here"):
+            evaluate_model(endpoint, tasks, TEMPLATE, **same, shards=2)
+        with pytest.raises(UserError, match="orders is at least 1"):
+            evaluate_model(endpoint, tasks, TEMPLATE, **(same | {"orders": 0}))
+
+
+def test_lines_of_other_tasks_are_refused(tasks, tmp_path):
+    server = FakeServer(spares_the_first)
+    evaluate(server, tasks[:2], tmp_path)
+    path = tmp_path / "episodes-after.jsonl"
+    first, second = map(json.loads, path.read_text().splitlines())
+    for spoilt in (first | {"task_id": "none"}, first | {"steps": first["steps"][:-1]}, {"order": 0}):
+        path.write_text(json.dumps(second) + "\n" + json.dumps(spoilt) + "\n")
+        again = FakeServer(spares_the_first)
+        header = tmp_path / "episodes-after.header.json"
+        header.write_text(re.sub(r"http://[^\"]*", again.url, header.read_text()))
+        with pytest.raises(UserError, match=r"line 2 .*remove episodes-after\.\*"):
+            evaluate(again, tasks[:2], tmp_path)
+
+
+def test_runs_and_qrels_are_scored_as_here(tasks, tmp_path):
+    from iranker_verl.evaluation.trec import read_qrels, read_run, score
+
+    results = [play_as("after", tasks, knows=0.5), *evaluate_rivals(tasks, tasks, say=lambda _: None)]
+    write_trec(results, tmp_path)
+    numbers = collect(results)["datasets"]
+    for dataset, systems in numbers.items():
+        qrels = read_qrels(tmp_path / dataset / "qrels.txt")
+        assert {grade for grades in qrels.values() for grade in grades.values()} == {0, 1}
+        assert {p.name for p in (tmp_path / dataset).iterdir()} == {"qrels.txt", *(f"{s}.run" for s in systems)}
+        for system, own in systems.items():
+            scores = score(read_run(tmp_path / dataset / f"{system}.run"), qrels, ["RR", "nDCG@10"])
+            assert scores.means == pytest.approx({"RR": own["rr"], "nDCG@10": own["ndcg@10"]})
+
+
+def test_graded_relevance_in_qrels(tmp_path):
+    task = RankingTask("t 1", "routing", "router-cost", "c", (Candidate("a b", "x"), Candidate("c", "y")), (0.5, 1.0))
+    ranking = ("c", "a b")
+    write_trec([SystemResult("s", (Record(task, ranking, {}),), 1.0)], tmp_path)
+    assert (tmp_path / "router-cost" / "qrels.txt").read_text() == "t%201 0 a%20b 500\nt%201 0 c 1000\n"
+    assert (tmp_path / "router-cost" / "s.run").read_text() == "t%201 Q0 c 1 2 s\nt%201 Q0 a%20b 2 1 s\n"

@@ -1,9 +1,22 @@
-"""Intervals and the paired test on cases whose answer is known."""
+"""Intervals, paired tests and their correction on cases whose answer is known."""
+
+from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iranker_verl.evaluation.statistics import interval, macro_mean, paired_p
+from iranker_verl.evaluation.statistics import (
+    EXACT,
+    comparisons,
+    holm,
+    interval,
+    macro_mean,
+    paired_p,
+    reference,
+    sign_flip_p,
+)
 
 
 def test_macro_mean_weighs_datasets_alike():
@@ -82,3 +95,120 @@ def test_what_does_not_pair_is_refused(after):
 def test_nothing_to_average_is_refused():
     with pytest.raises(ValueError):
         macro_mean({"a": []})
+
+
+def test_sign_flips_by_hand():
+    # sums of ±1 ±2 ±3: 6, 4, 2, 0, 0, -2, -4, -6; as far from 0 as 1 + 2 + 3 are two, as far as 3 - 2 + 1 six
+    assert sign_flip_p([1, 2, 3], seed=0) == 2 / 8
+    assert sign_flip_p([3, -2, 1], seed=0) == 6 / 8
+    assert sign_flip_p([1, 2, 3, 0, 0, 0], seed=0) == 2 / 8  # pairs without a difference decide nothing
+    assert sign_flip_p([0, 0], seed=0) == 1
+
+
+@given(st.lists(st.sampled_from([-0.5, -0.05, 0.0, 1 / 3, 0.5, 0.95]), min_size=1, max_size=8))
+def test_exact_is_the_enumeration(differences):
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in product((1, -1), repeat=len(differences))
+    ]
+    expected = sum(abs(s) >= abs(sum(differences)) - 1e-9 for s in sums) / len(sums)
+    assert sign_flip_p(differences, seed=0) == pytest.approx(expected)
+
+
+def test_sampled_is_close_to_exact():
+    rng = np.random.default_rng(4)
+    for _ in range(3):
+        differences = rng.normal(0.15, 0.4, EXACT)
+        padded = [*differences, 1e-12]  # one more pair than is enumerated, too small to matter
+        exact, sampled = sign_flip_p(differences, seed=0), sign_flip_p(padded, seed=0, permutations=20_000)
+        assert sampled == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 20_000) ** 0.5 + 1e-4)
+
+
+def test_p_is_uniform_where_nothing_differs():
+    rng = np.random.default_rng(11)
+    p = np.array([sign_flip_p(rng.normal(0, 1, 30), seed=i, permutations=499) for i in range(400)])
+    assert p.min() > 0
+    for level in (0.05, 0.25, 0.5, 0.75):  # four standard deviations of a share of 400
+        assert np.mean(p <= level) == pytest.approx(level, abs=4 * (level * (1 - level) / 400) ** 0.5)
+
+
+def test_p_is_never_zero():
+    assert sign_flip_p([1.0] * 200, seed=0, permutations=999) == 1 / 1000
+    assert sign_flip_p([1.0] * EXACT, seed=0) == 2 / 2**EXACT
+
+
+def test_holm_by_hand():
+    # 4 × .01, 3 × .02, then 2 × .03 and 1 × .04 stay at the largest so far
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=12))
+def test_holm_only_raises_and_keeps_the_order(p):
+    corrected = holm(p)
+    assert all(a <= b <= min(1, len(p) * a) + 1e-12 for a, b in zip(p, corrected, strict=True))
+    assert sorted(corrected) == [corrected[i] for i in sorted(range(len(p)), key=lambda i: p[i])]
+
+
+def one(table, system, dataset):
+    [row] = [r for r in table if (r["system"], r["dataset"]) == (system, dataset)]
+    return row
+
+
+def test_comparisons_by_hand():
+    values = {
+        "after": {"a": {"1": 1.0, "2": 1.0, "3": 1.0}, "b": {"1": 0.5}},
+        "bm25": {"a": {"1": 0.5, "2": 0.5, "3": 0.5}, "b": {"1": 0.5}},
+        "popularity": {"a": {"3": 0.0, "2": 0.5, "other": 1.0}},
+        "elsewhere": {"c": {"1": 1.0}},
+    }
+    table = comparisons(values, "after", seed=0)
+    assert [(r["system"], r["dataset"]) for r in table] == [
+        *[("bm25", d) for d in ("macro", "a", "b")],
+        *[("popularity", d) for d in ("macro", "a")],
+    ]
+    assert all(r["against"] == "after" for r in table)
+    a, b, macro = (one(table, "bm25", d) for d in ("a", "b", "macro"))
+    assert (a["difference"], a["n"], a["p"], a["ci95"]) == (-0.5, 3, 2 / 8, [-0.5, -0.5])
+    assert (b["difference"], b["n"], b["p"]) == (0, 1, 1)
+    assert (macro["difference"], macro["n"], macro["p"]) == (-0.25, 4, 2 / 8)  # the mean of -0.5 and 0
+    # popularity ranked two of the tasks, with differences -1 and -0.5, in another order
+    part, whole = one(table, "popularity", "a"), one(table, "popularity", "macro")
+    assert (
+        (part["difference"], part["n"], part["p"]) == (whole["difference"], whole["n"], whole["p"]) == (-0.75, 2, 0.5)
+    )
+    assert a["p_holm"] == 1  # 5 × 0.25
+
+
+def test_comparisons_of_many_tasks_agree_with_a_test_alone():
+    rng = np.random.default_rng(2)
+    noise = {s: {d: rng.normal(0.05, 0.3, 40) for d in ("a", "b")} for s in ("x", "y")}
+    values = {"after": {d: {str(i): 0.0 for i in range(40)} for d in ("a", "b")}}
+    values |= {s: {d: {str(i): v for i, v in enumerate(vs)} for d, vs in parts.items()} for s, parts in noise.items()}
+    table = comparisons(values, "after", seed=1, permutations=20_000)
+    for system, parts in noise.items():
+        for dataset, differences in parts.items():
+            row = one(table, system, dataset)
+            alone = sign_flip_p(differences, seed=9, permutations=20_000)
+            assert row["p"] == pytest.approx(alone, abs=0.015)
+            assert row["difference"] == pytest.approx(differences.mean())
+            assert row["ci95"][0] < row["difference"] < row["ci95"][1]
+        zero = {d: [0.0] * 40 for d in parts}
+        alone = paired_p(zero, {d: list(v) for d, v in parts.items()}, seed=9)
+        assert one(table, system, "macro")["p"] == pytest.approx(alone, abs=0.02)
+    assert table == comparisons(values, "after", seed=1, permutations=20_000)
+
+
+def test_comparisons_with_nothing_to_compare():
+    assert comparisons({"after": {"a": {"1": 1.0}}}, "after", seed=0) == []
+    with pytest.raises(ValueError, match="no system 'before'"):
+        comparisons({"after": {"a": {"1": 1.0}}}, "before", seed=0)
+
+
+def test_reference():
+    model, rival = {"calls_per_task": 5}, {"calls_per_task": None}
+    assert reference({"before": model, "after": model}) == "after"
+    assert reference({"bm25": rival, "mine": model}) == "mine"
+    assert reference({"after": model, "zero-shot": model}) == "zero-shot"
+    assert reference({"bm25": rival}) is None

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.play import play
+from iranker_verl.inference.play import call_seed, play, replay
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
 
@@ -24,9 +24,9 @@ class FakeEngine:
     def __init__(self, answer=lambda prompt: "[B]", delay=lambda prompt: 0.0):
         self.answer, self.delay = answer, delay
         self.running = self.most = 0
-        self.log = []
+        self.log, self.seeds = [], []
 
-    async def ask(self, messages, max_new_tokens, temperature=0.0):
+    async def ask(self, messages, max_new_tokens, temperature=0.0, *, seed=None):
         prompt = messages[-1]["content"]
         self.running += 1
         self.most = max(self.most, self.running)
@@ -35,6 +35,7 @@ class FakeEngine:
         finally:
             self.running -= 1
         self.log.append((re.search(r"context (\w+)", prompt).group(1), temperature, max_new_tokens))
+        self.seeds.append(seed)
         text = self.answer(prompt)
         return Generation(text, tuple(range(len(text))), len(prompt))
 
@@ -77,10 +78,16 @@ def test_malformed_answers_are_counted_and_stall_nothing():
 def test_progress_comes_while_nothing_ends():
     seen, done = [], []
     engine = FakeEngine(delay=lambda prompt: 0.1)
-    run([task("x")], engine, on_progress=seen.append, progress_every_s=0.03, on_done=done.append)
+    run(
+        [task("x")],
+        engine,
+        on_progress=seen.append,
+        progress_every_s=0.03,
+        on_done=lambda place, e: done.append((place, e)),
+    )
     assert any(p.done == 0 for p in seen)
     assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (1, 1, 3)
-    assert [e.task_id for e in done] == ["x"]
+    assert [(place, e.task_id) for place, e in done] == [(0, "x")]
 
 
 def test_an_error_ends_all_of_it():
@@ -117,3 +124,33 @@ def test_no_tasks():
 def test_concurrency_below_one():
     with pytest.raises(ValueError, match="at least 1"):
         run([task("x")], FakeEngine(), concurrency=0)
+
+
+def test_a_greedy_call_has_no_seed_and_a_sampled_one_its_own():
+    tasks = [task("x"), task("y")]
+    greedy, first, second, other = FakeEngine(), FakeEngine(), FakeEngine(), FakeEngine()
+    run(tasks, greedy)
+    assert greedy.seeds == [None] * 6
+    run(tasks, first, temperature=1.0, seed=3)
+    run(list(reversed(tasks)), second, temperature=1.0, seed=3, concurrency=1)
+    run(tasks, other, temperature=1.0, seed=4)
+    assert len(set(first.seeds)) == 6 and all(0 <= seed < 2**31 for seed in first.seeds)
+    assert sorted(first.seeds) == sorted(second.seeds)  # whatever is asked beside it
+    assert not set(first.seeds) & set(other.seeds)
+    assert call_seed(3, task("x"), 0) in first.seeds
+
+
+@pytest.mark.parametrize("template", ["label", "direct-label", "setwise-label", "pairwise-label"])
+def test_an_episode_is_played_again_from_its_answers(template):
+    answers = iter(["[A]", "nonsense", "[B]", "[C] > [A]"] * 50)
+    template = load(template)
+    [episode] = asyncio.run(
+        play([task("x", n=5)], template, FakeEngine(answer=lambda p: next(answers)), max_new_tokens=8)
+    )
+    responses = [step.response for step in episode.steps]
+    counts = {"prompt_tokens": episode.prompt_tokens, "new_tokens": episode.new_tokens, "seconds": episode.seconds}
+    assert replay(task("x", n=5), template, responses, **counts) == episode
+    with pytest.raises(ValueError, match=r"do not end|is over|is ranked"):
+        replay(task("x", n=5), template, responses[:-1], **counts)
+    with pytest.raises(ValueError, match=r"is over|is ranked"):
+        replay(task("x", n=5), template, [*responses, "[A]"], **counts)

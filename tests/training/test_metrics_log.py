@@ -15,7 +15,14 @@ def row(session, size, reward):
 
 def field(source, rr, calls, malformed, survived):
     parts = {"format": 1 - malformed}
-    return {"data_source": source, "rr": rr, "calls": calls, "malformed": malformed, "survived": survived, "parts": parts}
+    return {
+        "data_source": source,
+        "rr": rr,
+        "calls": calls,
+        "malformed": malformed,
+        "survived": survived,
+        "parts": parts,
+    }
 
 
 def test_metrics_of_a_batch_by_hand():
@@ -148,7 +155,11 @@ def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
 
 
 def test_validation_is_a_macro_mean_of_greedy_rankings():
-    verls = {"val-aux/rec-movie/rr/mean@1": 0.5, "val-aux/passage-5/rr/mean@1": 1.0, "val-aux/rec-movie/calls/mean@1": 5}
+    verls = {
+        "val-aux/rec-movie/rr/mean@1": 0.5,
+        "val-aux/passage-5/rr/mean@1": 1.0,
+        "val-aux/rec-movie/calls/mean@1": 5,
+    }
     found = validation(verls | {"val-core/rec-movie/reward/mean@1": 0.1, "actor/lr": 1.0})
     assert found == {"val/mrr": 0.75, "val/mrr/rec-movie": 0.5, "val/mrr/passage-5": 1.0}
     assert validation({"actor/lr": 1.0}) == {}

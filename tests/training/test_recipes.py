@@ -1,6 +1,7 @@
 """Every recipe composes and passes verl's checks and ours; wrong settings are one line."""
 
 import os
+import shutil
 import subprocess
 import warnings
 from functools import cache
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from data_prep.options import Options
 from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
-from iranker_verl.job.pipeline import train
+from iranker_verl.job.pipeline import check_tasks, train
 from iranker_verl.ranking import DATASETS, templates
 from iranker_verl.training.main import check, compose_recipe
 from reward_fns.exclusion import KINDS
@@ -120,13 +121,64 @@ def test_one_gpu_learns_an_adapter():
 
 
 @pytest.mark.parametrize("unseen", SCENARIOS)
-def test_zero_shot_trains_on_all_but_one_scenario(unseen):
-    tasks = compose(ROOT / "recipes" / "zero_shot" / f"{unseen}.yaml").iranker.data.tasks
-    assert list(tasks) == [name for name in DATASETS if not name.startswith(SCENARIOS[unseen])]
-    script = (ROOT / "recipes" / "zero_shot" / "run.sh").read_text()
-    line = next(line for line in script.splitlines() if line.strip().startswith(f"{unseen})"))
-    tested = [word.strip("()") for word in line.split() if "-" in word and not word.startswith(("--", "unseen=("))]
-    assert tested == [name for name in DATASETS if name.startswith(SCENARIOS[unseen])]
+def test_zero_shot_trains_on_all_but_one_scenario_and_tests_on_it(unseen):
+    left_out = [name for name in DATASETS if name.startswith(SCENARIOS[unseen])]
+    rest = [name for name in DATASETS if name not in left_out]
+    assert len(left_out) == 3
+    ways = {
+        (ROOT / "recipes" / "zero_shot" / f"{unseen}.yaml",),
+        (TINY / "zero_shot.yaml", f"unseen={unseen}"),
+        (TINY / "real_data.yaml", f"+unseen={unseen}"),
+        (ROOT / "recipes" / "iranker_3b_episodes", f"+unseen={unseen}"),
+    }
+    for recipe, *overrides in ways:
+        config = compose(recipe, *overrides)
+        assert list(config.iranker.data.tasks) == rest and list(config.iranker.data.test_tasks) == left_out
+        assert unseen in config.iranker.run_dir and unseen in config.trainer.experiment_name
+        # what trains is the training side of those six, whatever is tested on
+        assert config.data.train_files == f"{config.iranker.run_dir}/data/train.parquet"
+        assert config.data.val_files == f"{config.iranker.run_dir}/data/test.parquet"
+        check_tasks(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["iranker.data.test_tasks=[rec-movie]"], "but not iranker.data.tasks"),
+        (["iranker.data.tasks=[rec-movie,passage-5]", "iranker.data.test_tasks=[passage-5]"], "passage-5 is in"),
+    ],
+)
+def test_what_is_tested_on_zero_shot_is_not_trained_on(overrides, words):
+    with pytest.raises(UserError, match=words):
+        train(str(TINY), overrides, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "recipes"),
+    [
+        (["rec"], {}, ["unseen=rec"]),
+        ([], {}, ["unseen=rec", "unseen=router", "unseen=passage"]),
+        (["router"], {"DATA": "/raw"}, ["real_data.yaml +unseen=router"]),
+        (["all", "trainer.nnodes=4"], {"MODEL": "/m"}, ["rec.yaml", "router.yaml", "passage.yaml"]),
+    ],
+)
+def test_the_zero_shot_script_runs_the_recipe_that_is_meant(tmp_path, arguments, variables, recipes):
+    """A stand-in for ``iranker`` that prints what it was called with."""
+    project = tmp_path / "project"
+    (project / ".venv" / "bin").mkdir(parents=True)
+    fake = project / ".venv" / "bin" / "iranker"
+    fake.write_text('#!/usr/bin/env bash\necho "$@"\n')
+    fake.chmod(0o755)
+    shutil.copytree(ROOT / "recipes" / "zero_shot", project / "recipes" / "zero_shot")
+    env = {k: v for k, v in os.environ.items() if k not in ("MODEL", "DATA", "RUN")} | variables
+    command = ["bash", str(project / "recipes" / "zero_shot" / "run.sh"), *arguments, "--dry-run"]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(recipes)
+    for line, recipe in zip(lines, recipes, strict=True):
+        assert recipe in line and line.startswith("train ") and "--dry-run" in line
+        assert all(word in line for word in arguments if "=" in word)
+        assert ("model.path=/m" in line) == ("MODEL" in variables)
 
 
 @pytest.mark.parametrize("folder", sorted({r.parent for r in RECIPES}), ids=lambda p: p.name)
@@ -139,6 +191,16 @@ def test_every_folder_has_a_readme_and_a_run_script(folder):
 
 def test_a_folder_is_its_recipe_of_the_same_name():
     assert compose(TINY) == compose(TINY / "tiny_cpu.yaml")
+
+
+def test_a_recipe_of_ones_own_builds_on_any_of_ours(tmp_path):
+    """As `submit.sh` takes it along: in a folder beside ours."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    own = tmp_path / "recipes" / "own" / "mine.yaml"
+    own.parent.mkdir()
+    for other in ("tiny_cpu/smoke", "tiny_cpu/zero_shot", "iranker_3b_episodes/iranker_3b_episodes"):
+        own.write_text(f"defaults:\n  - ../{other}@_global_\n  - _self_\niranker:\n  seed: 7\n")
+        assert compose_recipe(own, []).data.seed == 7
 
 
 def test_a_recipe_of_ones_own_anywhere(tmp_path):

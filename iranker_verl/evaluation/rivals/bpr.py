@@ -41,11 +41,11 @@ class Settings:
     bias_penalty: float = 0.0
     batch: int = 256
     epochs: int = 200
-    every: int = 2  # epochs between two looks at the held-out users
-    patience: int = 5  # looks without an improvement
+    every: int = 5  # epochs between two looks at the held-out users
+    patience: int = 4  # looks without an improvement
     held_out: float = 0.1
     known: float = 0.75
-    others: int = 2000  # fold-in: items not chosen to compare with, of a larger catalogue a seeded sample
+    others: int = 1000  # fold-in: items not chosen to compare with, of a larger catalogue a seeded sample
 
 
 @dataclass
@@ -115,10 +115,10 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
                 loss.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             progress(epoch)
-        if epoch % settings.every:
+        if epoch % settings.every and epoch < settings.epochs:
             continue
         now = Factors(items.detach().clone(), biases.detach().clone())
-        held_out_loss = _loss_of_rest(now, held, settings, context.seed)
+        held_out_loss = _loss_of_rest(now, held or learned, settings, context.seed)
         if held_out_loss < best_loss:
             best, best_loss, looks = now, held_out_loss, 0
         elif (looks := looks + 1) >= settings.patience:

@@ -138,6 +138,13 @@ def test_the_other_item_of_a_pair_is_any_that_the_user_did_not_choose():
     assert min(drawn.values()) > 60
 
 
+def test_fewer_epochs_than_lie_between_two_looks_are_learned_all_the_same(world):
+    short = replace(SMALL, epochs=4, every=5)
+    factors = [fitted(world[0], settings=s)._models["rec-movie"][1].factors for s in (short, replace(short, every=4))]
+    assert torch.equal(factors[0].items, factors[1].items) and factors[0].biases.abs().min() > 0
+
+
 def test_one_user_is_enough_to_run():
     model = fitted([task("1", ["a"], "b", ["c"])])
+    assert model._models["rec-movie"][1].factors.items.shape == (2, 8)
     assert sorted(model.rank([task("2", ["a"], "b", ["c"])])[0]) == ["b", "c"]

@@ -1,0 +1,234 @@
+"""``iranker evaluate``: a model against its rivals on prepared data; or any run file against judgements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iranker_verl.cli.tables import show, table
+from iranker_verl.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from iranker_verl.inference.endpoint import Endpoint
+    from iranker_verl.ranking import RankingTask
+
+MEASURES = "nDCG@10,RR,Success@1"
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="model folder, Hugging Face name or checkpoint of verl; with --endpoint, the server's name of it"
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of `iranker prepare`")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for results; an interrupted evaluation goes on in it")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="iterative, direct, setwise, pairwise or allpairs [default: the template's]")
+    ] = None,
+    template: Annotated[str | None, typer.Option(help="prompt template [default: the data's, or the method's]")] = None,
+    tasks: Annotated[str | None, typer.Option(help="datasets, separated by commas [default: all]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first tasks of each dataset, for a try")] = None,
+    orders: Annotated[int, typer.Option(min=1, help="candidate orders of each task: mean, spread, position bias")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="cap of an answer")] = 1024,
+    rivals: Annotated[
+        str, typer.Option(help="rivals by name, separated by commas; all or none")
+    ] = "random,popularity,bm25",
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a rival's weights; again for more")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="YAML {model: {input: …, output: …}}, dollars a million")] = None,
+    thoughts: Annotated[
+        Path | None, typer.Option(help="store of `iranker thoughts collect`, for a model that has not been trained")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, help="thoughts a prompt, with --thoughts")] = 1,
+    retriever: Annotated[
+        str | None, typer.Option(help="sentence-transformers folder that finds like contexts [default: words, BM25]")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")] = 64,
+    shards: Annotated[int, typer.Option(min=1, help="Ray workers with an engine each")] = 1,
+    system: Annotated[
+        str, typer.Option(help="the model's name in the results; before and after make a pair")
+    ] = "after",
+    seed: Annotated[int, typer.Option(help="of orders, samples and rivals")] = 1,
+    run: Annotated[Path | None, typer.Option(help="score this TREC run (or LLMRank's candidates) instead")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="the judgements of --run")] = None,
+    measures: Annotated[str, typer.Option(help="for --run, in the words of ir_measures")] = MEASURES,
+) -> None:
+    """Rank every test task with a model and its rivals; or score a run file (--run, --qrels)."""
+    if run is not None or qrels is not None:
+        if run is None or qrels is None or data is not None or model is not None:
+            raise UserError(
+                "give --run and --qrels to score a run file, or --model, --data and --out to evaluate a model"
+            )
+        _score(run, qrels, measures)
+        return
+    if data is None or out is None:
+        raise UserError("give --data and --out (and --model), or --run and --qrels to score a run file")
+    if model is None and (endpoint is not None or rivals == "none"):
+        raise UserError("give --model" + (", the server's name of it" if endpoint else ", or rivals"))
+
+    from data_prep.schema import read_manifest, read_tasks
+    from iranker_verl.doctor import versions
+    from iranker_verl.evaluation.diagnosis import diagnose
+    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.methods import choose
+    from iranker_verl.evaluation.prices import read_price
+    from iranker_verl.evaluation.records import write_trec
+    from iranker_verl.evaluation.results import collect
+    from iranker_verl.evaluation.rivals import Context
+    from iranker_verl.files import write_json
+
+    manifest = read_manifest(data)
+    used, chosen = choose(method, template, manifest)
+    proof = None
+    if thoughts is not None:
+        from iranker_verl.cli.thoughts import with_thoughts
+
+        chosen, proof = with_thoughts(chosen, thoughts, data, examples, retriever)
+    names = _rivals(rivals, system)
+    context = Context(seed, _models(models or []), say=print)
+    asked = None if model is None else _model(model, endpoint)
+    name = None if model is None or asked is None else model if endpoint else Path(model).resolve().name
+    price = read_price(prices, name) if prices is not None and name is not None else None
+    train, test = (read_tasks(data / f"{split}.parquet") for split in ("train", "test"))
+    test = _first(_chosen(test, tasks), limit)
+    datasets = {task.dataset for task in test}
+    train = [task for task in train if task.dataset in datasets]
+    results = evaluate_rivals(train, test, rivals=names, context=context, run_dir=out)
+    if asked is not None:
+        results.append(
+            evaluate_model(
+                asked,
+                test,
+                chosen,
+                system=system,
+                run_dir=out,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                orders=orders,
+                concurrency=concurrency,
+                shards=shards,
+                seed=seed,
+                price=price,
+            )
+        )
+    write_trec(results, out / "runs")
+    content = collect(results, seed=seed)
+    content |= {
+        "seed": seed,
+        "versions": versions(),
+        "data_hash": manifest["data_hash"],
+        "template_hash": chosen.hash,
+        "diagnosis": diagnose(out),
+        "config": {
+            **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
+            **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
+            **{"max_new_tokens": max_new_tokens, "rivals": list(names), "models": dict(context.models)},
+            "thoughts": proof.to_json() if proof is not None else None,
+        },
+    }
+    write_json(out / "results.json", content)
+    _print(content)
+    print(out / "results.json")
+
+
+def _model(model: str, endpoint: str | None) -> Path | Endpoint:
+    from iranker_verl.inference.endpoint import Endpoint
+    from iranker_verl.inference.models import model_folder
+
+    return model_folder(model) if endpoint is None else Endpoint(endpoint, model)
+
+
+def _rivals(names: str, system: str) -> tuple[str, ...]:
+    import re
+
+    from iranker_verl.evaluation.rivals import RIVALS
+
+    if not re.fullmatch(r"[\w-][\w.-]*", system) or system in RIVALS:
+        raise UserError(f"--system {system!r}: it names files: letters, digits, -, _ and dots, and no rival's name")
+    if names in ("all", "none"):
+        return tuple(RIVALS) if names == "all" else ()
+    listed = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in listed:
+        if name not in RIVALS:
+            raise UserError(f"unknown rival {name!r}; choose from {', '.join(RIVALS)}, all or none")
+    return listed
+
+
+def _models(given: Sequence[str]) -> dict[str, str]:
+    from iranker_verl.evaluation.rivals import RIVALS
+
+    found = {}
+    for one in given:
+        name, equals, folder = one.partition("=")
+        if not equals or not folder or name not in RIVALS:
+            raise UserError(f"--models {one}: NAME=FOLDER is needed, NAME one of {', '.join(RIVALS)}")
+        found[name] = folder
+    return found
+
+
+def _chosen(found: Sequence[RankingTask], names: str | None) -> list[RankingTask]:
+    if names is None:
+        return list(found)
+    wanted, known = [name.strip() for name in names.split(",")], {task.dataset for task in found}
+    if missing := [name for name in wanted if name not in known]:
+        raise UserError(f"no test task of {missing[0]!r} in the data; it holds {', '.join(sorted(known)) or 'none'}")
+    return [task for task in found if task.dataset in wanted]
+
+
+def _first(found: Sequence[RankingTask], limit: int | None) -> list[RankingTask]:
+    from iranker_verl.ranking import by_dataset
+
+    return [task for own in by_dataset(found).values() for task in own[:limit]]
+
+
+def _print(content: Mapping[str, Any]) -> None:
+    made = table("system", "RR", "strict", "nDCG@10", "Hit@1", "malformed", "tasks")
+    for name, numbers in content["macro"].items():
+        rate = numbers["malformed_rate"]
+        shown = [f"{numbers[key]:.4f}" for key in ("rr", "rr_strict", "ndcg@10", "hit@1")]
+        made.add_row(name, *shown, "–" if rate is None else f"{100 * rate:.1f} %", f"{numbers['n']:,}")
+    notes = []
+    for name, numbers in content["macro"].items():
+        if (orders := numbers["orders"]) is not None:
+            spread = (
+                f"{orders['k']} orders, whose RR has a standard deviation of {orders['sd']:.4f}; "
+                if orders["sd"]
+                else ""
+            )
+            notes.append(f"{name}: {spread}position bias {orders['position_bias']:+.3f} (0 is none)")
+    notes += [f"{name}: unavailable, {reason}" for name, reason in content["unavailable"].items()]
+    show([("Mean over datasets", made, "\n".join(notes))])
+
+
+def _score(run: Path, qrels: Path, measures: str) -> None:
+    import re
+
+    from iranker_verl.evaluation import ranked_candidates, trec
+
+    if ranked_candidates.is_truth(qrels):
+        ranked = ranked_candidates.read_candidates(run)
+        truth = ranked_candidates.read_truth(qrels, ranked)
+    else:
+        ranked, truth = trec.read_run(run), trec.read_qrels(qrels)
+    names = [name.strip() for name in re.split(r",(?![^(]*\))", measures)]  # RR(rel=2,…) is one
+    scores = trec.score(ranked, truth, names)
+    made = table("measure", run.name)
+    for name, value in scores.means.items():
+        made.add_row(name, f"{value:.4f}")
+    note = f"{scores.judged:,} judged queries, {scores.missing:,} of them not in the run (they count 0)"
+    if scores.unjudged:
+        note += f"; {scores.unjudged:,} queries of the run are not judged and left out"
+    show([("Scores", made, note)])

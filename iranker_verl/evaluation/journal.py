@@ -1,0 +1,113 @@
+"""An evaluation that can be stopped at any moment and goes on where it was.
+
+Beside ``episodes-<system>.jsonl``, the whole result in the order of the tasks, which appears when all is done, lie
+
+``episodes-<system>.header.json``       the fingerprint: what was evaluated, on what, with which options; and what it took
+``episodes-<system>.jsonl.unfinished``  the lines so far, each written as its task ends; gone when all is done
+
+A line reaches the operating system at once, so that it survives the death of this process, and the disk every few seconds.
+The last line may be cut short by a kill; it is dropped, and its task ranked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from iranker_verl.errors import UserError
+from iranker_verl.files import write_json, write_jsonl
+
+SYNC_S = 5.0
+
+
+class Journal:
+    """The files of one system in ``run_dir``. UserError where they are of another evaluation, naming the first difference.
+
+    ``lines`` are those of before. ``append`` new ones within ``with``, then ``finish``.
+    """
+
+    def __init__(self, run_dir: Path, system: str, fingerprint: Mapping[str, Any]) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.path = run_dir / f"episodes-{system}.jsonl"
+        self._part = run_dir / f"episodes-{system}.jsonl.unfinished"
+        self._header = run_dir / f"episodes-{system}.header.json"
+        self._fingerprint = dict(json.loads(json.dumps(fingerprint)))  # as it will be read back
+        self.took: dict[str, float] | None = None  # what `finish` was told, where all is done
+        self._file: IO[str] | None = None
+        self._synced = 0.0
+        self.lines = self._open()
+
+    def _open(self) -> list[dict[str, Any]]:
+        header = _parsed(self._header.read_bytes(), str(self._header)) if self._header.is_file() else {}
+        done = header.get("took") is not None and self.path.is_file()
+        begun = bool(header) and self._part.is_file() and self._part.stat().st_size > 0
+        if not done and not begun:  # nothing is lost: it failed before its first task, say for want of an option
+            self._part.unlink(missing_ok=True)
+            write_json(self._header, {"fingerprint": self._fingerprint, "took": None})
+            return []
+        before = header.get("fingerprint") or {}
+        for name in (*self._fingerprint, *before):
+            if before.get(name) != self._fingerprint.get(name):
+                raise UserError(
+                    f"{self._header}: an evaluation with another {name} (was {before.get(name)!r}, is now "
+                    f"{self._fingerprint.get(name)!r}); choose another folder, or remove {self.path.stem}.*"
+                )
+        if done:
+            self.took = header["took"]
+            return _lines(self.path)
+        return _lines(self._part, cut=True)
+
+    def __enter__(self) -> Journal:
+        self._file = self._part.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._sync()
+            self._file.close()
+            self._file = None
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Keep one line, now."""
+        if self._file is None:
+            raise RuntimeError("the journal is not open; use it within `with`")
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        if time.monotonic() - self._synced > SYNC_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def finish(self, lines: Sequence[Mapping[str, Any]], took: Mapping[str, float | None]) -> None:
+        """All lines, in the order of the tasks, and what it took."""
+        write_jsonl(self.path, list(lines))
+        write_json(self._header, {"fingerprint": self._fingerprint, "took": dict(took)})
+        self._part.unlink(missing_ok=True)
+
+
+def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:
+    """The objects of a file; with ``cut``, its last line may be unfinished and is then cut off, in the file too."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        if not cut:
+            raise UserError(f"{path}: its last line is not finished; remove {path} and evaluate again")
+        os.truncate(path, whole)
+    return [_parsed(line, f"{path} row {row}") for row, line in enumerate(content[:whole].split(b"\n")[:-1], 1)]
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error}); remove the file and evaluate again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object; remove the file and evaluate again")
+    return value

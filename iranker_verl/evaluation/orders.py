@@ -1,0 +1,40 @@
+"""The same tasks in other orders of their candidates: how far does a ranking depend on the order shown?
+
+Order 0 is the prepared one. Order k ≥ 1 is a permutation drawn from the seed, k and the task.
+
+**Position bias.** For one ranking of N candidates let d be the difference, for each candidate, between the place where it
+was shown and the place that it got. Spearman's rank correlation of the two is
+
+    ρ = 1 − 6 Σ d² / (N (N² − 1)).
+
+The position bias is the mean ρ over all tasks and orders. A ranking that does not depend on the order shown has an expected ρ
+of 0, as the orders are drawn at random; 1 repeats the order shown, −1 turns it round. Without any bias, the mean over n
+rankings of N candidates strays around 0 with a standard deviation of 1 / √(n (N − 1)).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from iranker_verl.ranking import RankingTask
+
+
+def in_order(task: RankingTask, order: int, seed: int) -> RankingTask:
+    """The task with its candidates in this order; its relevances go along."""
+    if order == 0:
+        return task
+    places = list(range(len(task.candidates)))
+    random.Random(f"{seed}/{order}/{task.dataset}/{task.id}").shuffle(places)
+    return replace(
+        task,
+        candidates=tuple(task.candidates[i] for i in places),
+        relevance=tuple(task.relevance[i] for i in places),
+    )
+
+
+def correlation(shown: Sequence[str], ranking: Sequence[str]) -> float:
+    """Spearman's ρ between the order shown and a ranking of the same two or more ids; see above."""
+    place, n = {id: i for i, id in enumerate(shown)}, len(shown)
+    return 1 - 6 * sum((place[id] - rank) ** 2 for rank, id in enumerate(ranking)) / (n * (n * n - 1))

@@ -1,0 +1,81 @@
+"""Where a model's files are: a Hugging Face folder or name, or a checkpoint that verl wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from iranker_verl.errors import UserError
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")  # no pickled weights
+SAMPLE = 1 << 20
+
+
+def model_folder(model: str) -> Path:
+    """The Hugging Face folder that ``model`` means. UserError where there is none, saying what to do.
+
+    ``model`` is such a folder; a folder of verl's checkpoints, or one of them (``global_step_N``, or its ``actor``), whose
+    Hugging Face files are taken; or a name on the Hugging Face hub, from the local cache or, where it can be reached, the hub.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path if (path / "config.json").is_file() else _of_checkpoint(path)
+    if not HUB_NAME.fullmatch(model) or model.startswith("."):
+        raise UserError(f"{model}: no such model folder")
+    return _of_hub(model)
+
+
+def _of_checkpoint(path: Path) -> Path:
+    last = path / "latest_checkpointed_iteration.txt"  # verl writes it when a checkpoint is whole
+    if last.is_file():
+        path = path / f"global_step_{last.read_text(encoding='utf-8').strip()}"
+    actor = path / "actor" if (path / "actor").is_dir() else path
+    exported = actor / "huggingface"
+    if any(exported.glob("*.safetensors")):
+        return exported
+    if any(actor.glob("model_world_size_*_rank_*.pt")):
+        # Merging reads pickled files, which can run any code: only who trusts them should start that.
+        raise UserError(
+            f"{actor}: only the shards of training, no Hugging Face weights; merge them with `python -m verl.model_merger "
+            f"merge --backend fsdp --local_dir {actor} --target_dir FOLDER` and give that FOLDER, or train with hf_model "
+            "in actor_rollout_ref.actor.checkpoint.save_contents"
+        )
+    raise UserError(f"{path}: no config.json; this is neither a Hugging Face model folder nor a checkpoint of verl")
+
+
+def _of_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=list(HUB_FILES)))
+    except Exception:  # not in the cache: its kinds of errors differ by version
+        pass
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{name}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub ({reason}); "
+            "give the folder of a model that is on this machine"
+        ) from error
+
+
+def model_hash(folder: Path) -> str:
+    """16 hex digits that tell two models apart: configuration and tokenizer whole, and of each file of weights its size
+    and three samples (first, middle and last MiB), as any training changes weights everywhere."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        if file.suffix not in (".json", ".safetensors", ".bin", ".model", ".jinja"):
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            if size <= 3 * SAMPLE:
+                digest.update(content.read())
+                continue
+            for start in (0, (size - SAMPLE) // 2, size - SAMPLE):
+                content.seek(start)
+                digest.update(content.read(SAMPLE))
+    return digest.hexdigest()[:16]

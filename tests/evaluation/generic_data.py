@@ -1,0 +1,89 @@
+"""A few questions in the columns of the data sets on the Hub, as a folder for ``--data-folder``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def gsm8k(folder: Path, tested: int = 4) -> None:
+    rows = [
+        {"question": f"Ann has {i} apples and buys {i} more. How many?", "answer": f"{i}+{i}={2 * i}\n#### {2 * i}"}
+        for i in range(1, 12)
+    ]
+    jsonl(folder / "gsm8k" / "main" / "train.jsonl", rows[:6])
+    jsonl(folder / "gsm8k" / "main" / "test.jsonl", rows[6 : 6 + tested])
+
+
+def openbookqa(folder: Path, tested: int = 8) -> None:
+    things = ["ice", "snow", "iron", "milk", "glass", "wood", "sand", "gold"]
+    rows = [
+        {
+            "id": str(i),
+            "question_stem": f"Which of these is {thing}?",
+            "choices": {"text": [thing, "a cloud", "a song", "Monday"], "label": ["A", "B", "C", "D"]},
+            "answerKey": "ABCD"[i % 4],
+        }
+        for i, thing in enumerate(things[:tested])
+    ]
+    # two shards, as on the Hub; no training split, which is not needed as there are no examples
+    parquet(folder / "openbookqa" / "main" / "test-00000-of-00002.parquet", rows[: tested // 2])
+    parquet(folder / "openbookqa" / "main" / "test-00001-of-00002.parquet", rows[tested // 2 :])
+
+
+def mmlu(folder: Path, subjects: list[str]) -> None:
+    """Two questions a subject, whose right answers are B and D."""
+    for subject in subjects:
+        rows = [
+            {"question": f"{subject}?", "subject": subject, "choices": ["a", "b", "c", "d"], "answer": right}
+            for right in (1, 3)
+        ]
+        jsonl(folder / "mmlu" / subject / "test.jsonl", rows)
+
+
+# The Hub's code_eval is a folder of this name; this stand-in gives every program the mark 1, and runs none.
+CODE_EVAL = """
+import os
+
+import datasets
+import evaluate
+
+
+class CodeEval(evaluate.Metric):
+    def _info(self):
+        features = {"predictions": datasets.Sequence(datasets.Value("string")), "references": datasets.Value("string")}
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=datasets.Features(features)
+        )
+
+    def _compute(self, predictions, references, k):
+        assert os.environ["HF_ALLOW_CODE_EVAL"] == "1"
+        return {"pass@1": 1.0}, {}
+"""
+
+
+def humaneval(folder: Path) -> None:
+    row = {
+        "task_id": "HumanEval/0",
+        "prompt": "def one():\n",
+        "canonical_solution": "    return 1\n",
+        "test": "def check(f):\n    assert f() == 1\n",
+        "entry_point": "one",
+    }
+    jsonl(folder / "humaneval" / "openai_humaneval" / "test.jsonl", [row])
+    (folder / "code_eval").mkdir(parents=True, exist_ok=True)
+    (folder / "code_eval" / "code_eval.py").write_text(CODE_EVAL)

@@ -1,0 +1,123 @@
+"""TREC files: what is read and written, what is refused, and the published numbers of published runs."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iranker_verl.errors import UserError
+from iranker_verl.evaluation.trec import read_qrels, read_run, score, write_qrels, write_run
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+RUNS = DATA / "peer_runs" / "trec_dl_rerank_runs"
+needs_data = pytest.mark.skipif(not RUNS.is_dir(), reason="the published runs are not beside the project")
+
+
+def file(folder, text, name="file"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_reading(tmp_path):
+    run = file(tmp_path, "q1 Q0 d1 1 2.5 tag\nq1\tQ0\td2\t2\t-1e-3\ttag\r\n\nq2 Q0 d1 1 0 tag")
+    assert read_run(run) == {"q1": {"d1": 2.5, "d2": -0.001}, "q2": {"d1": 0.0}}
+    assert read_qrels(file(tmp_path, "q1 0 d1 3\nq1 Q0 d2 -1\n")) == {"q1": {"d1": 3, "d2": -1}}
+
+
+def test_gzipped(tmp_path):
+    assert read_qrels(file(tmp_path, gzip.compress(b"q 0 d 1\n"))) == {"q": {"d": 1}}
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "row", "message"),
+    [
+        (read_run, "q Q0 d 1 2.0\n", 1, "5 columns, 6 expected"),
+        (read_run, "q Q0 d 1 2.0 tag more\n", 1, "7 columns"),
+        (read_run, "q Q0 d 1 2.0 tag\nq Q0 d 2 1.0 tag\n", 2, "d stands twice under query q"),
+        (read_run, "q Q0 d 1 high tag\n", 1, "score is 'high', not a number"),
+        (read_run, "q Q0 d 1 nan tag\n", 1, "score is 'nan'"),
+        (read_run, "q Q0 d first 1 tag\n", 1, "rank is 'first'"),
+        (read_qrels, "q 0 d\n", 1, "3 columns, 4 expected"),
+        (read_qrels, "q 0 d 1\nq 0 d 1\n", 2, "stands twice"),
+        (read_qrels, "q 0 d 0.5\n", 1, "grade is '0.5', not a whole number"),
+        (read_qrels, "q 0 d good\n", 1, "grade is 'good'"),
+        (read_qrels, b"q 0 d 1\nq 0 \xff 1\n", 2, "not utf-8"),
+    ],
+)
+def test_refused_by_file_and_row(tmp_path, read, text, row, message):
+    with pytest.raises(UserError, match=f"file row {row}: .*{message}"):
+        read(file(tmp_path, text))
+
+
+def test_empty_and_missing(tmp_path):
+    with pytest.raises(UserError, match="empty"):
+        read_run(file(tmp_path, "\n\n"))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_qrels(tmp_path / "none")
+
+
+plain = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C"), exclude_characters="%"), min_size=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(plain, st.lists(plain, min_size=1, max_size=6, unique=True), min_size=1, max_size=4))
+def test_round_trip(tmp_path_factory, rankings):
+    folder = tmp_path_factory.mktemp("trec")
+    write_run(folder / "run", rankings, "a tag")
+    run = read_run(folder / "run")
+    assert {q: sorted(scores, key=scores.__getitem__, reverse=True) for q, scores in run.items()} == rankings
+    grades = {q: {d: i - 1 for i, d in enumerate(documents)} for q, documents in rankings.items()}
+    write_qrels(folder / "qrels", grades)
+    assert read_qrels(folder / "qrels") == grades
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=2, max_size=6, unique=True))
+def test_ids_with_spaces_stay_apart_and_match_between_files(tmp_path_factory, ids):
+    folder = tmp_path_factory.mktemp("trec")
+    write_run(folder / "run", {ids[0]: ids}, "tag")
+    write_qrels(folder / "qrels", {ids[0]: dict.fromkeys(ids, 1)})
+    run, qrels = read_run(folder / "run"), read_qrels(folder / "qrels")
+    assert run.keys() == qrels.keys()
+    [[query, scores]] = run.items()
+    assert scores.keys() == qrels[query].keys() and len(scores) == len(ids)
+
+
+def test_an_empty_id_is_refused(tmp_path):
+    with pytest.raises(UserError, match="empty"):
+        write_run(tmp_path / "run", {"q": [""]}, "tag")
+
+
+def test_scores_by_hand():
+    run = {"a": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "b": {"d1": 1.0}, "unjudged": {"d1": 1.0}}
+    qrels = {"a": {"d2": 1}, "b": {"d1": 1}, "absent": {"d1": 1}}
+    scores = score(run, qrels, ["RR", "Success@1"])
+    assert scores.means == pytest.approx({"RR": (1 / 2 + 1 + 0) / 3, "Success@1": 1 / 3})
+    assert (scores.judged, scores.missing, scores.unjudged) == (3, 1, 1)
+
+
+def test_unknown_measures_and_files_of_different_collections():
+    with pytest.raises(UserError, match="unknown measure 'nDGC@10'"):
+        score({"q": {"d": 1.0}}, {"q": {"d": 1}}, ["nDGC@10"])
+    with pytest.raises(UserError, match="no query of the run is judged"):
+        score({"q": {"d": 1.0}}, {"p": {"d": 1}})
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("run", "published"),
+    [
+        (DATA / "passage" / "trec_dl_bm25_top100" / "trec_results_dl19.txt", ".5058"),
+        (RUNS / "gpt-3.5-turbo_4096_100_PromptMode.RANK_GPT_dl19_2023-08-04T23-26-51.541203.txt", ".6799"),
+        (RUNS / "gpt-3.5-turbo_4096_100_PromptMode.RANK_GPT_dl19_2023-08-04T23-51-44.794704.txt", ".6737"),
+        (RUNS / "output_v2_aug_vicuna_7b_4096_100_PromptMode.RANK_GPT_dl19_2023-09-13T16-36-10.051205.txt", ".6682"),
+    ],
+)
+def test_published_runs_have_their_published_score(run, published):
+    qrels = read_qrels(DATA / "passage" / "trec_dl_qrels" / "qrels.dl19-passage.txt")
+    scores = score(read_run(run), qrels, ["nDCG@10"])
+    assert f"{scores.means['nDCG@10']:.4f}".lstrip("0") == published
+    assert (scores.judged, scores.missing, scores.unjudged) == (43, 0, 0)

@@ -1,0 +1,101 @@
+"""A model behind a server: what is sent, what is read, what is tried again and what is given up, with a reason."""
+
+import asyncio
+
+import pytest
+
+from iranker_verl.errors import UserError
+from iranker_verl.inference.endpoint import Endpoint
+from tests.fake_openai import FakeServer, answer
+
+pytest.importorskip("openai")
+MESSAGES = [{"role": "user", "content": "Exclude the worst:"}]
+
+
+def ask(server, times=1, **options):
+    retries = options.pop("retries", 3)
+
+    async def main():
+        async with Endpoint(server.url, "fake", retries=retries) as endpoint:
+            return await asyncio.gather(*(endpoint.ask(MESSAGES, 8, **options) for _ in range(times)))
+
+    with server.serving():
+        return asyncio.run(main())
+
+
+def test_what_is_sent_and_read(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a key")
+    server = FakeServer(lambda request, n: (200, answer("[B] it is")))
+    [greedy] = ask(server)
+    assert (greedy.text, greedy.prompt_tokens, greedy.new_tokens) == ("[B] it is", 7, 3)
+    [request] = server.requests
+    assert request == {"model": "fake", "messages": MESSAGES, "max_tokens": 8, "temperature": 0.0}
+    assert server.keys == ["Bearer a key"]
+
+
+def test_a_sampled_call_sends_its_seed():
+    server = FakeServer(lambda request, n: (200, answer("[B]")))
+    ask(server, temperature=0.7, seed=5)
+    assert (server.requests[0]["temperature"], server.requests[0]["seed"]) == (0.7, 5)
+
+
+def test_no_key_is_needed_where_the_server_needs_none(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert ask(FakeServer(lambda request, n: (200, answer("[A]"))))[0].text == "[A]"
+
+
+def test_hidden_thoughts_without_an_answer_are_an_empty_answer():
+    [generation] = ask(FakeServer(lambda request, n: (200, answer(None))))
+    assert generation.text == ""
+
+
+def test_what_passes_by_itself_is_tried_again():
+    failures = {1: 429, 2: 500}
+    server = FakeServer(lambda request, n: (failures.get(n, 200), answer("[A]")))
+    assert ask(server)[0].text == "[A]"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "tries"),
+    [
+        (429, {"error": {"message": "slow down"}}, "slow down.*--concurrency", 2),
+        (503, {"error": {"message": "no room"}}, "no room.*goes on from here", 2),
+        (401, {"error": {"message": "who?"}}, "who.*OPENAI_API_KEY", 1),
+        (404, {"error": {"message": "no such model"}}, "'fake' one of its models", 1),
+        (400, {"error": {"message": "the context is 4096 tokens"}}, "the context is 4096 tokens", 1),
+        (200, answer("x", choices=[]), "without a choice", 1),
+        (200, answer("x", usage=None), "usage.prompt_tokens", 1),
+        (200, b"<html>a proxy</html>", "not OpenAI's form|without a choice", 1),
+    ],
+)
+def test_given_up_with_a_reason(status, body, message, tries):
+    server = FakeServer(lambda request, n: (status, body))
+    with pytest.raises(UserError, match=message):
+        ask(server, retries=1)
+    assert len(server.requests) == tries
+
+
+def test_nobody_there():
+    server = FakeServer(lambda request, n: (200, answer("x")))
+    with server.serving():
+        pass  # the port is free again
+
+    async def main():
+        async with Endpoint(server.url, "fake", retries=1) as endpoint:
+            await endpoint.ask(MESSAGES, 8)
+
+    with pytest.raises(UserError, match=r"no answer after 2 tries.*is the server up"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "model"])
+def test_addresses_that_are_none(url):
+    with pytest.raises(UserError, match="an address like"):
+        Endpoint(url, "fake")
+
+
+def test_an_address_never_shows_a_password():
+    with pytest.raises(UserError, match="OPENAI_API_KEY") as error:
+        Endpoint("http://me:secret@host/v1", "fake")
+    assert "secret" not in str(error.value)

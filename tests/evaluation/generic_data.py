@@ -74,16 +74,3 @@ class CodeEval(evaluate.Metric):
         assert os.environ["HF_ALLOW_CODE_EVAL"] == "1"
         return {"pass@1": 1.0}, {}
 """
-
-
-def humaneval(folder: Path) -> None:
-    row = {
-        "task_id": "HumanEval/0",
-        "prompt": "def one():\n",
-        "canonical_solution": "    return 1\n",
-        "test": "def check(f):\n    assert f() == 1\n",
-        "entry_point": "one",
-    }
-    jsonl(folder / "humaneval" / "openai_humaneval" / "test.jsonl", [row])
-    (folder / "code_eval").mkdir(parents=True, exist_ok=True)
-    (folder / "code_eval" / "code_eval.py").write_text(CODE_EVAL)

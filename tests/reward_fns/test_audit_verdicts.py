@@ -193,11 +193,8 @@ def test_our_own_play_is_not_in_lock_step():
     log, step = [], dict.fromkeys(range(4), 0)
 
     class Engine:
-        def encode(self, messages):
-            return [int(messages[-1]["content"].split("query ")[1][0])]
-
-        async def generate(self, token_ids, max_new_tokens, temperature=0.0):
-            task, clock = token_ids[0], asyncio.get_running_loop().time
+        async def ask(self, messages, max_new_tokens, temperature=0.0, seed=None):
+            task, clock = int(messages[-1]["content"].split("query ")[1][0]), asyncio.get_running_loop().time
             start = clock()
             await asyncio.sleep(0.002 * (1 + task))
             log.append({"task": task, "step": step[task], "start": start, "end": clock()})

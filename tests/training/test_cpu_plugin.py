@@ -65,6 +65,23 @@ def test_import_verl_is_all_it_takes():
     assert found["environment"] == ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": "3"}
 
 
+@needs_cpu_build
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_critic_has_an_engine_wherever_the_actors_is_imported(imported):
+    """What chooses the actor's engine may not hide verl's own from the processes that do not import it."""
+    code = "import iranker_verl.training.cpu.engine\n" if imported else ""
+    code += (
+        "import os, verl\n"
+        "from verl.workers.engine import EngineRegistry\n"
+        "before = os.environ['VERL_ENGINE_DEVICE']\n"
+        "print([EngineRegistry.get_engine_cls(f'{kind}_model', 'fsdp2').__name__ for kind in ('language', 'value')], before)"
+    )
+    done = python(code)
+    actor = "AnswerOnlyEngine" if imported else "FSDPEngineWithLMHead"
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"['{actor}', 'FSDPEngineWithValueHead'] cuda" in done.stdout
+
+
 def test_another_platform_is_left_alone():
     done = python(
         "import iranker_verl.training.cpu.plugin, os, sys, torch\n"

@@ -5,19 +5,19 @@ tokens (``verl.utils.torch_functional.logprobs_from_logits_v2``), which takes mo
 the answer's tokens is ever read from the result (``response_from_nested``, ``no_padding_2_padding``), so the others stay
 zero here, and the language model's head is not even applied to them.
 
-Importing this module registers and chooses it: ``actor_rollout_ref.model.external_lib=iranker_verl.training.cpu.engine``.
+Importing this module registers it, ``actor_rollout_ref.model.external_lib=iranker_verl.training.cpu.engine``, and that chooses it:
+the plug-in has verl look for engines of the device "cuda", and of those verl prefers one for the present vendor, "cpu".
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 
 def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,7 +31,7 @@ def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torc
     return rows, (lengths - answers - 1)[rows] + within
 
 
-@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="cpu")
 class AnswerOnlyEngine(FSDPEngineWithLMHead):
     """Actor and reference policy. Falls back on verl's own where an option asks for more than log-probs and entropy."""
 
@@ -72,11 +72,3 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
             name: torch.nested.nested_tensor_from_jagged(values.new_zeros(total).scatter(0, places, values), offsets)
             for name, values in results.items()
         }
-
-
-@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device="cpu")
-class ValueEngine(FSDPEngineWithValueHead):
-    """The critic: verl's own, which has one output a token and no vocabulary."""
-
-
-os.environ["VERL_ENGINE_DEVICE"] = "cpu"  # the plug-in's default is verl's engine for cuda

@@ -240,8 +240,10 @@ class EliminationTrainer(PPOTrainerSync):
 
         verl saves at its last step only if it knows, before the step, that it is the last.
         """
-        budget, lines = self.config.iranker.token_budget, self.metrics_log.lines
-        if budget is not None and lines and sum(line["tokens/step"] for line in lines[-1:] + lines) >= budget:
+        if (budget := self.config.iranker.token_budget) is None:
+            return
+        lines = self.metrics_log.lines
+        if lines and sum(line["tokens/step"] for line in lines[-1:] + lines) >= budget:
             self.total_training_steps = min(self.total_training_steps, lines[-1]["step"] + 1)
 
     def _save_checkpoint(self) -> None:

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from iranker_verl.evaluation.rivals.base import Context, Ranking, by_score
-from iranker_verl.evaluation.rivals.histories import Histories, Places, applies, histories, scores
+from iranker_verl.evaluation.rivals.base import Context
+from iranker_verl.evaluation.rivals.histories import Histories, Places, Recommender
 from iranker_verl.evaluation.rivals.loading import Progress
-from iranker_verl.ranking import RankingTask
 
 
 @dataclass(frozen=True)
@@ -56,34 +55,20 @@ class Factors:
     biases: Tensor
 
 
-class Bpr:
+class Bpr(Recommender["FoldIn"]):
     name = "bpr"
 
     def __init__(self, context: Context, settings: Settings | None = None) -> None:
-        self._context = context
         self._settings = settings or Settings()
-        self._models: dict[str, tuple[Histories, FoldIn]] = {}
+        super().__init__(context, self._settings.epochs)
 
-    def fit(self, train: Sequence[RankingTask]) -> None:
-        self._models = {}
-        for dataset, data in histories(train).items():
-            progress = Progress(self._context.say, f"bpr: epochs on {dataset}", self._settings.epochs)
-            factors = learn(data, self._settings, self._context, progress)
-            self._models[dataset] = (data, FoldIn(factors, self._settings, self._context.seed))
+    def _learn(self, data: Histories, progress: Progress) -> FoldIn:
+        factors = learn(data, self._settings, self._context, progress)
+        return FoldIn(factors, self._settings, self._context.seed)
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        progress = Progress(self._context.say, "bpr: tasks", len(tasks))
-        rankings: list[Ranking | None] = []
-        for task in tasks:
-            progress(len(rankings))
-            rankings.append(self._rank(task) if applies(task) and task.dataset in self._models else None)
-        return rankings
-
-    def _rank(self, task: RankingTask) -> Ranking:
-        data, fold_in = self._models[task.dataset]
-        user = fold_in(data.known(task.history))
-        of_items = (fold_in.factors.items @ user + fold_in.factors.biases).tolist()
-        return by_score(task, scores(task, data.items, of_items), self._context.seed)
+    def _scores(self, model: FoldIn, history: list[int]) -> list[float]:
+        of_items: list[float] = (model.factors.items @ model(history) + model.factors.biases).tolist()
+        return of_items
 
 
 def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Factors:

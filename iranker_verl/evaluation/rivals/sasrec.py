@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from iranker_verl.evaluation.rivals.base import Context, Ranking, by_score
-from iranker_verl.evaluation.rivals.histories import Histories, Places, applies, histories, scores
+from iranker_verl.evaluation.rivals.base import Context
+from iranker_verl.evaluation.rivals.histories import Histories, Places, Recommender
 from iranker_verl.evaluation.rivals.loading import Progress, seeded
-from iranker_verl.ranking import RankingTask
 
 _NO_TARGET = -100  # cross_entropy's own
 
@@ -50,34 +49,21 @@ class Settings:
     held_out: float = 0.1
 
 
-class SasRec:
+class SasRec(Recommender["Network"]):
     name = "sasrec"
 
     def __init__(self, context: Context, settings: Settings | None = None) -> None:
-        self._context = context
         self._settings = settings or Settings()
-        self._models: dict[str, tuple[Histories, Network]] = {}
+        super().__init__(context, self._settings.epochs)
 
-    def fit(self, train: Sequence[RankingTask]) -> None:
-        self._models = {}
-        for dataset, data in histories(train).items():
-            progress = Progress(self._context.say, f"sasrec: epochs on {dataset}", self._settings.epochs)
-            self._models[dataset] = (data, learn(data, self._settings, self._context, progress))
+    def _learn(self, data: Histories, progress: Progress) -> Network:
+        return learn(data, self._settings, self._context, progress)
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        progress = Progress(self._context.say, "sasrec: tasks", len(tasks))
-        rankings: list[Ranking | None] = []
-        for task in tasks:
-            progress(len(rankings))
-            rankings.append(self._rank(task) if applies(task) and task.dataset in self._models else None)
-        return rankings
-
-    def _rank(self, task: RankingTask) -> Ranking:
-        data, network = self._models[task.dataset]
+    def _scores(self, model: Network, history: list[int]) -> list[float]:
         with torch.no_grad():
-            inputs, lengths, _ = network.batch([data.known(task.history)], predicting=True)
-            of_items = network(inputs, lengths)[0, lengths[0] - 1].tolist()
-        return by_score(task, scores(task, data.items, of_items), self._context.seed)
+            inputs, lengths, _ = model.batch([history], predicting=True)
+            of_items: list[float] = model(inputs, lengths)[0, lengths[0] - 1].tolist()
+        return of_items
 
 
 class Network(nn.Module):

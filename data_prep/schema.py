@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +132,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); prepare the data again") from error
-
-
-def tasks_hash(tasks: Iterable[RankingTask]) -> str:
-    """16 hex digits of SHA-256 over the content of tasks, in order."""
-    digest = hashlib.sha256()
-    for t in tasks:
-        content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance)]
-        digest.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()[:16]
 
 
 class ContentHash:

@@ -128,6 +128,14 @@ def _text(line: bytes, path: Path, row: int, encoding: str) -> str:
         raise UserError(f"{path} row {row}: byte {error.start + 1} of the row is not {encoding} text") from error
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """``(row, line)`` of each UTF-8 line without its end; blank ones, which say nothing, are passed over."""
+    for row, line in lines(path):
+        text = _text(line, path, row, "utf-8").rstrip("\r\n")
+        if text.strip():
+            yield row, text
+
+
 def plain_names(fields: list[str], where: str) -> list[str]:
     """A header's fields are its names."""
     return [field.strip() for field in fields]

@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.reading import streamed
-from data_prep.reading.lines import identifier, lines, number
+from data_prep.reading.lines import identifier, number, text_lines
 from data_prep.reading.text import shown
 from data_prep.scenarios import passage
 from data_prep.split import TEST
@@ -253,7 +253,7 @@ def _with_text(collection: Collection, count: int) -> Iterator[tuple[str, str, l
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    for row, text in _lines(path):
+    for row, text in text_lines(path):
         id, tab, rest = text.partition("\t")
         if not tab:
             raise UserError(
@@ -263,7 +263,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
-    for row, text in _lines(path):
+    for row, text in text_lines(path):
         fields = text.split()
         if len(fields) != count:
             raise UserError(
@@ -271,17 +271,6 @@ def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str
                 "by white space"
             )
         yield row, fields
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines without their ends; blank ones, which say nothing, are passed over."""
-    for row, line in lines(path):
-        try:
-            text = line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} row {row}: byte {error.start + 1} of the row is not utf-8 text") from error
-        if text.strip():
-            yield row, text
 
 
 def _add(found: dict[str, Hit], hit: Hit, where: str) -> None:

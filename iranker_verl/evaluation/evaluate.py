@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.schema import tasks_hash
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.asking import Job, run_sharded
@@ -35,6 +34,7 @@ from iranker_verl.inference.engine import ChatTokenizer, longest_context
 from iranker_verl.inference.models import model_hash
 from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
 
 __all__ = ["Record", "SystemResult", "check_model_template", "collect", "evaluate_model", "evaluate_rivals"]

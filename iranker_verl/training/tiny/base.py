@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from data_prep.schema import tasks_hash
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask, by_dataset
+from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
 from iranker_verl.training.tiny import checks, questions
 from iranker_verl.training.tiny.batches import Sampler, learn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_prep.ahead import ahead
 from data_prep.duplicates import clusters
 from data_prep.options import Options
 from data_prep.rows import rows
@@ -54,32 +55,45 @@ def assemble(
 ) -> Made:
     """Write both files into ``out`` from what the units spooled into ``folders``; ``dropped`` is added to."""
     made = Made()
-    side_of = _Sides(folders, options, made)
-    caps = {TRAIN: options.max_train, TEST: options.max_test}
     writers = {split: _Writer(out / f"{split}.parquet") for split in SPLITS}
     hashes = {split: ContentHash() for split in SPLITS}
     try:
-        for place in range(ranges):
-            table = read_range(folders, place)
-            _no_task_twice(table)
-            side = side_of(table, dropped)
-            for split in SPLITS:
-                tasks = _capped(table.filter(pa.array(side == split)), caps[split], split, made)
-                if not tasks.num_rows:
-                    continue
-                written = rows(tasks.drop_columns(["key"]), template, options, split, made.rows[split])
-                if inspect is not None:
-                    inspect(written)
-                writers[split].write(written)
-                hashes[split].update(written)
-                made.rows[split] += written.num_rows
-            if ranges > 1:
-                progress(f"rows: {place + 1} of {ranges} parts, {sum(made.rows.values())} rows")
+        for split, written in ahead(_rows(folders, ranges, template, options, dropped, made, progress)):
+            if inspect is not None:
+                inspect(written)
+            writers[split].write(written)
+            hashes[split].update(written)
     finally:
         for writer in writers.values():
             writer.close()
     made.data_hash = ContentHash.of(*(hashes[split] for split in SPLITS))
     return made
+
+
+def _rows(
+    folders: Sequence[Path],
+    ranges: int,
+    template: Template,
+    options: Options,
+    dropped: Dropped,
+    made: Made,
+    progress: Callable[[str], None],
+) -> Iterator[tuple[str, pa.Table]]:
+    """Some rows of a split at a time, in order; ``made`` and ``dropped`` are added to."""
+    side_of = _Sides(folders, options, made)
+    caps = {TRAIN: options.max_train, TEST: options.max_test}
+    for place in range(ranges):
+        table = read_range(folders, place)
+        _no_task_twice(table)
+        side = side_of(table, dropped)
+        for split in SPLITS:
+            tasks = _capped(table.filter(pa.array(side == split)), caps[split], split, made).drop_columns(["key"])
+            for start in range(0, tasks.num_rows, ROW_GROUP):
+                written = rows(tasks.slice(start, ROW_GROUP), template, options, split, made.rows[split])
+                made.rows[split] += written.num_rows
+                yield split, written
+        if ranges > 1:
+            progress(f"rows: {place + 1} of {ranges} parts, {sum(made.rows.values())} rows")
 
 
 def _no_task_twice(table: pa.Table) -> None:

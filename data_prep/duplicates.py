@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 
 _WORD = re.compile(r"\w+")
 _CELLS = 1 << 24  # how many words are compared at a time
@@ -77,7 +76,8 @@ def _alike(sets: list[tuple[str, ...]], names: np.ndarray, threshold: float) -> 
 def _by_size(sets: list[tuple[str, ...]]) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """The sets of each size: which they are, and a matrix of their words as numbers, the rarest word first."""
     sizes = np.fromiter(map(len, sets), np.int64, len(sets))
-    word, _ = pd.factorize(np.array([w for s in sets for w in s], dtype=object))
+    number: dict[str, int] = {}
+    word = np.fromiter((number.setdefault(w, len(number)) for s in sets for w in s), np.int64, sizes.sum())
     counts = np.bincount(word)
     rank = np.empty(len(counts), np.int32)
     rank[np.lexsort((np.arange(len(counts)), counts))] = np.arange(len(counts), dtype=np.int32)

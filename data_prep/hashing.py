@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
+
+from data_prep.siphash import siphash
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keys(names: Sequence[str] | np.ndarray, seed: int, purpose: str = "") -> np.ndarray:
     """A 64-bit key (SipHash, keyed by ``seed``) for each name; ``purpose`` tells draws apart. Shape ``(len(names),)``."""
-    objects = np.empty(len(names), dtype=object)
-    objects[:] = [f"{purpose}\x1f{name}" for name in names] if purpose else names
-    return pd.util.hash_array(objects, hash_key=f"{seed % 10**16:016d}", categorize=False)
+    named = [f"{purpose}\x1f{name}" for name in names] if purpose else list(names)
+    # as pandas.util.hash_array gives them, which would take longer to import than to do
+    return _finish(siphash(named, f"{seed % 10**16:016d}".encode()))
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser (Steele et al. 2014): a bijection of uint64 that looks random."""
+    """SplitMix64 (Steele et al. 2014): a bijection of uint64 that looks random."""
     with np.errstate(over="ignore"):
-        values = values + _GOLDEN
+        return _finish(values + _GOLDEN)
+
+
+def _finish(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_prep.ahead import ahead
 from data_prep.schema import SCHEMA, SCHEMA_VERSION
 from iranker_verl.errors import UserError
 
@@ -47,7 +48,7 @@ def batches(path: Path, *columns: str) -> Iterator[tuple[int, pa.Table]]:
         with pq.ParquetFile(path) as file:
             if missing := [name for name in schema.names if name not in file.schema_arrow.names]:
                 raise UserError(f"{path}: column {missing[0]!r} is missing; this is not a file of `iranker prepare`")
-            for batch in file.iter_batches(ROWS, columns=schema.names):
+            for batch in ahead(file.iter_batches(ROWS, columns=schema.names)):
                 if not len(batch):
                     continue
                 table = pa.Table.from_batches([batch]).select(schema.names)

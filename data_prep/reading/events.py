@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -102,7 +103,7 @@ def _fast(path: Path, layout: Layout, counts: Counter[str]) -> Iterator[pa.Recor
 
 def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
     """The events of whole lines, of which the first ``head`` are the header and what is above it."""
-    if block.count(b"\r") != block.count(b"\r\n"):
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         raise _Doubt("a lone carriage return")
     if layout.separator == "," and b'"' in block:
         raise _Doubt("quotes")
@@ -134,5 +135,6 @@ def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Ite
         raise _Doubt("a time that is not a number")
     if any(pc.any(pc.equal(pc.binary_length(events[name]), 0)).as_py() for name in ("user", "item")):
         raise _Doubt("an empty id")
-    counts["lines: blank"] += block.count(b"\n") + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
+    ends = np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # many times as fast as bytes.count
+    counts["lines: blank"] += int(ends) + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
     yield from events.to_batches(BATCH)

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 
 from data_prep.checking.checks import check
 from data_prep.checking.columns import ROWS
-from data_prep.checking.positions import EXPECTED, p_values
+from data_prep.checking.positions import EXPECTED, chi_square_tail, p_values
 from iranker_verl.errors import UserError
 
 NAMES = [
@@ -407,6 +407,12 @@ def test_chi_square_by_its_definition(size, count, dice):
     else:
         statistic = sum((c - count / size) ** 2 / (count / size) for c in counts)
         assert found[size] == pytest.approx(chi2.sf(statistic, size - 1))
+
+
+@given(st.integers(1, 300), st.floats(0, 2000))
+def test_the_tail_of_chi_square(freedom, value):
+    expected = chi2.sf(value, freedom)
+    assert chi_square_tail(freedom, value) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 @given(st.integers(0, 10**6))

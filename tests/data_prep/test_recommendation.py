@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -216,3 +217,20 @@ def test_against_a_slow_reference(tmp_path_factory, events, history):
         assert tasks[name]["candidate_ids"][0] == positive
         assert tasks[name]["candidate_ids"][1] in new
         assert tasks[name]["history_ids"] == before
+
+
+WHOLE = st.integers(-(2**60), 2**60).map(float) | st.integers(0, 3).map(float)
+BIG = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), WHOLE)) | st.lists(st.tuples(st.integers(0, 3), BIG | WHOLE)))
+def test_events_in_order_whatever_their_times_are(events):
+    user, time = np.array([u for u, _ in events], np.int64), np.array([t for _, t in events])
+    expected = sorted(range(len(events)), key=lambda place: events[place])  # stable
+    assert recommendation._by_user_and_time(user, time).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_firsts(values):
+    expected = [value not in values[:place] for place, value in enumerate(values)]
+    assert recommendation._firsts(np.array(values, np.int64)).tolist() == expected

@@ -1,8 +1,11 @@
 """Jobs: what is done stays done, what fails leaves nothing, and processes give what one process gives."""
 
+import importlib
 import os
 import signal
+import sys
 
+import pyarrow as pa
 import pytest
 
 from data_prep.work import Interrupted, Job, Work
@@ -22,6 +25,13 @@ def refuse(folder, number):
 
 def die(folder):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def with_arrow(folder):
+    looked = "pandas" in sys.modules
+    values = pa.array(["x"]).to_numpy(zero_copy_only=False)
+    found = f"{looked} {'pandas' in sys.modules} {values} {len(importlib.import_module('pandas').Series([1]))}"
+    (folder / "result").write_text(found)
 
 
 def results(folders):
@@ -68,3 +78,8 @@ def test_what_a_killed_process_left_is_not_trusted(tmp_path):
     (part / "rubbish").write_text("x")
     (folder,) = work.run([Job("set:1", count, (2, tmp_path / "log"))])
     assert [p.name for p in folder.iterdir()] == ["result"]
+
+
+def test_processes_do_without_pandas_unless_a_job_needs_it(tmp_path):
+    jobs = [Job(f"set:{i}", with_arrow) for i in range(2)]
+    assert results(Work(tmp_path / "work", 2).run(jobs)) == ["False False ['x'] 1"] * 2

@@ -1,4 +1,5 @@
-"""verl's own command on a CPU, with nothing of ours but the installed plug-in and a reward function; two ranks over gloo."""
+"""verl's own command on a CPU, with nothing of ours but the installed plug-in and a reward function; actor, reference and critic
+on two ranks over gloo."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
     write_tasks(data, tasks, load("label"), "train")
     rollout = "actor_rollout_ref.rollout"
     arguments = f"""
-        algorithm.adv_estimator=grpo data.train_files={data} data.val_files={data} data.train_batch_size=4
+        algorithm.adv_estimator=gae data.train_files={data} data.val_files={data} data.train_batch_size=4
         data.max_prompt_length=128 data.max_response_length=8 data.dataloader_num_workers=0
         actor_rollout_ref.model.path={tmp_path / "model"} actor_rollout_ref.model.use_remove_padding=False
         actor_rollout_ref.model.enable_gradient_checkpointing=False
@@ -39,6 +40,11 @@ def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
         {rollout}.max_model_len=160 {rollout}.max_num_batched_tokens=1024 {rollout}.max_num_seqs=16
         {rollout}.agent.num_workers=1 {rollout}.log_prob_micro_batch_size_per_gpu=2
         {rollout}.agent.default_agent_loop=single_turn_agent
+        actor_rollout_ref.actor.use_kl_loss=True actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=2
+        actor_rollout_ref.ref.strategy=fsdp2 actor_rollout_ref.ref.fsdp_config.strategy=fsdp2
+        critic.model.path={tmp_path / "model"} critic.strategy=fsdp2 critic.ppo_micro_batch_size_per_gpu=2
+        critic.model.use_remove_padding=False critic.model.enable_gradient_checkpointing=False
+        +critic.model.override_config.attn_implementation=eager critic.fsdp.model_dtype=fp32
         reward.custom_reward_function.path=pkg://reward_fns.exclusion reward.num_workers=1
         trainer.device=cpu trainer.n_gpus_per_node=2 trainer.nnodes=1 trainer.logger=[console]
         trainer.save_freq=-1 trainer.test_freq=-1 trainer.total_training_steps=1 trainer.val_before_train=False
@@ -54,7 +60,9 @@ def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
     # supervised, so that Ray leaves nothing behind; a failure raises
     supervise.run("verl", [sys.executable, "-m", "verl.trainer.main_ppo", *arguments], log, hint="", env=env)
     output = log.read_text()
-    assert "step:1 " in output and "actor/grad_norm" in output
+    assert "step:1 " in output
+    for learned in ("actor/grad_norm", "actor/kl_loss", "critic/vf_loss", "critic/grad_norm"):
+        assert learned in output
     # a random model answers nothing that can be read: the reward function's worst, for every row
     assert "critic/score/mean:-0.5" in output
 

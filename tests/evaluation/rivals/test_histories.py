@@ -1,8 +1,42 @@
-"""Sequences of item ids are what training tasks tell, and nothing else."""
+"""Sequences of item ids are what training tasks tell, and nothing else; and what holds for both that learn from them."""
 
-from id_worlds import task
+from collections import Counter
+from dataclasses import replace
 
+import pytest
+import torch
+from id_worlds import mrr, task, tastes
+
+from iranker_verl.evaluation.rivals import Context, bpr, make, sasrec
 from iranker_verl.evaluation.rivals.histories import applies, histories, scores
+
+WORLD, UNSEEN = tastes(120), tastes(40, seed=1)
+KINDS = {
+    "bpr": (bpr.Bpr, bpr.Settings(width=8, epochs=20)),
+    "sasrec": (sasrec.SasRec, sasrec.Settings(width=16, blocks=1, epochs=3)),
+}
+
+
+def fitted(kind, tasks, seed=0, **settings):
+    rival = KINDS[kind][0](Context(seed, say=lambda _: None), replace(KINDS[kind][1], **settings))
+    rival.fit(tasks)
+    return rival
+
+
+def of_items(rival):
+    """What a rival has learned of the items: one row each."""
+    model = rival._models["rec-movie"][1]
+    return model.embedding.weight[:-1] if rival.name == "sasrec" else model.factors.items
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def rival(kind):
+    return fitted(kind, WORLD)
 
 
 def test_a_sequence_is_the_history_and_the_positive_of_each_dataset():
@@ -38,3 +72,64 @@ def test_items_never_seen_score_lowest_and_alike():
     t = task("1", ["a"], "b", ["new", "a", "newer"])
     by_id = dict(zip([c.id for c in t.candidates], scores(t, {"a": 0, "b": 1}, [-5.0, 2.0]), strict=True))
     assert by_id == {"a": -5.0, "b": 2.0, "new": float("-inf"), "newer": float("-inf")}
+
+
+def test_two_tastes_are_found_for_users_never_seen(kind):
+    popularity = make(["popularity"])[0]
+    popularity.fit(WORLD)
+    assert mrr(fitted(kind, WORLD, width=64, epochs=20), UNSEEN) > 0.95
+    assert mrr(popularity, UNSEEN) < 0.6  # the positive is one of eight, and no group is the more popular
+
+
+def test_a_seed_gives_the_same_again_and_torchs_own_state_stays(kind, rival):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    again, other = fitted(kind, WORLD), fitted(kind, WORLD, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(of_items(rival), of_items(again)) and not torch.equal(of_items(rival), of_items(other))
+    assert rival.rank(UNSEEN) == again.rank(UNSEEN) == rival.rank(UNSEEN)
+
+
+def test_the_order_of_candidates_and_of_tasks_decides_nothing(kind, rival):
+    turned = [replace(t, candidates=t.candidates[::-1], relevance=t.relevance[::-1]) for t in UNSEEN]
+    assert rival.rank(turned) == rival.rank(UNSEEN)
+    assert rival.rank(UNSEEN[::-1]) == rival.rank(UNSEEN)[::-1]
+    assert fitted(kind, WORLD[::-1]).rank(UNSEEN) == rival.rank(UNSEEN)
+    blind = [replace(t, relevance=t.relevance[::-1]) for t in UNSEEN]
+    assert rival.rank(blind) == rival.rank(UNSEEN)
+
+
+def test_candidates_never_seen_come_last_in_no_order_of_theirs(rival):
+    last = Counter()
+    for i in range(200):
+        ranking = rival.rank([task(str(i), ["a1", "a2"], "a3", ["new1", "b1", "new2"])])[0]
+        assert set(ranking[2:]) == {"new1", "new2"}
+        last[ranking[-1]] += 1
+    assert min(last.values()) > 60
+
+
+def test_no_ranking_where_ids_say_nothing(kind, rival):
+    tasks = [
+        task("1", [], "a1", ["b1"]),
+        task("2", ["a1"], "a2", ["b1"], scenario="passage", dataset="passage-5"),
+        task("3", ["a1"], "a2", ["b1"], dataset="rec-music"),  # a dataset without training
+        task("4", ["a1"], "a2", ["b1"]),
+    ]
+    ranked = rival.rank(tasks)
+    assert ranked[:3] == [None] * 3 and sorted(ranked[3]) == ["a2", "b1"]
+    assert fitted(kind, tasks[:2]).rank(tasks) == [None] * 4
+
+
+def test_datasets_are_learned_apart(kind, rival):
+    # in the other dataset the same ids mean the opposite
+    turned = [
+        task(t.id, t.history, t.candidates[(t.target + 1) % 8].id, [t.candidates[t.target].id], dataset="rec-game")
+        for t in WORLD
+    ]
+    assert fitted(kind, [*WORLD, *turned]).rank(UNSEEN) == rival.rank(UNSEEN)
+
+
+def test_one_user_is_enough_to_run(kind):
+    model = fitted(kind, [task("1", ["a"], "b", ["c"])])
+    assert len(of_items(model)) == 2
+    assert sorted(model.rank([task("2", ["a"], "b", ["c"])])[0]) == ["b", "c"]

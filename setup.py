@@ -35,7 +35,10 @@ setup(
     entry_points={
         "console_scripts": ["iranker = iranker_verl.cli:main"],
         # verl and vLLM load these in every process they start, so that installing the package is all it takes.
-        "verl.plugins": ["iranker_cpu = iranker_verl.training.cpu.plugin"],
+        "verl.plugins": [
+            "iranker_cpu = iranker_verl.training.cpu.plugin",
+            "iranker_critic = iranker_verl.training.critic_attention",
+        ],
         "vllm.general_plugins": ["iranker_cpu = iranker_verl.training.cpu.vllm_linear:register"],
     },
 )

@@ -2,14 +2,15 @@
 
 Interactions in MovieLens-1M's format (generated; 165 a user, as there) become episodes in Parquet: prompts, candidates and
 negatives, 20 and 20, split by user. Both read the same files; each run is a process of its own, so that its time and its
-peak memory (of all its processes together, sampled) are its own. Prints rows/s, seconds, GiB and their ratios, and how
-time grows with the rows.
+peak memory (of all its processes together, sampled) are its own. Prints rows/s, seconds (also of processor time, which
+other work on the machine changes less), GiB and their ratios, and how time grows with the rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -107,12 +108,12 @@ RUNS = {
 
 
 def measured(name: str, raw: Path, folder: Path) -> dict[str, float]:
-    """Seconds and peak bytes of a run in a process of its own."""
+    """Seconds, processor seconds of all its processes, and peak GiB of a run in a process of its own."""
     from iranker_verl.job.supervise import memory_below
 
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    start = time.monotonic()
+    start, cpu = time.monotonic(), cpu_of_children()
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.data_prep", "--run", name, str(raw), str(out)])
     peak = 0
 
@@ -127,7 +128,14 @@ def measured(name: str, raw: Path, folder: Path) -> dict[str, float]:
     if process.wait():
         raise SystemExit(f"{name} failed")
     watcher.join()
-    return {"seconds": time.monotonic() - start, "peak_gib": peak / 2**30}
+    seconds = time.monotonic() - start
+    return {"seconds": seconds, "cpu_seconds": cpu_of_children() - cpu, "peak_gib": peak / 2**30}
+
+
+def cpu_of_children() -> float:
+    """Of those that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -152,14 +160,15 @@ def main() -> None:
                 results[f"{name}, {rows:,} rows"] = one
                 print(
                     f"{name:>18}  {rows:>11,} rows  {one['seconds']:7.1f} s  {one['rows_per_s']:>10,.0f} rows/s  "
-                    f"{one['peak_gib']:.2f} GiB",
+                    f"{one['cpu_seconds']:7.1f} CPU s  {one['peak_gib']:.2f} GiB",
                     flush=True,
                 )
         most = max(arguments.interactions)
         own = results[f"ours, {most:,} rows"]
         for name in ("pandas", "pandas, C reader"):
             rival = results[f"{name}, {most:,} rows"]
-            print(f"ours is {rival['seconds'] / own['seconds']:.1f} times as fast as {name}")
+            wall, cpu = (rival[key] / own[key] for key in ("seconds", "cpu_seconds"))
+            print(f"ours is {wall:.1f} times as fast as {name}, and takes {cpu:.1f} times less processor time")
         print(json.dumps(results))
 
 

@@ -108,7 +108,9 @@ def recbole(arguments: argparse.Namespace) -> None:
             of_items = model.full_sort_predict(Interaction(row)).flatten().tolist()
         scores[name] = {item: of_items[items[item]] for item in task["candidates"] if item in items}
     arguments.out.write_text(json.dumps(scores), encoding="utf-8")
-    print(f"{arguments.model} seed {arguments.seed}: RecBole's own validation {best:.4f}")
+    print(
+        f"{arguments.model} seed {arguments.seed}: {len(trainer.train_loss_dict)} epochs, RecBole's own validation {best:.4f}"
+    )
 
 
 def score(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from iranker_verl.training.cpu.engine import AnswerOnlyEngine
+from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
 
 def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorDict:

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from iranker_verl.training.cpu import detect, patches, vllm_linear  # noqa: E402
-from iranker_verl.training.cpu.plugin import ENVIRONMENT, VERL_VERSION  # noqa: E402
+from iranker_verl.training.cpu.plugin import ENVIRONMENT  # noqa: E402
+from iranker_verl.training.verl_version import VERL_VERSION  # noqa: E402
 
 CPU_BUILD = not (torch.version.cuda or torch.version.hip)
 needs_cpu_build = pytest.mark.skipif(not CPU_BUILD, reason="torch is an accelerator build")
@@ -69,7 +70,7 @@ def test_import_verl_is_all_it_takes():
 @pytest.mark.parametrize("imported", [False, True])
 def test_a_critic_has_an_engine_wherever_the_actors_is_imported(imported):
     """What chooses the actor's engine may not hide verl's own from the processes that do not import it."""
-    code = "import iranker_verl.training.cpu.engine\n" if imported else ""
+    code = "import iranker_verl.training.answer_engine\n" if imported else ""
     code += (
         "import os, verl\n"
         "from verl.workers.engine import EngineRegistry\n"
@@ -194,20 +195,6 @@ def test_the_cpu_wheel_of_vllm_answers_to_its_name(monkeypatch):
     assert importlib.metadata.version("vllm") == "0.19.1"  # a real one goes before
 
 
-def test_the_critic_asks_for_no_flash_attention(monkeypatch):
-    import transformers
-
-    auto = transformers.AutoModelForTokenClassification
-    seen = []
-    monkeypatch.setattr(auto, "from_pretrained", classmethod(lambda cls, *a, **k: seen.append((cls, a, k)) or "model"))
-    patches.critic_without_flash_attention()
-    assert auto.from_pretrained("path", attn_implementation="flash_attention_2", torch_dtype="x") == "model"
-    auto.from_pretrained("path", attn_implementation="sdpa")
-    auto.from_pretrained("path")
-    assert seen[0] == (auto, ("path",), {"attn_implementation": "eager", "torch_dtype": "x"})
-    assert seen[1][2] == {"attn_implementation": "sdpa"} and seen[2][2] == {}
-
-
 def test_offloading_pins_no_memory(monkeypatch):
     import torch.distributed.fsdp as fsdp
 
@@ -238,9 +225,12 @@ def test_every_patch_says_why_and_for_which_version():
 
 
 def test_the_plugins_are_entry_points():
-    points = {p.group: p.value for p in importlib.metadata.distribution("iranker-verl").entry_points}
-    assert points["verl.plugins"] == "iranker_verl.training.cpu.plugin"
-    assert points["vllm.general_plugins"] == "iranker_verl.training.cpu.vllm_linear:register"
+    points = {(p.group, p.value) for p in importlib.metadata.distribution("iranker-verl").entry_points}
+    assert points >= {
+        ("verl.plugins", "iranker_verl.training.cpu.plugin"),
+        ("verl.plugins", "iranker_verl.training.critic_attention"),
+        ("vllm.general_plugins", "iranker_verl.training.cpu.vllm_linear:register"),
+    }
 
 
 def test_another_vllm_is_refused(monkeypatch):

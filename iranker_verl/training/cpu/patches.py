@@ -23,22 +23,6 @@ def single_gloo_backend() -> None:
     dist.init_process_group = init_process_group
 
 
-def critic_without_flash_attention() -> None:
-    """``verl.utils.model.load_valuehead_model`` asks for flash attention whatever the config says; without it the critic
-    fails with the misleading "not a value head model, please install trl"."""
-    import transformers
-
-    model: Any = transformers.AutoModelForTokenClassification
-    original = model.from_pretrained.__func__
-
-    def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("attn_implementation") == "flash_attention_2":
-            kwargs["attn_implementation"] = "eager"
-        return original(cls, *args, **kwargs)
-
-    model.from_pretrained = classmethod(from_pretrained)
-
-
 def reference_without_pinned_memory() -> None:
     """verl gives forward-only engines ``CPUOffloadPolicy(pin_memory=True)``, and pinning memory needs an accelerator."""
     import torch.distributed.fsdp as fsdp
@@ -53,7 +37,6 @@ def reference_without_pinned_memory() -> None:
 PATCHES = (
     single_gloo_backend,
     vllm_distribution_name,
-    critic_without_flash_attention,
     reference_without_pinned_memory,
 )
 

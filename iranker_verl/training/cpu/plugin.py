@@ -7,12 +7,10 @@ verl logs an exception here at DEBUG level only and goes on without the plug-in,
 from __future__ import annotations
 
 import os
-from importlib import metadata
 
 from iranker_verl import vllm_cpu
+from iranker_verl.training import verl_version
 from iranker_verl.training.cpu.detect import chosen
-
-VERL_VERSION = "0.9.1"
 
 # Settings that have to be in the environment before vLLM or verl read them; a user's own values win.
 ENVIRONMENT = {
@@ -25,12 +23,7 @@ def _activate() -> None:
     on_cpu, _ = chosen()
     if not on_cpu:
         return
-    found = metadata.version("verl")
-    if found != VERL_VERSION:
-        raise SystemExit(
-            f"iranker-verl: the CPU platform is written and tested for verl {VERL_VERSION}, but {found} is installed; "
-            f"install verl=={VERL_VERSION}, or set VERL_USE_EXTERNAL_PLUGINS=none to run verl without it"
-        )
+    verl_version.require("the CPU platform")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from iranker_verl.training.cpu import patches

@@ -1,12 +1,13 @@
-"""verl's FSDP engine, with log-probabilities computed for the answer's tokens only.
+"""verl's FSDP engine, with log-probabilities computed for the answer's tokens only, where rows are padded (no flash attention).
 
-verl 0.9.1 computes them for every token of prompt and answer; without flash attention, in float32, by a Python loop over
-tokens (``verl.utils.torch_functional.logprobs_from_logits_v2``), which takes most of a small model's update. Nothing but
-the answer's tokens is ever read from the result (``response_from_nested``, ``no_padding_2_padding``), so the others stay
-zero here, and the language model's head is not even applied to them.
+verl 0.9.1 then computes logits for every token of prompt and answer: for Qwen2.5's 152,000 words 10 GB in float32 for 16,384
+tokens; and on a CPU log-probs by a Python loop over tokens (``verl.utils.torch_functional.logprobs_from_logits_v2``), which
+took most of a small model's update. Nothing but the answer's tokens is ever read from the result (``response_from_nested``,
+``no_padding_2_padding``), so the others stay zero here, and the language model's head is not even applied to them.
 
-Importing this module registers it, ``actor_rollout_ref.model.external_lib=iranker_verl.training.cpu.engine``, and that chooses it:
-the plug-in has verl look for engines of the device "cuda", and of those verl prefers one for the present vendor, "cpu".
+Importing this module registers it, ``actor_rollout_ref.model.external_lib=iranker_verl.training.answer_engine``, and that chooses
+it: of the engines of the device "cuda" (which the plug-in has verl look for on a CPU too) verl prefers one for the present
+vendor.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torc
     ``lengths``, ``answers``: (batch,), tokens of prompt and answer together, and of the answer. Row i's are its columns
     ``lengths[i] - answers[i] - 1`` to ``lengths[i] - 2``; both results have ``answers.sum()`` entries, row by row.
     """
-    rows = torch.repeat_interleave(torch.arange(len(answers)), answers)
-    within = torch.arange(len(rows)) - torch.repeat_interleave(answers.cumsum(0) - answers, answers)
+    rows = torch.repeat_interleave(torch.arange(len(answers), device=answers.device), answers)
+    within = torch.arange(len(rows), device=answers.device) - torch.repeat_interleave(
+        answers.cumsum(0) - answers, answers
+    )
     return rows, (lengths - answers - 1)[rows] + within
 
 
-@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor="cpu")
+@EngineRegistry.register(
+    model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor=["cpu", "nvidia"]
+)
 class AnswerOnlyEngine(FSDPEngineWithLMHead):
     """Actor and reference policy. Falls back on verl's own where an option asks for more than log-probs and entropy."""
 

@@ -44,7 +44,7 @@ def micro_batch() -> TensorDict:
 
 
 def test_answer_positions_by_hand() -> None:
-    from iranker_verl.training.cpu.engine import answer_positions
+    from iranker_verl.training.answer_engine import answer_positions
 
     rows, columns = answer_positions(torch.tensor([6, 3, 9]), torch.tensor([2, 1, 3]))
     assert rows.tolist() == [0, 0, 1, 2, 2, 2]
@@ -54,7 +54,7 @@ def test_answer_positions_by_hand() -> None:
 def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    from iranker_verl.training.cpu.engine import AnswerOnlyEngine
+    from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
     results = {}
     for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine):

@@ -20,11 +20,11 @@ GROUPS = 2
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids; for every place the token to be predicted there (``IGNORED``: none), and its weight."""
+    """Token ids, for every place the token to be predicted there (``IGNORED``: none), and its weight."""
 
     ids: list[int]
     targets: list[int]
-    weights: list[float]
+    weight: float = 1.0
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> list[Encoded]:
@@ -56,31 +56,24 @@ def _encoded(pieces: list[list[int]], verdicts: list[int], end: int) -> Encoded:
     *prompt, answer = pieces
     ids: list[int] = []
     targets: list[int] = []
-    weights: list[float] = []
     for number, piece in enumerate(prompt):
         ids += piece
         targets += [IGNORED] * len(piece)
-        weights += [1.0] * len(piece)
         if number < len(verdicts):
             targets[-1] = verdicts[number]
-            # yes and no weigh alike in a list, however few the yeses are
-            weights[-1] = len(verdicts) / (2 * verdicts.count(verdicts[number]))
     if prompt:
         targets[-1] = answer[0]
     # Plain text is all answer; its first token has nothing before it to be predicted from.
     weight = 1.0 if prompt else 1.0 / len(answer)
-    return Encoded(
-        [*ids, *answer, end], [*targets, *answer[1:], end, IGNORED], [*weights, *[weight] * (len(answer) + 1)]
-    )
+    return Encoded([*ids, *answer, end], [*targets, *answer[1:], end, IGNORED], weight)
 
 
-def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``(ids, targets, weights)``, padded on the right: causal attention then needs no mask."""
+def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(ids, targets)``, padded on the right: causal attention then needs no mask."""
     width = max(len(r.ids) for r in rows)
     ids = torch.tensor([r.ids + [pad] * (width - len(r.ids)) for r in rows])
     targets = torch.tensor([r.targets + [IGNORED] * (width - len(r.targets)) for r in rows])
-    weights = torch.tensor([r.weights + [0.0] * (width - len(r.weights)) for r in rows])
-    return ids, targets, weights
+    return ids, targets
 
 
 class Sampler:
@@ -127,11 +120,12 @@ def learn(model: Qwen2ForCausalLM, groups: Sequence[Sequence[Encoded]], pad: int
     rows = sum(len(group) for group in groups)
     total = 0.0
     for group in groups:
-        ids, targets, weights = collate(group, pad)
+        ids, targets = collate(group, pad)
         wanted = targets != IGNORED
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), targets[wanted], reduction="none")
-        loss = (losses * weights[wanted]).sum() / rows
+        weights = torch.tensor([row.weight for row in group])[:, None].expand_as(targets)[wanted]
+        loss = (losses * weights).sum() / rows
         loss.backward()
         total += loss.item()
     return total

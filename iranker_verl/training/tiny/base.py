@@ -54,7 +54,7 @@ STAGES = (
     Stage("language", 30, (("language", 1.0),)),
     # Matching appears at once and late, at a step that depends on the seed (300 to 600 in three of them). The longer lists
     # take it from there: to perfect pairs first (a loss of 0.6) costs up to a thousand steps and gains nothing.
-    Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=1.0),
+    Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=1.2),
     Stage("lists", 600, (("language", 0.05), ("best", 0.95))),
     # Until an exclusion is drawn nearly by dice. A base that still excludes what fits (twice as often as chance, after half
     # of this) taught one policy out of three to name one place whatever stands there: a trap that RL did not leave.

@@ -93,7 +93,8 @@ class Network(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         places = inputs.shape[1]
         from_end = (lengths[:, None] - 1 - torch.arange(places, device=inputs.device)).clamp(min=0)
-        x = self.dropout(self.embedding(inputs) + self.place(from_end))
+        # items times sqrt(width), as in the paper's own code: else places and blocks drown which item was chosen
+        x = self.dropout(self.embedding(inputs) * self.embedding.embedding_dim**0.5 + self.place(from_end))
         mask = nn.Transformer.generate_square_subsequent_mask(places, device=x.device)
         for block in self.blocks:
             x = block(x, src_mask=mask, is_causal=True)

@@ -3,7 +3,8 @@ Sequential Recommendation", ICDM, arXiv 1808.09781).
 
 As in the paper: learned embeddings of items and of places counted from the end, blocks of causal self-attention and a
 position-wise network (layer norm before each, dropout, residuals), the item embedding shared by input and output, and every
-place of a sequence predicting the item after it. Two things differ:
+place of a sequence predicting the item after it. As in the authors' code (github.com/kang205/SASRec, ``model.py``), the
+embedding enters times the root of its width. Two things differ:
 
 * the loss is the cross-entropy of a softmax over all items, where the paper has a binary cross-entropy with one drawn
   negative. A drawn negative is mostly an easy one, and the model grows overconfident; with the softmax the same network
@@ -93,8 +94,9 @@ class Network(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         places = inputs.shape[1]
         from_end = (lengths[:, None] - 1 - torch.arange(places, device=inputs.device)).clamp(min=0)
-        # items times sqrt(width), as in the paper's own code: else places and blocks drown which item was chosen
-        x = self.dropout(self.embedding(inputs) * self.embedding.embedding_dim**0.5 + self.place(from_end))
+        # small for the scores at the output, it would be drowned by the blocks at the input
+        items = self.embedding(inputs) * self.embedding.embedding_dim**0.5
+        x = self.dropout(items + self.place(from_end))
         mask = nn.Transformer.generate_square_subsequent_mask(places, device=x.device)
         for block in self.blocks:
             x = block(x, src_mask=mask, is_causal=True)

@@ -56,6 +56,14 @@ def test_a_batch_is_what_the_paper_trains_on(network):
     assert inputs.tolist() == [[start, 1, 2, start, start], [start] * 5, [1, 2, 3, 4, 5]]
 
 
+def test_items_enter_times_the_root_of_the_width_and_places_as_they_are():
+    plain = Network(7, 5, replace(SMALL, width=16, blocks=0)).eval()
+    with torch.no_grad():
+        scores = plain(torch.tensor([[7, 2, 3]]), torch.tensor([3]))[0]
+        entered = 4 * plain.embedding.weight[[7, 2, 3]] + plain.place.weight[[2, 1, 0]]
+        torch.testing.assert_close(scores, plain.norm(entered) @ plain.embedding.weight[:7].T)
+
+
 def test_no_place_sees_a_later_one(network):
     inputs, lengths, _ = network.batch([(1, 2, 3, 4)], predicting=True)
     changed = inputs.clone()

@@ -53,8 +53,7 @@ class Stage:
 STAGES = (
     Stage("language", 30, (("language", 1.0),)),
     # Matching appears at once and late, at a step that depends on the seed (300 to 600 in four of them). It has to be made
-    # sure of: with 460 steps of this, 600 of lists and 500 of format, seed 1 had a base that found the best of N as well as
-    # any (0.86), and RL learned nothing from it in 53 steps.
+    # sure of: shorter stages (460, 600 and 500 steps with seed 1) gave a base that RL had taught nothing after 53 steps.
     Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=0.6),
     Stage("lists", 800, (("language", 0.05), ("best", 0.95))),
     # Until an exclusion is drawn nearly by dice. A base that still excludes what fits (twice as often as chance, after half

@@ -14,11 +14,13 @@ from iranker_verl.training import verl_version
 
 def apply() -> None:
     """Load value heads with torch's own attention instead. Nothing changes where ``flash_attn`` can be imported."""
+    if find_spec("flash_attn"):  # first: transformers takes seconds to import
+        return
     import transformers
 
     model: Any = transformers.AutoModelForTokenClassification
     original = model.from_pretrained.__func__
-    if find_spec("flash_attn") or getattr(original, "patched", False):
+    if getattr(original, "patched", False):
         return
     verl_version.require("the critic without flash attention")
 

@@ -30,14 +30,8 @@ setup(
         # general tasks; the last three are what IFEval asks for
         "generic": ["lm_eval==0.4.13", "langdetect", "immutabledict", "nltk"],
         "serve": ["fastapi", "uvicorn"],
-        "dev": [
-            "pytest",
-            "pytest-xdist",
-            "hypothesis",
-            "ruff",
-            "mypy",
-            "websockets",
-        ],  # websockets: the page test speaks to a browser,
+        # websockets: the page test speaks to a browser
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "websockets"],
     },
     entry_points={
         "console_scripts": ["iranker = iranker_verl.cli:main"],

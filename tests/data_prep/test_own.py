@@ -171,7 +171,7 @@ def test_nearly_right_columns(tmp_path, columns, message):
         ("x.csv", "\n\n"),
         ("x.csv", '"'),
         ("x.csv", b"\xff\xfeu\0s\0e\0r\0_\0i\0d\0"),
-        ("x.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 9)[:12]),
+        ("x.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 9, mtime=0)[:12]),
         ("x.items.csv", "item_id,title\n"),
         ("x.tsv", "query\tpassage\trelevance\n"),
         ("x.json", '{"query": "q", "candidates": []}'),

@@ -28,25 +28,32 @@ from iranker_verl.training.metrics_log import read
 
 RECIPES = Path("recipes/tiny_cpu")
 DEFAULT = "exclusion_grpo"
-# Batches are chosen so that a step costs each about as many tokens: an episode of six candidates is three to four rows.
+# Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows), and
+# each takes four optimiser steps of it.
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
     "ppo on states": (
         "states_ppo",
         (
             "data.train_batch_size=384",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=384",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=96",
             "actor_rollout_ref.rollout.n=1",
         ),
     ),
+    "dranker": ("dranker", ("data.train_batch_size=80", "actor_rollout_ref.actor.ppo_mini_batch_size=20")),
     "grpo": ("tiny_cpu", ("algorithm.adv_estimator=grpo",)),
     "exclusion_gae": ("gae", ()),
-    "dranker": ("dranker", ("data.train_batch_size=80", "actor_rollout_ref.actor.ppo_mini_batch_size=80")),
+    "no curriculum": ("tiny_cpu", ("iranker.curriculum.first_pool=null",)),
 }
-LABELS = {"ppo on states": "PPO on states (published)", "grpo": "GRPO, broadcast", "dranker": "DRanker"}
-TOKENS = 2_000_000
-EVERY = 6
-STEP_TOKENS = 45_000  # about what a step costs, to say how often to validate
+LABELS = {
+    "ppo on states": "PPO on states (published)",
+    "grpo": "GRPO, broadcast",
+    "dranker": "DRanker",
+    "no curriculum": "exclusion_grpo, full pools",
+}
+TOKENS = 1_000_000
+EVERY = 4
+STEP_TOKENS = 35_000  # about what a step costs, to say how often to validate
 
 
 def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str], Path]:

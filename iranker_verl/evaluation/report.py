@@ -29,8 +29,8 @@ are there. Whatever is absent is not shown.
         paragraphs that say how the run was made, first of all the base.
 
 ``metrics.jsonl``
-    one object an RL step: ``step``, ``reward/mean``, ``reward/malformed``, ``time/step``, ``time/generate``,
-    ``time/forward``, ``time/backward``, ``time/other``, and at some steps ``val/mrr``.
+    one object an RL step: ``step``, ``reward/corrected``, ``reward/malformed``, ``episode/candidates``, ``time/step``,
+    ``time/generate``, ``time/forward``, ``time/backward``, ``time/other``, and at some steps ``val/mrr``.
 
 ``episodes-<system>.jsonl``
     one object a task: see :meth:`iranker_verl.evaluation.evaluate.Record.to_json`.
@@ -193,7 +193,9 @@ def _figures(
     ]
     return {
         "datasets": figures.by_dataset(datasets, main),
-        "learning": figures.learning(*(_curve(steps, k) for k in ("reward/mean", "val/mrr", "reward/malformed"))),
+        "learning": figures.learning(
+            *(_curve(steps, k) for k in ("reward/corrected", "episode/candidates", "val/mrr", "reward/malformed"))
+        ),
         "differences": figures_failure.differences(others, tables.label(against, macro)) if against else None,
         "survival": figures_failure.survival(curves),
         "ranks": figures.ranks(ranks["before"], ranks[main]),

@@ -32,6 +32,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import State, check_hash, load
+from iranker_verl.training.curriculum import first_pool, shortened
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,20 @@ class RankingAgentLoop(AgentLoopBase):
         self.score = score
 
     def task_of(self, row: dict[str, Any]) -> RankingTask:
-        """The task of a row of prepared data. UserError where it was prepared with another template."""
+        """The task of a row of prepared data, shortened in training where the recipe has a curriculum.
+
+        UserError where it was prepared with another template.
+        """
         info = row["extra_info"]
         where = f"training row of task {info['task_id']!r}"
         check_hash(self.template, info["template_id"], info["template_hash"], where)
-        return RankingTask.from_row(row)
+        task = RankingTask.from_row(row)
+        options = self.config.iranker.curriculum
+        if options.first_pool is None or info["split"] != "train":
+            return task
+        step = int(row["global_steps"])
+        size = first_pool(step, len(task.candidates), options.first_pool, options.steps)
+        return shortened(task, size, f"{self.config.iranker.seed}:{step}")
 
     async def ask(self, state: State, sampling_params: dict[str, Any], priority: int) -> Answer:
         """The policy's answer to the state's present prompt, cut to the response limit."""

@@ -19,13 +19,17 @@ from yaml import YAMLError
 from iranker_verl.errors import UserError
 from iranker_verl.training import credit
 
+# Whole numbers: name, the least, and whether null is one too.
 _COUNTS = (
-    "data.train_batch_size",
-    "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.rollout.n",
-    "trainer.total_training_steps",
-    "trainer.n_gpus_per_node",
-    "trainer.nnodes",
+    ("data.train_batch_size", 1, False),
+    ("actor_rollout_ref.actor.ppo_mini_batch_size", 1, False),
+    ("actor_rollout_ref.rollout.n", 1, False),
+    ("trainer.total_training_steps", 1, False),
+    ("trainer.n_gpus_per_node", 1, False),
+    ("trainer.nnodes", 1, False),
+    ("iranker.token_budget", 1, True),
+    ("iranker.curriculum.first_pool", 2, True),
+    ("iranker.curriculum.steps", 1, False),
 )
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
@@ -50,6 +54,7 @@ def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
         "iranker.data",
         "iranker.base",
         "iranker.credit",
+        "iranker.curriculum",
         "actor_rollout_ref.actor",
         "critic",
         "data",
@@ -68,17 +73,14 @@ def check(config: DictConfig) -> None:
     from verl.utils.config import validate_config
 
     actor, data = config.actor_rollout_ref.actor, config.data
-    for name in _COUNTS:
+    for name, least, optional in _COUNTS:
         value = OmegaConf.select(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name}={value} has to be a whole number above 0")
-    for name, least in (("iranker.credit.prior", 0.0), ("iranker.base.effort", 1e-9)):
+        if not (value is None and optional) and (not isinstance(value, int) or value < least):
+            raise UserError(f"{name}={value} has to be a whole number above {least - 1}{', or null' * optional}")
+    for name, lowest in (("iranker.credit.prior", 0.0), ("iranker.base.effort", 1e-9)):
         value = OmegaConf.select(config, name)
-        if not isinstance(value, int | float) or not value >= least:
-            raise UserError(f"{name}={value} has to be a number, {'0 or more' if not least else 'above 0'}")
-    budget = OmegaConf.select(config, "iranker.token_budget")
-    if budget is not None and (not isinstance(budget, int) or budget < 1):
-        raise UserError(f"iranker.token_budget={budget} has to be a whole number above 0, or null")
+        if not isinstance(value, int | float) or not value >= lowest:
+            raise UserError(f"{name}={value} has to be a number, {'0 or more' if not lowest else 'above 0'}")
     credit.register()
     estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
     if estimator not in ADV_ESTIMATOR_REGISTRY:

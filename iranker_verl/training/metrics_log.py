@@ -7,6 +7,7 @@
 ``reward/part/<name>``    mean of each number that the reward function returned
 ``episode/rr``            mean reciprocal rank of the positive in the training episodes (sampled at temperature 1)
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
+``episode/candidates``    mean number of candidates that an episode begins with (fewer at first, where there is a curriculum)
 ``tokens/step``           tokens of the step's prompts and answers: what the LLM has read and written
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
@@ -41,6 +42,9 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
     by_dataset: dict[str, list[float]] = defaultdict(list)
     for field in episodes.values():
         by_dataset[field["data_source"]].append(field["rr"])
+    largest: dict[str, int] = defaultdict(int)
+    for row in rows:
+        largest[row.session] = max(largest[row.session], row.pool_size)
     survived: dict[int, list[float]] = defaultdict(list)
     for row, field in zip(rows, fields, strict=True):
         survived[row.pool_size].append(field["survived"])
@@ -50,6 +54,7 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
         "reward/malformed": _mean([f["malformed"] for f in fields]),
         "episode/rr": _mean([f["rr"] for f in episodes.values()]),
         "episode/calls": _mean([f["calls"] for f in episodes.values()]),
+        "episode/candidates": _mean(list(largest.values())),
     }
     parts: dict[str, list[float]] = defaultdict(list)
     for field in fields:
@@ -109,7 +114,8 @@ class MetricsLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n")
         say(
-            f"step {step}/{steps}  reward {line['reward/corrected']:+.3f} over random  episode RR {line['episode/rr']:.3f}  "
+            f"step {step}/{steps}  reward {line['reward/corrected']:+.3f} over random  "
+            f"episode RR {line['episode/rr']:.3f} of {line['episode/candidates']:.1f}  "
             f"malformed {line['reward/malformed']:.1%}  {line['time/step']:.1f} s "
             f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,21 @@ from iranker_verl.training.metrics_log import MetricsLog, step_metrics
 def _plain(values: Any) -> list[Any]:
     """A non-tensor column as a list; TransferQueue returns a tensordict stack or a plain list, depending on the backend."""
     return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def dealt(lengths: Sequence[int], ranks: int, updates: int) -> list[int]:
+    """The order of rows in which each rank's ``len(lengths) / ranks`` rows, cut into ``updates`` equal parts, have like
+    lengths side by side, and each part its share of every length.
+
+    >>> dealt([5, 1, 4, 2, 3, 6], ranks=1, updates=2)
+    [1, 4, 0, 3, 2, 5]
+    """
+    share = len(lengths) // ranks
+    order = []
+    for first in range(0, len(lengths), share):
+        by_length = sorted(range(first, first + share), key=lambda i: lengths[i])
+        order += [i for part in range(updates) for i in by_length[part::updates]]
+    return order
 
 
 class EliminationTrainer(PPOTrainerSync):
@@ -66,16 +82,17 @@ class EliminationTrainer(PPOTrainerSync):
         return multiple
 
     def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
-        """verl's, and then each rank's rows by length, so that micro-batches of fixed size hold little padding.
+        """verl's, and then each rank's rows such that micro-batches of fixed size hold little padding.
 
-        Only where a batch is one optimiser step: otherwise the order would decide which rows are learned together.
+        The rows of a rank, by length, are dealt out to its mini-batches one after the other: each has its share of every
+        length, and holds them in order.
         """
         batch = super()._balance_batch(batch, *args, **kwargs)
-        if any(self._updates(role) > 1 or role.use_dynamic_bsz for role in self._roles):
+        updates = {self._updates(role) for role in self._roles}
+        if len(updates) > 1 or any(role.shuffle or role.use_dynamic_bsz for role in self._roles):
             return batch
-        share = len(batch) // (max(self.actor_rollout_wg._dispatch_info["actor"]) + 1)
-        by_length = sorted(range(len(batch)), key=lambda i: (i // share, batch.tags[i]["seq_len"]))
-        batch.reorder(by_length)
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        batch.reorder(dealt([tag["seq_len"] for tag in batch.tags], ranks, updates.pop()))
         return batch
 
     def _training_info(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:

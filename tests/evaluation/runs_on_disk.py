@@ -44,7 +44,13 @@ def make_run(folder, *, title="title", malformed=0.0, datasets=("rec-movie", "pa
     }
     save_results(folder, results)
     steps = [
-        {"step": s, "reward/mean": 0.6 + s / 200, "reward/malformed": 0.1 / s, "val/mrr": 0.3 + s / 100}
+        {
+            "step": s,
+            "reward/corrected": s / 200,
+            "episode/candidates": min(8, 2 + s / 4),
+            "reward/malformed": 0.1 / s,
+            "val/mrr": 0.3 + s / 100,
+        }
         | {"time/step": 10, "time/generate": 5, "time/forward": 1, "time/backward": 3, "time/other": 1}
         for s in range(1, 41)
     ]

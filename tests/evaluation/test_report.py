@@ -41,7 +41,15 @@ def test_everything_is_there(page):
             "Paired test of the mean: p < 0.001; all p are",
             "higher than before on 2 of 2 (2 with p < 0.05)",
         ),
-        *("11 min 04 s", "5.0 GiB", "Reward per step", "Validation MRR", "Malformed answers", "backward 30%"),
+        *(
+            "11 min 04 s",
+            "5.0 GiB",
+            "Reward over a random",
+            "Candidates at an",
+            "Validation MRR",
+            "Malformed answers",
+            "backward 30%",
+        ),
         *("popularity (1 of 2)", "The base was made in three stages.", "d" * 16, "e" * 16, "verl 0.9.1", "context 5"),
         *("How answers parse", "2 datasets, 5 systems", "Better than"),
     ):
@@ -171,7 +179,9 @@ def test_another_system_to_test_against(run):
 def test_steps_killed_repeated_or_not_finite_and_time_shares_from_them(tmp_path):
     folder = make_run(tmp_path / "tiny", n=3)
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "reward/mean": 0.9}\n{"step": 41, "reward/mean": NaN}\nnull\n{"step": 42, "rew')
+        file.write(
+            '{"step": 40, "reward/corrected": 0.9}\n{"step": 41, "reward/corrected": NaN}\nnull\n{"step": 42, "rew'
+        )
     change_results(folder, lambda r: r.pop("rl_time_share"))
     page = page_of(folder)
     assert "figure-learning" in page.ids and "generate 50%" in page.text

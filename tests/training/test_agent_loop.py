@@ -40,6 +40,8 @@ def play(
     limit=32,
     prompt_limit=4000,
     row_kind="episode",
+    curriculum=None,
+    step=1,
     **reward,
 ):
     """Outputs of an episode, and the prompts (as text) that the engine was given. A token is a character."""
@@ -47,7 +49,8 @@ def play(
     loop = object.__new__(EliminationAgentLoop)
     loop.template = template
     settings = {"path": "pkg://reward_fns.exclusion", "name": "compute_score", "reward_kwargs": reward}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": settings}})
+    schedule = {"seed": 1, "curriculum": {"first_pool": None, "steps": 1} | (curriculum or {})}
+    loop.config = OmegaConf.create({"reward": {"custom_reward_function": settings}, "iranker": schedule})
     loop.score = get_custom_reward_fn(loop.config)
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
     loop.continuous_token_builder = SimpleNamespace(
@@ -69,7 +72,7 @@ def play(
 
     loop.server_manager = SimpleNamespace(generate=generate)
     (row,) = episode_rows([task], row_template or template, split).to_pylist()
-    row |= {"uid": "u", "session_id": 0}
+    row |= {"uid": "u", "session_id": 0, "global_steps": step}
     row["extra_info"]["row_kind"] = row_kind
 
     async def run():
@@ -106,6 +109,22 @@ def test_training_ends_when_the_positive_is_out():
     assert [s["survived"] for s in steps(outputs)] == [1.0, 0.0]
     # five candidates: one out, then the positive, so its rank is 4
     assert {o.extra_fields["reward_extra_info"]["rr"] for o in outputs} == {0.25}
+
+
+def test_with_a_curriculum_training_begins_with_few_candidates():
+    early = {"first_pool": 2, "steps": 8}
+    outputs, asked = play(make(5, positive=3), ["[A]"] * 4, split="train", curriculum=early)
+    assert [s["pool_size"] for s in steps(outputs)] == [2]
+    assert "text 3" in asked[0].text and outputs[0].extra_fields["shown"] == sorted(outputs[0].extra_fields["shown"])
+    again, _ = play(make(5, positive=3), ["[A]"] * 4, split="train", curriculum=early)
+    assert [s["pool"] for s in steps(again)] == [s["pool"] for s in steps(outputs)]  # rollouts of a task are compared
+    outputs, _ = play(make(5, positive=4), ["[A]"] * 4, split="train", curriculum=early, step=9)
+    assert [s["pool_size"] for s in steps(outputs)] == [5, 4, 3, 2]
+
+
+def test_a_curriculum_leaves_validation_alone():
+    outputs, _ = play(make(5, positive=3), ["[A]"] * 4, split="test", curriculum={"first_pool": 2, "steps": 8})
+    assert [s["pool_size"] for s in steps(outputs)] == [5, 4, 3, 2]
 
 
 def test_a_perfect_training_episode():

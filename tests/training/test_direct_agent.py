@@ -52,6 +52,7 @@ def play(
     limit=200,
     prompt_limit=4000,
     path="pkg://reward_fns.direct",
+    first_pool=None,
     **reward,
 ):
     """The outputs for a row, and the prompts (as text) that the engine was given. A token is a character."""
@@ -59,7 +60,8 @@ def play(
     loop = object.__new__(DirectAgentLoop)
     loop.template = template
     function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}})
+    schedule = {"seed": 1, "curriculum": {"first_pool": first_pool, "steps": 10}}
+    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": schedule})
     loop.score = get_custom_reward_fn(loop.config)
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
     loop.continuous_token_builder = SimpleNamespace(
@@ -79,7 +81,7 @@ def play(
 
     async def run():
         loop.loop = asyncio.get_running_loop()
-        return await loop.run({"temperature": 1.0}, **row, uid="u", session_id=0)
+        return await loop.run({"temperature": 1.0}, **row, uid="u", session_id=0, global_steps=1)
 
     return asyncio.run(run()), asked
 
@@ -90,6 +92,13 @@ def best_first(row, rank=1):
     places = [i for i in range(len(truth["candidates"])) if i != truth["target"]]
     places.insert(rank - 1, truth["target"])
     return " > ".join(f"[{chr(65 + i)}]" for i in places)
+
+
+def test_with_a_curriculum_short_lists_come_first():
+    (output,), asked = play(row_of(make(6)), "[A] > [B]", first_pool=2)
+    assert output.extra_fields["step"]["pool_size"] == 2 and "[C]" not in asked[0].text
+    (output,), _ = play(row_of(make(6), split="test"), "[A] > [B]", first_pool=2)
+    assert output.extra_fields["step"]["pool_size"] == 6
 
 
 def test_the_row_names_this_agent():

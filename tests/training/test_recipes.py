@@ -66,6 +66,8 @@ def test_every_recipe_composes_and_is_valid(recipe):
     assert config.iranker.metrics_file == f"{config.iranker.run_dir}/metrics.jsonl"
     assert config.trainer.default_local_dir.startswith(config.iranker.run_dir)
     assert rollout.val_kwargs.temperature == 0 and not rollout.val_kwargs.do_sample
+    # metrics.jsonl has the entropy: from the old log-probs, or else from the update
+    assert config.actor_rollout_ref.actor.calculate_entropy or not config.algorithm.rollout_correction.bypass_mode
     assert "hf_model" in config.actor_rollout_ref.actor.checkpoint.save_contents
 
 

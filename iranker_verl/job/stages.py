@@ -104,7 +104,7 @@ def base(config: DictConfig, run: Path) -> None:
             BaseConfig(stages=stages),
             say,
         )
-        record = {"path": report["path"], "report": report, "about": about_tiny(report)}
+        record = {"path": report["path"], "report": report, "about": about_tiny(report, template)}
     tokenizer = ChatTokenizer(Path(record["path"]))
     tasks = train + read_tasks(run / "data" / "test.parquet", template)
     if config.iranker.data.test_tasks:
@@ -114,21 +114,32 @@ def base(config: DictConfig, run: Path) -> None:
     write_json(run / "base.json", record | {"longest_prompt": longest})
 
 
-def about_tiny(report: dict[str, Any]) -> list[str]:
-    """What the report says of the tiny base, in plain words."""
-    best = report["best_of_n"]
+# Of each kind of template that is trained: its verb and name, what the base has seen of it, and what a sampled answer does.
+_ASKED = {
+    "exclusion": ("exclude", "exclusion", "valid exclusions", "excludes the positive"),
+    "direct": ("rank", "ranking", "rankings", "ranks the positive first"),
+}
+
+
+def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str]:
+    """What the report says of the tiny base, in plain words; of what was not measured it says nothing."""
+    ask, what, drawn, sampled = _ASKED[template.kind]
+    best, chances = report["best_of_n"], report["exclusion"]
+    fits = dice = ""
+    if best:  # of held-out tasks, which few training tasks leave none of
+        right = 100 * sum(best.values()) / len(best)
+        fits = f"Asked which fits best, the base is right in {right:.0f} % of held-out training-side tasks. "
+    if chances:  # of answers that are labels
+        dice = f": sampled, it {sampled} with probability {chances['positive']:.2f}, where chance is {chances['random']:.2f}"
     return [
         f"The base is a Qwen2-architecture model of {report['parameters'] / 1e6:.2f} million parameters with a byte-level "
         f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. Its "
         "token embeddings start from co-occurrence counts of the training text and its queries from its keys; then three "
-        "stages: language modelling on the training text; instruction tuning on other questions than exclusion (which fits "
-        "best; and, at the end of every candidate's line, does this fit); and the exclusion prompt's format, from uniformly "
-        "random valid exclusions.",
-        f"Asked which fits best, the base is right in {100 * sum(best.values()) / len(best):.0f} % of held-out training-side "
-        f"tasks. Asked to exclude, it has only ever seen dice: sampled, it excludes the positive with probability "
-        f"{report['exclusion']['positive']:.2f}, where chance is {report['exclusion']['random']:.2f}. It has not been told "
-        "which exclusion is good, and it has seen no test task: what changes between before and after is reinforcement "
-        "learning's.",
+        f"stages: language modelling on the training text; instruction tuning on other questions than {what} (which fits "
+        f"best; and, at the end of every candidate's line, does this fit); and the {what} prompt's format, from uniformly "
+        f"random {drawn}.",
+        f"{fits}Asked to {ask}, it has only ever seen dice{dice}. It has not been told which {what} is good, and it has "
+        "seen no test task: what changes between before and after is reinforcement learning's.",
     ]
 
 
@@ -159,10 +170,22 @@ def export(config: DictConfig, run: Path) -> None:
 
         if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
             raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
+    _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
     write_json(part / "iranker.json", {"template_id": template.id, "template_hash": template.hash, "step": step})
     shutil.rmtree(run / "model", ignore_errors=True)
     os.replace(part, run / "model")
     say(f"exported step {step} to {run / 'model'}")
+
+
+def _declare_dtype(model: Path, base: Path) -> None:
+    """The ``dtype`` of ``base``'s config.json into ``model``'s, where verl writes bfloat16 whatever was trained.
+
+    Who loads a model and asks for none gets that one (vLLM, transformers 5), so float32 weights were rounded.
+    """
+    config, declared = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (model, base))
+    names = ("dtype", "torch_dtype")  # transformers 5's, and 4's
+    kept = {name: value for name, value in config.items() if name not in names}
+    write_json(model / "config.json", kept | {name: declared[name] for name in names if name in declared})
 
 
 def last_step(checkpoints: Path) -> int:

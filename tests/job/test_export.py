@@ -1,0 +1,54 @@
+"""The last checkpoint as a Hugging Face folder that anyone can load."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM
+
+from iranker_verl.job.stages import export
+from tests import tiny_models
+
+
+def declare(model, dtype):
+    """What verl writes into an ``hf_model``'s config is bfloat16, whatever the weights are."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
+
+
+def exported(run, dtype):
+    base, step = tiny_models.save(run / "base"), run / "checkpoints" / "global_step_3"
+    declare(base, dtype)
+    saved = step / "actor" / "huggingface"
+    saved.mkdir(parents=True)
+    trained = tiny_models.save(saved)
+    declare(trained, "bfloat16")
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    config = {
+        "iranker": {"template": "label"},
+        "trainer": {"default_local_dir": str(run / "checkpoints")},
+        "actor_rollout_ref": {"model": {"path": str(base), "lora_rank": 0}},
+    }
+    export(OmegaConf.create(config), run)
+    return AutoModelForCausalLM.from_pretrained(run / "model", dtype="auto"), trained
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_loads_in_the_precision_of_its_base(tmp_path, dtype):
+    model, trained = exported(tmp_path, dtype)
+    assert model.dtype == getattr(torch, dtype)
+    wanted = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, wanted[name].to(weight.dtype))
+
+
+def test_it_says_what_it_was_trained_with(tmp_path):
+    exported(tmp_path, "float32")
+    stamp = json.loads((tmp_path / "model" / "iranker.json").read_text())
+    assert stamp["template_id"] == "label" and stamp["step"] == 3
+    assert not (tmp_path / "model.part").exists()

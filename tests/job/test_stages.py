@@ -1,0 +1,44 @@
+"""What a run says of the tiny base that it began with."""
+
+import pytest
+
+from iranker_verl.job.stages import about_tiny
+from iranker_verl.ranking import templates
+
+REPORT = {
+    "parameters": 730_000,
+    "vocabulary": 1086,
+    "best_of_n": {"rec-movie": 0.5, "passage-5": 0.25},
+    "exclusion": {"valid": 0.99, "positive": 0.14, "random": 0.16},
+}
+
+
+def about(template, **changed):
+    return " ".join(about_tiny(REPORT | changed, templates.load(template)))
+
+
+def test_of_an_exclusion():
+    text = about("label")
+    assert "the exclusion prompt's format, from uniformly random valid exclusions." in text
+    assert "is right in 38 % of" in text
+    assert (
+        "Asked to exclude, it has only ever seen dice: sampled, it excludes the positive with probability 0.14" in text
+    )
+
+
+def test_a_whole_ranking_excludes_nothing():
+    text = about("direct-label")
+    assert "the ranking prompt's format, from uniformly random rankings." in text
+    assert (
+        "Asked to rank, it has only ever seen dice: sampled, it ranks the positive first with probability 0.14" in text
+    )
+    assert "exclu" not in text
+
+
+@pytest.mark.parametrize("template", ["think-text", "direct-think-text"])
+def test_what_is_measured_on_labels_is_not_said_of_texts(template):
+    assert "it has only ever seen dice. It has not been told" in about(template, exclusion={})
+
+
+def test_nothing_is_said_of_tasks_that_were_not_held_out():
+    assert "fits best, the base" not in about("label", best_of_n={})

@@ -26,7 +26,7 @@ help:            ## this list
 setup:           ## install into .venv (idempotent)
 	@PYTHON=$(PYTHON) requirements/install.sh $(VENV) $(STACK)
 
-train-tiny: setup ## the whole pipeline on a CPU, 15 to 25 minutes: a report in runs/tiny
+train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in runs/tiny
 	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(run_args) $(ARGS)
 
 train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the config anywhere)

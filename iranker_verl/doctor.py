@@ -94,10 +94,14 @@ def attention(config: Any) -> str:
     return str((config.actor_rollout_ref.model.get("override_config") or {}).get("attn_implementation", FLASH))
 
 
+def lacks_flash(config: Any) -> bool:
+    """Whether the recipe asks for flash attention and the package is not installed."""
+    return attention(config) == FLASH and not find_spec("flash_attn")
+
+
 def check_attention(config: Any) -> None:
-    """UserError where the recipe asks for flash attention and the package is not installed: verl would say so only after
-    minutes, in a worker's traceback."""
-    if attention(config) == FLASH and not find_spec("flash_attn"):
+    """UserError where :func:`lacks_flash`: verl would say so only after minutes, in a worker's traceback."""
+    if lacks_flash(config):
         raise UserError(
             f"the recipe asks for {FLASH}, but the package flash_attn is not installed. Set "
             "++actor_rollout_ref.model.override_config.attn_implementation=sdpa and "
@@ -138,8 +142,8 @@ def rows(config: Any | None, folder: Path) -> list[tuple[str, str]]:
         lines.append(("platform", "torch is not installed; run `make setup`"))
     if config is not None:
         wanted, given = demand(config), supply(config)
-        there = "" if attention(config) != FLASH or find_spec("flash_attn") else " (flash_attn is not installed)"
-        lines.append(("attention, recipe asks for", attention(config) + there))
+        missing = " (flash_attn is not installed)" if lacks_flash(config) else ""
+        lines.append(("attention, recipe asks for", attention(config) + missing))
         lines.append(("Ray, recipe asks for", f"{wanted.cpus:g} CPUs, {wanted.gpus:g} GPUs (logical)"))
         lines.append(("Ray, will have", f"{given.cpus:g} CPUs, {given.gpus:g} GPUs (logical)"))
     return lines

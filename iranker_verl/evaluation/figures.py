@@ -27,7 +27,7 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 def learning(reward: Points, candidates: Points, validation: Points, malformed: Points) -> str | None:
     """Reward over a random exclusion's, candidates at an episode's start (where they change), validation MRR and malformed
     rate over RL steps, one panel each, those that there are."""
-    grows = len({round(count, 1) for _, count in candidates}) > 1 and candidates[0][1] < 0.75 * candidates[-1][1]
+    grows = bool(candidates) and candidates[0][1] < 0.75 * candidates[-1][1]
     panels = [
         (name, points, colour, share)
         for name, points, colour, share in (

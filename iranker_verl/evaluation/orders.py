@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 from iranker_verl.ranking import RankingTask
 
@@ -27,11 +26,7 @@ def in_order(task: RankingTask, order: int, seed: int) -> RankingTask:
         return task
     places = list(range(len(task.candidates)))
     random.Random(f"{seed}/{order}/{task.dataset}/{task.id}").shuffle(places)
-    return replace(
-        task,
-        candidates=tuple(task.candidates[i] for i in places),
-        relevance=tuple(task.relevance[i] for i in places),
-    )
+    return task.at(places)
 
 
 def correlation(shown: Sequence[str], ranking: Sequence[str]) -> float:

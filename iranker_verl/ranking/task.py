@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from iranker_verl.errors import UserError
@@ -90,6 +90,14 @@ class RankingTask:
     def graded(self) -> bool:
         """More than one positive, or more than two grades."""
         return sorted(self.relevance)[:-1] != [0.0] * (len(self.relevance) - 1) or max(self.relevance) != 1.0
+
+    def at(self, places: Sequence[int]) -> RankingTask:
+        """The task with the candidates at these places, in this order; their relevances go along. UserError as above."""
+        return replace(
+            self,
+            candidates=tuple(self.candidates[i] for i in places),
+            relevance=tuple(self.relevance[i] for i in places),
+        )
 
     def ground_truth(self) -> dict[str, Any]:
         """verl's ``reward_model.ground_truth``, in the shape that :mod:`reward_fns.exclusion` reads."""

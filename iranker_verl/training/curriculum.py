@@ -17,7 +17,6 @@ states and whole rankings (DRanker) shrink likewise. Tests and validation always
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 from iranker_verl.ranking import RankingTask
@@ -46,9 +45,4 @@ def shortened(task: RankingTask, size: int, seed: str) -> RankingTask:
     kept = {task.target, worse}
     others = [i for i in range(len(task.candidates)) if i not in kept]
     kept.update(random.sample(others, size - len(kept)))
-    places = sorted(kept)
-    return replace(
-        task,
-        candidates=tuple(task.candidates[i] for i in places),
-        relevance=tuple(task.relevance[i] for i in places),
-    )
+    return task.at(sorted(kept))

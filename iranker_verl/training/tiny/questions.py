@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from iranker_verl.ranking import Elimination, RankingTask
@@ -47,10 +47,9 @@ def part_of(random: Random, task: RankingTask, largest: int | None = None) -> Ra
     size = random.randint(2, min(len(task.candidates), largest or len(task.candidates)))
     others = [i for i in range(len(task.candidates)) if i != task.target]
     kept = sorted([task.target, *random.sample(others, size - 1)])
-    relevance = tuple(task.relevance[i] for i in kept)
-    if min(relevance) == max(relevance):  # several equally good ones, by chance: nothing to tell apart
+    if len({task.relevance[i] for i in kept}) == 1:  # several equally good ones, by chance: nothing to tell apart
         return task
-    return replace(task, candidates=tuple(task.candidates[i] for i in kept), relevance=relevance)
+    return task.at(kept)
 
 
 def language(task: RankingTask) -> Sample:

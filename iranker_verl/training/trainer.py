@@ -25,6 +25,8 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl import DataProto
+from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
@@ -52,6 +54,21 @@ def dealt(lengths: Sequence[int], ranks: int, updates: int) -> list[int]:
         by_length = sorted(range(first, first + share), key=lambda i: lengths[i])
         order += [i for part in range(updates) for i in by_length[part::updates]]
     return order
+
+
+def rollout_correction(data: TensorDict, config: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """verl's correction for a vLLM that computes other log-probs than the actor does, as its own estimators have it.
+
+    ``data`` has the jagged ``response_mask``, ``old_log_probs`` and ``rollout_log_probs``. Returns what verl's actor reads,
+    (rows, tokens): the ``response_mask`` without what ``rollout_rs`` rejects, and with ``rollout_is`` its
+    ``rollout_is_weights``; and the metrics ``rollout_corr/…``. Nothing in bypass mode, where the actor corrects.
+    """
+    if config is None or config.get("bypass_mode") or "rollout_log_probs" not in data.keys():
+        return {}, {}
+    batch = DataProto(batch=data.to_padded_tensor())
+    batch, metrics = compute_rollout_correction_and_add_to_batch(batch, config)
+    names = {"response_mask", "rollout_is_weights"}.intersection(batch.batch.keys())
+    return {name: batch.batch[name] for name in names}, metrics
 
 
 class EliminationTrainer(PPOTrainerSync):
@@ -154,10 +171,14 @@ class EliminationTrainer(PPOTrainerSync):
         credited = np.zeros((2, len(real)))  # advantages and returns; padding rows keep 0
         credited[:, real], credit_metrics = self._credit(batch, rows, real)
         metrics.update(credit_metrics)
-        mask = self._get(batch, "response_mask")["response_mask"]
+        data = self._get(batch, "response_mask", "old_log_probs", "rollout_log_probs")
+        mask = data["response_mask"]
+        corrections, correction_metrics = rollout_correction(data, self.config.algorithm.rollout_correction)
+        metrics.update(correction_metrics)
         tokens = mask.to_padded_tensor(padding=0)  # one value a row, on all its response tokens
         advantages, returns = (torch.as_tensor(row)[:, None] * tokens for row in credited)
-        return self._put(batch, mask, advantages=advantages * torch.as_tensor(weights)[:, None], returns=returns)
+        advantages = advantages * torch.as_tensor(weights)[:, None]
+        return self._put(batch, mask, advantages=advantages, returns=returns, **corrections)
 
     def _credit(
         self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray

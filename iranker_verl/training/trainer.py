@@ -63,7 +63,7 @@ def rollout_correction(data: TensorDict, config: Any) -> tuple[dict[str, torch.T
     (rows, tokens): the ``response_mask`` without what ``rollout_rs`` rejects, and with ``rollout_is`` its
     ``rollout_is_weights``; and the metrics ``rollout_corr/…``. Nothing in bypass mode, where the actor corrects.
     """
-    if config is None or config.get("bypass_mode") or "rollout_log_probs" not in data.keys():
+    if config is None or config.get("bypass_mode") or data.get("rollout_log_probs", None) is None:
         return {}, {}
     batch = DataProto(batch=data.to_padded_tensor())
     batch, metrics = compute_rollout_correction_and_add_to_batch(batch, config)

@@ -43,10 +43,7 @@ if __package__ != "reward_fns":
     del sys.path[0]
 
 KINDS = ("ndcg", "rr")
-SETTINGS = (
-    *("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars"),
-    *("coverage_weight", "extra_weight"),
-)
+OWN_SETTINGS = ("coverage_weight", "extra_weight")
 
 
 def compute_score(
@@ -71,7 +68,7 @@ def compute_score(
     settings that cannot be meant.
     """
     if others:
-        refuse_unknown(others, SETTINGS)
+        refuse_unknown(others, OWN_SETTINGS)
     if kind not in KINDS:
         raise ValueError(f"unknown direct reward {kind!r}; choose one of {', '.join(KINDS)}")
     shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)

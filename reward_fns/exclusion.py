@@ -48,10 +48,7 @@ if __package__ != "reward_fns":
     del sys.path[0]
 
 KINDS = ("published", "corrected", "graded", "cost_aware")
-SETTINGS = (
-    *("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars"),
-    *("effect_weight", "cost_weight", "scale"),
-)
+OWN_SETTINGS = ("effect_weight", "cost_weight", "scale")
 # Differences and sums of what is smaller stay finite.
 _HUGE = 1e100
 
@@ -79,7 +76,7 @@ def compute_score(
     i-th candidate bears the i-th label. ValueError for one of another shape, and for settings that cannot be meant.
     """
     if others:
-        refuse_unknown(others, SETTINGS)
+        refuse_unknown(others, OWN_SETTINGS)
     shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
     if effect_weight is not None or cost_weight is not None:
         if kind != "cost_aware":

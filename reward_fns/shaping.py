@@ -29,6 +29,8 @@ VERL_PASSES = frozenset(
 )
 MALFORMED = -0.5
 FORMAT_WEIGHT = 0.05
+# The reward_kwargs that make a Shaping; every reward has them, and a kind.
+SETTINGS = ("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars")
 _REASON_PARTS = {"no_answer": NO_ANSWER, "not_a_candidate": NOT_A_CANDIDATE, "several_answers": SEVERAL}
 # Why an answer could not be read, as parts that verl can average.
 STATUS_PARTS = {
@@ -81,10 +83,11 @@ class Shaping:
 shaping = lru_cache(maxsize=64)(Shaping)
 
 
-def refuse_unknown(settings: Mapping[str, Any], known: Sequence[str]) -> None:
-    """ValueError for a reward_kwarg that nobody reads: a misspelt one would change nothing, in silence."""
+def refuse_unknown(settings: Mapping[str, Any], own: Sequence[str]) -> None:
+    """ValueError for a reward_kwarg that nobody reads, beside ``SETTINGS`` and a reward's ``own``: a misspelt one would change
+    nothing, in silence."""
     if unknown := sorted(set(settings) - VERL_PASSES):
-        raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join(known)}")
+        raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join((*SETTINGS, *own))}")
 
 
 def regrets(values: Sequence[float]) -> list[float]:

@@ -1,15 +1,10 @@
 """Elimination episodes as verl's workers play them, with an engine that answers what a test wants."""
 
-import asyncio
 import math
-from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
 pytest.importorskip("verl.experimental.agent_loop.agent_loop")
-
-from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from data_prep.rows import episode_rows
 from iranker_verl.errors import UserError
@@ -17,9 +12,10 @@ from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
 from iranker_verl.training.agent_loop import EliminationAgentLoop, episode_metrics
 from reward_fns.exclusion import compute_score
+from tests.training import fake_rollout
+from tests.training.fake_rollout import EOS
 
 LABEL = load("label")
-EOS = 0
 
 
 def make(n=4, positive=2, texts=None, relevance=None):
@@ -30,56 +26,16 @@ def make(n=4, positive=2, texts=None, relevance=None):
 
 
 def play(
-    task,
-    answers,
-    *,
-    split="test",
-    template=LABEL,
-    row_template=None,
-    log_probs=True,
-    limit=32,
-    prompt_limit=4000,
-    row_kind="episode",
-    curriculum=None,
-    step=1,
-    **reward,
+    task, answers, *, split="test", template=LABEL, row_template=None, row_kind="episode", step=1, reward=None, **engine
 ):
-    """Outputs of an episode, and the prompts (as text) that the engine was given. A token is a character."""
-    asked = []
-    loop = object.__new__(EliminationAgentLoop)
-    loop.template = template
-    settings = {"path": "pkg://reward_fns.exclusion", "name": "compute_score", "reward_kwargs": reward}
-    schedule = {"seed": 1, "curriculum": {"first_pool": None, "steps": 1} | (curriculum or {})}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": settings}, "iranker": schedule})
-    loop.score = get_custom_reward_fn(loop.config)
-    loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
-    loop.continuous_token_builder = SimpleNamespace(
-        build_initial_tokens=lambda messages, **_: [ord(c) for c in messages[-1]["content"]]
-    )
-    loop.tokenizer = SimpleNamespace(
-        eos_token_id=EOS, decode=lambda ids, skip_special_tokens: "".join(chr(i) for i in ids if i != EOS)
-    )
-    todo = iter(answers)
-
-    async def generate(request_id, prompt_ids, sampling_params, priority):
-        asked.append(SimpleNamespace(id=request_id, text="".join(map(chr, prompt_ids)), params=sampling_params))
-        ids = [ord(c) for c in next(todo)]
-        return SimpleNamespace(
-            token_ids=ids,
-            log_probs=[-0.5] * len(ids) if log_probs else None,
-            extra_fields={"min_global_steps": 7},
-        )
-
-    loop.server_manager = SimpleNamespace(generate=generate)
+    """Outputs of an episode, and what the engine was asked; ``engine`` goes to :func:`fake_rollout.play`."""
     (row,) = episode_rows([task], row_template or template, split).to_pylist()
     row |= {"uid": "u", "session_id": 0, "global_steps": step}
     row["extra_info"]["row_kind"] = row_kind
-
-    async def run():
-        loop.loop = asyncio.get_running_loop()
-        return await loop.run({"temperature": 1.0}, **row)
-
-    return asyncio.run(run()), asked
+    path = "pkg://reward_fns.exclusion"
+    return fake_rollout.play(
+        EliminationAgentLoop, row, answers, template=template, reward=reward or {}, path=path, **engine
+    )
 
 
 def steps(outputs):
@@ -190,7 +146,7 @@ ANSWERS = ["[B]", "hm", "<think>x</think><answer>[A]</answer>", "text 3", "[Z]"]
 @pytest.mark.parametrize("relevance", [None, [0.1, 0.9, 0.4, 0.4, 0.0, 1.0]])
 def test_rewards_are_the_reward_functions(relevance, reward):
     task = make(6, positive=3, relevance=relevance)
-    outputs, _ = play(task, ANSWERS, **reward, limit=100)
+    outputs, _ = play(task, ANSWERS, reward=reward, limit=100)
     state, expected = Elimination(task), []
     for answer in ANSWERS:
         expected.append(compute_score("rec-movie", answer, state.ground_truth(), **reward))

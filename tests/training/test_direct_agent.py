@@ -1,18 +1,14 @@
 """Direct rankings as verl's workers play them, with an engine that answers what a test wants."""
 
-import asyncio
 import math
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 pytest.importorskip("verl.experimental.agent_loop.agent_loop")
 
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
-from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from data_prep.options import Options
 from data_prep.rows import rows
@@ -24,9 +20,10 @@ from iranker_verl.training.credit import StepRow
 from iranker_verl.training.direct_agent import DirectAgentLoop
 from iranker_verl.training.metrics_log import step_metrics
 from reward_fns.direct import compute_score
+from tests.training import fake_rollout
+from tests.training.fake_rollout import EOS
 
 LABEL = load("direct-label")
-EOS = 0
 A_FUNCTION = "def compute_score(data_source, solution_str, ground_truth, extra_info):\n    return len(solution_str)\n"
 
 
@@ -43,47 +40,13 @@ def row_of(task, *, split="train", template=LABEL):
     return row
 
 
-def play(
-    row,
-    answer,
-    *,
-    template=LABEL,
-    log_probs=True,
-    limit=200,
-    prompt_limit=4000,
-    path="pkg://reward_fns.direct",
-    first_pool=None,
-    **reward,
-):
-    """The outputs for a row, and the prompts (as text) that the engine was given. A token is a character."""
-    asked = []
-    loop = object.__new__(DirectAgentLoop)
-    loop.template = template
-    function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
-    schedule = {"seed": 1, "curriculum": {"first_pool": first_pool, "steps": 10}}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": schedule})
-    loop.score = get_custom_reward_fn(loop.config)
-    loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
-    loop.continuous_token_builder = SimpleNamespace(
-        build_initial_tokens=lambda messages, **_: [ord(c) for c in messages[-1]["content"]]
+def play(row, answer, *, template=LABEL, path="pkg://reward_fns.direct", reward=None, **engine):
+    """The outputs for a row, and what the engine was asked; ``engine`` goes to :func:`fake_rollout.play`."""
+    row = row | {"uid": "u", "session_id": 0, "global_steps": 1}
+    engine = {"limit": 200} | engine
+    return fake_rollout.play(
+        DirectAgentLoop, row, [answer], template=template, reward=reward or {}, path=path, **engine
     )
-    loop.tokenizer = SimpleNamespace(
-        eos_token_id=EOS, decode=lambda ids, skip_special_tokens: "".join(chr(i) for i in ids if i != EOS)
-    )
-
-    async def generate(request_id, prompt_ids, sampling_params, priority):
-        asked.append(SimpleNamespace(text="".join(map(chr, prompt_ids)), params=sampling_params))
-        ids = [ord(c) for c in answer]
-        probs = [-0.5] * len(ids) if log_probs else None
-        return SimpleNamespace(token_ids=ids, log_probs=probs, extra_fields={"min_global_steps": 7})
-
-    loop.server_manager = SimpleNamespace(generate=generate)
-
-    async def run():
-        loop.loop = asyncio.get_running_loop()
-        return await loop.run({"temperature": 1.0}, **row, uid="u", session_id=0, global_steps=1)
-
-    return asyncio.run(run()), asked
 
 
 def best_first(row, rank=1):
@@ -95,9 +58,9 @@ def best_first(row, rank=1):
 
 
 def test_with_a_curriculum_short_lists_come_first():
-    (output,), asked = play(row_of(make(6)), "[A] > [B]", first_pool=2)
+    (output,), asked = play(row_of(make(6)), "[A] > [B]", curriculum={"first_pool": 2})
     assert output.extra_fields["step"]["pool_size"] == 2 and "[C]" not in asked[0].text
-    (output,), _ = play(row_of(make(6), split="test"), "[A] > [B]", first_pool=2)
+    (output,), _ = play(row_of(make(6), split="test"), "[A] > [B]", curriculum={"first_pool": 2})
     assert output.extra_fields["step"]["pool_size"] == 6
 
 
@@ -132,7 +95,7 @@ ANSWERS = ["[B] > [A] > [C] > [D]", "[C]", "", "no idea", "[A] > [A] > [Z]", "<t
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_the_reward_is_the_reward_functions(answer, reward, relevance):
     row = row_of(make(4, relevance=relevance))
-    (output,), _ = play(row, answer, **reward)
+    (output,), _ = play(row, answer, reward=reward)
     parts = compute_score("rec-movie", answer, row["reward_model"]["ground_truth"], **reward)
     step = output.extra_fields["step"]
     assert (output.reward_score, step["score"], step["expected"]) == (parts["score"], parts["score"], parts["expected"])

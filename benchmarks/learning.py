@@ -1,8 +1,8 @@
 """Which algorithm teaches elimination better, at equal LLM tokens? ``make bench-learning``
 
 Every algorithm and seed is a run of its own of a tiny recipe (world, base, RL, evaluation), kept in
-``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and,
-where the template is the same, the base. RL ends when the LLM has read and written ``--tokens`` tokens in training; every
+``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and
+the base that the default made of it; DRanker, whose answers have another form, makes its own. RL ends when the LLM has read and written ``--tokens`` tokens in training; every
 ``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily), which gives the curves. All settings of all
 algorithms are those of the recipes; none was chosen by these numbers' test tasks.
 
@@ -51,15 +51,16 @@ LABELS = {
     "dranker": "DRanker",
     "no curriculum": "exclusion_grpo, full pools",
 }
-TOKENS = 1_000_000
+OWN_BASE = (DEFAULT, "dranker")
+TOKENS = 640_000
 EVERY = 4
 STEP_TOKENS = 35_000  # about what a step costs, to say how often to validate
 
 
-def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str], Path]:
-    """The recipe, its overrides and the run's folder."""
+def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str]]:
+    """The recipe and its overrides. FileNotFoundError before the default has made the base to share."""
     recipe, own = ALGORITHMS[algorithm]
-    run = root / f"{algorithm.replace(' ', '-')}-{seed}"
+    run = folder(algorithm, seed, root)
     often = max(1, tokens // STEP_TOKENS // EVERY)
     shared = [
         f"iranker.seed={seed}",
@@ -69,7 +70,15 @@ def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, 
         f"trainer.test_freq={often}",
         "data.val_max_samples=225",
     ]
-    return RECIPES / f"{recipe}.yaml", [*shared, *own], run
+    if algorithm not in OWN_BASE:
+        base = json.loads((folder(DEFAULT, seed, root) / "base.json").read_text(encoding="utf-8"))["path"]
+        shared += ["iranker.base.make=null", f"actor_rollout_ref.model.path={base}"]
+    return RECIPES / f"{recipe}.yaml", [*shared, *own]
+
+
+def folder(algorithm: str, seed: int, root: Path) -> Path:
+    """Where a run is kept."""
+    return root / f"{algorithm.replace(' ', '-')}-{seed}"
 
 
 def curve(run: Path) -> list[dict[str, float]]:
@@ -149,9 +158,7 @@ def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
 def report(root: Path, seeds: list[int], tokens: int) -> None:
     """Read what is finished, write the files and print the table. A seed counts where every algorithm has finished it."""
     done = {
-        algorithm: {
-            s: run for s in seeds if ((run := settings(algorithm, s, tokens, root)[2]) / "results.json").is_file()
-        }
+        algorithm: {s: run for s in seeds if ((run := folder(algorithm, s, root)) / "results.json").is_file()}
         for algorithm in ALGORITHMS
     }
     ran = {algorithm: runs for algorithm, runs in done.items() if runs}
@@ -188,8 +195,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only read the finished runs again")
     arguments, overrides = parser.parse_known_args()
     for seed in [] if arguments.report else arguments.seeds:
-        for algorithm in arguments.algorithms:
-            recipe, own, _ = settings(algorithm, seed, arguments.tokens, arguments.root)
+        for algorithm in sorted(
+            arguments.algorithms, key=lambda name: name != DEFAULT
+        ):  # the others start from its base
+            recipe, own = settings(algorithm, seed, arguments.tokens, arguments.root)
             train(str(recipe), [*own, *overrides])
             report(arguments.root, arguments.seeds, arguments.tokens)
     report(arguments.root, arguments.seeds, arguments.tokens)

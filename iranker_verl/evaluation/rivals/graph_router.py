@@ -89,7 +89,7 @@ class GraphRouter(Router):
             return torch.tensor(values, dtype=torch.long, device=device)
 
         shown = ~np.isnan(known.relevance)
-        spread = float(known.relevance[shown].std())
+        spread = float(known.relevance[shown].std()) or 1.0  # all alike: nothing to learn, and no NaN
         centre = float(known.relevance[shown].mean())
         outcome = np.where(shown, (known.relevance - centre) / spread, 0.0)
         graph = Graph(

@@ -29,19 +29,26 @@ from iranker_verl.training.metrics_log import read
 RECIPES = Path("recipes/tiny_cpu")
 DEFAULT = "exclusion_grpo"
 # Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows), and
-# each takes four optimiser steps of it.
+# each takes eight optimiser steps of it.
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
     "ppo on states": (
         "states_ppo",
         (
             "data.train_batch_size=384",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=96",
-            "actor_rollout_ref.rollout.n=1",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=48",
         ),
     ),
-    "dranker": ("dranker", ("data.train_batch_size=80", "actor_rollout_ref.actor.ppo_mini_batch_size=20")),
-    "grpo": ("tiny_cpu", ("algorithm.adv_estimator=grpo",)),
+    "dranker": ("dranker", ("data.train_batch_size=320", "actor_rollout_ref.actor.ppo_mini_batch_size=40")),
+    "grpo": (
+        "tiny_cpu",
+        (
+            "algorithm.adv_estimator=grpo",  # compares the rollouts of a task, so each has four, and there are fewer tasks
+            "data.train_batch_size=32",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+            "actor_rollout_ref.rollout.n=4",
+        ),
+    ),
     "exclusion_gae": ("gae", ()),
     "no curriculum": ("tiny_cpu", ("iranker.curriculum.first_pool=null",)),
 }

@@ -31,6 +31,11 @@ _COUNTS = (
     ("iranker.curriculum.first_pool", 2, True),
     ("iranker.curriculum.steps", 1, False),
 )
+# verl's estimators whose baseline is the other rollouts of a task: with a single one they hand on the bare reward, in silence.
+_NEED_ROLLOUTS = (
+    *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "gpg"),
+    *("rloo", "rloo_vectorized", "opo", "reinforce_plus_plus_baseline"),
+)
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
 
@@ -92,6 +97,11 @@ def check(config: DictConfig) -> None:
         raise UserError(
             f"algorithm.use_kl_in_reward has no effect on {estimator}, which weighs whole steps; use "
             "actor_rollout_ref.actor.use_kl_loss=true"
+        )
+    if estimator in _NEED_ROLLOUTS and config.actor_rollout_ref.rollout.n == 1:
+        raise UserError(
+            f"algorithm.adv_estimator={estimator} compares the rollouts of a task: actor_rollout_ref.rollout.n=1 has nothing "
+            "to compare; set it to 2 or more (and data.train_batch_size to as many tasks fewer)"
         )
     if estimator == credit.GAE_ESTIMATOR and not config.critic.enable:
         raise UserError(f"algorithm.adv_estimator={estimator} needs a critic: set critic.enable=true")

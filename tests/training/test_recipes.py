@@ -274,6 +274,7 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
         ("actor_rollout_ref.rollout.n=0", "rollout.n"),
         ("trainer.total_training_steps=abc", "total_training_steps"),
         ("algorithm.adv_estimator=nothing", "adv_estimator"),
+        ("algorithm.adv_estimator=grpo", "rollout.n=1"),
         ("iranker.credit.prior=-1", "prior"),
         ("iranker.credit.prior=abc", "prior"),
         ("iranker.credit.normalise=all", "normalise"),

@@ -2,9 +2,9 @@
 
 Every algorithm and seed is a run of its own of a tiny recipe (world, base, RL, evaluation), kept in
 ``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and
-the base that the default made of it; DRanker, whose answers have another form, makes its own. RL ends when the LLM has read and written ``--tokens`` tokens in training; every
-``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily), which gives the curves. All settings of all
-algorithms are those of the recipes; none was chosen by these numbers' test tasks.
+the base that the default made of it; DRanker, whose answers have another form, makes its own. RL ends when the LLM has read and
+written ``--tokens`` tokens in training; every ``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily),
+which gives the curves. Settings are those of the recipes, but for batches; none was chosen by these numbers' test tasks.
 
 Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
 the default with a paired sign-flip test over the tasks of all seeds (Holm-corrected); tokens and seconds of RL; and how
@@ -34,10 +34,7 @@ ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
     "ppo on states": (
         "states_ppo",
-        (
-            "data.train_batch_size=384",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=48",
-        ),
+        ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_size=48"),
     ),
     "dranker": ("dranker", ("data.train_batch_size=320", "actor_rollout_ref.actor.ppo_mini_batch_size=40")),
     "grpo": (
@@ -202,9 +199,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only read the finished runs again")
     arguments, overrides = parser.parse_known_args()
     for seed in [] if arguments.report else arguments.seeds:
-        for algorithm in sorted(
-            arguments.algorithms, key=lambda name: name != DEFAULT
-        ):  # the others start from its base
+        # the default first: the others start from its base
+        for algorithm in sorted(arguments.algorithms, key=lambda name: name != DEFAULT):
             recipe, own = settings(algorithm, seed, arguments.tokens, arguments.root)
             train(str(recipe), [*own, *overrides])
             report(arguments.root, arguments.seeds, arguments.tokens)

@@ -160,7 +160,8 @@ def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
 
 
 def report(root: Path, seeds: list[int], tokens: int) -> None:
-    """Read what is finished, write the files and print the table. A seed counts where every algorithm has finished it."""
+    """Read what is finished, write the files and print the table. Means are over the seeds that an algorithm has finished,
+    which its line names; a test is over the tasks of the seeds that both have finished."""
     done = {
         algorithm: {s: run for s in seeds if ((run := folder(algorithm, s, root)) / "results.json").is_file()}
         for algorithm in ALGORITHMS
@@ -173,8 +174,9 @@ def report(root: Path, seeds: list[int], tokens: int) -> None:
     for algorithm, by_seed in results.items():
         runs = list(by_seed.values())
         ends = ", ".join(f"{run['after']:.3f}" for run in runs)
+        seeds_done = ", ".join(map(str, by_seed))
         line = (
-            f"{LABELS.get(algorithm, algorithm):28} {len(runs)} seeds  MRR {fmean(r['before'] for r in runs):.3f} -> "
+            f"{LABELS.get(algorithm, algorithm):28} seeds {seeds_done}  MRR {fmean(r['before'] for r in runs):.3f} -> "
         )
         line += f"{fmean(r['after'] for r in runs):.3f} ({ends})  malformed "
         line += f"{fmean(r['malformed'] for r in runs):.1%}  {fmean(r['tokens'] for r in runs) / 1e6:.2f}M tokens  "

@@ -251,7 +251,7 @@ def _about_rl(config: DictConfig) -> str:
     rollout, data, actor = config.actor_rollout_ref.rollout, config.data, config.actor_rollout_ref.actor
     return (
         f"Reinforcement learning: {config.trainer.total_training_steps} steps of verl on Ray, each {data.train_batch_size} "
-        f"training tasks with {rollout.n} vLLM rollouts (temperature {rollout.temperature:g}), one row an answer; advantage "
-        f"estimator {config.algorithm.adv_estimator}, learning rate {actor.optim.lr:g}. Test tasks are used for the "
+        f"training tasks with {rollout.n} vLLM rollout{'s' * (rollout.n > 1)} (temperature {rollout.temperature:g}), one row an "
+        f"answer; advantage estimator {config.algorithm.adv_estimator}, learning rate {actor.optim.lr:g}. Test tasks are used for the "
         "evaluation before and after, and for nothing else."
     )

@@ -58,7 +58,7 @@ def interval(values: Strata, *, seed: int, resamples: int = RESAMPLES) -> tuple[
 def paired_p(before: Strata, after: Strata, *, seed: int, permutations: int = PERMUTATIONS) -> float:
     """Two-sided p of "the macro mean did not change", by random sign flips of the tasks' differences.
 
-    ``before[d][i]`` and ``after[d][i]`` are the same task. Never 0: the observed assignment counts as one of all.
+    ``before[d][i]`` and ``after[d][i]`` are the same task.
     """
     if set(before) != set(after):
         raise ValueError(f"before has the datasets {sorted(before)}, after has {sorted(after)}")
@@ -68,14 +68,7 @@ def paired_p(before: Strata, after: Strata, *, seed: int, permutations: int = PE
         if first.shape != second.shape or first.size == 0:
             raise ValueError(f"{dataset}: {first.size} tasks before, {second.size} after; a pair needs both")
         parts.append((second - first) / (len(before) * first.size))
-    weighted = np.concatenate(parts)  # sums to the macro mean of the differences
-    observed = abs(float(weighted.sum()))
-    rng = np.random.default_rng(seed)
-    extreme = 0
-    for start in range(0, permutations, _BATCH):
-        signs = rng.choice((-1.0, 1.0), size=(min(_BATCH, permutations - start), weighted.size))
-        extreme += int(np.sum(np.abs(signs @ weighted) >= observed - 1e-12))
-    return (1 + extreme) / (1 + permutations)
+    return sign_flip_p(np.concatenate(parts), seed=seed, permutations=permutations)  # they sum to the macro difference
 
 
 def sign_flip_p(

@@ -32,7 +32,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import State, check_hash, load
-from iranker_verl.training.curriculum import first_pool, shortened
+from iranker_verl.training.curriculum import FIRST_POOL, shortened
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RankingAgentLoop(AgentLoopBase):
         self.score = score
 
     def task_of(self, row: dict[str, Any]) -> RankingTask:
-        """The task of a row of prepared data, shortened in training where the recipe has a curriculum.
+        """The task of a row of prepared data, shortened where the trainer's curriculum says so.
 
         UserError where it was prepared with another template.
         """
@@ -66,12 +66,9 @@ class RankingAgentLoop(AgentLoopBase):
         where = f"training row of task {info['task_id']!r}"
         check_hash(self.template, info["template_id"], info["template_hash"], where)
         task = RankingTask.from_row(row)
-        options = self.config.iranker.curriculum
-        if options.first_pool is None or info["split"] != "train":
+        if (size := row.get(FIRST_POOL)) is None:
             return task
-        step = int(row["global_steps"])
-        size = first_pool(step, len(task.candidates), options.first_pool, options.steps)
-        return shortened(task, size, f"{self.config.iranker.seed}:{step}")
+        return shortened(task, int(size), f"{self.config.iranker.seed}:{int(row['global_steps'])}")
 
     async def ask(self, state: State, sampling_params: dict[str, Any], priority: int) -> Answer:
         """The policy's answer to the state's present prompt, cut to the response limit."""

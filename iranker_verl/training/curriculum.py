@@ -11,25 +11,113 @@ pools stands still at chance for tens of steps before it finds what to look at; 
 within a few, and what it has learned carries over as pools grow (docs/credit.md has the measurement). The same idea for
 goals in place of pools: Florensa et al., Reverse Curriculum Generation for Reinforcement Learning, arXiv 1707.05300.
 
+How far a dataset has come decides how large its pools are. Its **skill** at a pool of N candidates is ::
+
+    skill = (RR - H_N / N) / (1 - H_N / N)        0 by dice, 1 where the positive comes first
+
+of its training episodes in the last RL step (``H_N / N``, H the harmonic number, is the mean reciprocal rank of a random
+order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one fewer: an up-down
+staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971), so that what is hard is practised where it can be learned.
+And what has come less far is practised more: of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and
+``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``.
+
 All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Single elimination
 states and whole rankings (DRanker) shrink likewise. Tests and validation always show all candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from random import Random
 
 from iranker_verl.ranking import RankingTask
 
+# The column of a training batch that says with how many candidates an episode begins.
+FIRST_POOL = "first_pool"
 
-def first_pool(step: int, candidates: int, first: int, steps: int) -> int:
-    """How many of a task's ``candidates`` an episode of RL step ``step`` (from 1) begins with: from ``first`` at step 1,
-    linearly, to all of them at step ``steps + 1``.
 
-    >>> [first_pool(step, 10, first=2, steps=16) for step in (1, 2, 3, 9, 16, 17, 99)]
-    [2, 2, 3, 6, 9, 10, 10]
+def skill(rr: float, candidates: float) -> float:
+    """How far a mean reciprocal rank over pools of so many ``candidates`` (2 or more) is from chance, 0, to perfect, 1.
+
+    >>> skill(0.75, 2), skill(1.0, 2), round(skill(0.5, 4), 4)
+    (0.0, 1.0, -0.0435)
     """
-    return min(candidates, first + max(0, candidates - first) * (step - 1) // steps)
+    size = round(candidates)
+    chance = sum(1 / rank for rank in range(1, size + 1)) / size
+    return (rr - chance) / (1 - chance)
+
+
+class Curriculum:
+    """Which tasks a batch has, and with how many candidates each dataset's episodes begin, by what they have earned so far.
+
+    ``rows`` are the places of each dataset's training tasks, ``full`` its number of candidates (a mean). What it says depends on
+    its arguments and the lines observed alone, so that a run that is resumed goes on as it would have.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Sequence[int]],
+        full: Mapping[str, float],
+        *,
+        first_pool: int,
+        rise: float,
+        fall: float,
+        focus: float,
+        seed: int,
+    ) -> None:
+        self.rows, self.full = rows, full
+        self.first_pool, self.rise, self.fall, self.focus, self.seed = first_pool, rise, fall, focus, seed
+        self.size = dict.fromkeys(rows, first_pool)
+        self.left = dict.fromkeys(rows, 1.0)
+        self._next = {dataset: self._passes(dataset) for dataset in rows}
+        self._random = Random(f"{seed}:batches")
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Learn from a step's ``episode/rr/<dataset>`` and ``episode/candidates/<dataset>``
+        (:mod:`iranker_verl.training.metrics_log`); a dataset without episodes stays as it is."""
+        for dataset in self.rows:
+            rr = metrics.get(f"episode/rr/{dataset}")
+            if rr is None:
+                continue
+            began = metrics[f"episode/candidates/{dataset}"]
+            now = skill(rr, began)
+            self.left[dataset] = 1 - max(0.0, now) * (began - 1) / (max(began, self.full[dataset]) - 1)
+            if now >= self.rise and self.size[dataset] < self.full[dataset]:
+                self.size[dataset] += 1
+            elif now < self.fall and self.size[dataset] > self.first_pool:
+                self.size[dataset] -= 1
+
+    def shares(self) -> dict[str, float]:
+        """Each dataset's share of the next batch; they sum to 1."""
+        tasks = {dataset: len(rows) for dataset, rows in self.rows.items()}
+        wanted = {dataset: tasks[dataset] * self.left[dataset] for dataset in tasks}
+        all_tasks, all_wanted = sum(tasks.values()), sum(wanted.values())
+        focus = self.focus if all_wanted > 0 else 0.0
+        return {
+            dataset: (1 - focus) * tasks[dataset] / all_tasks + (focus * wanted[dataset] / all_wanted if focus else 0.0)
+            for dataset in tasks
+        }
+
+    def draw(self, size: int) -> list[int]:
+        """The places of the next ``size`` tasks. Each dataset has its share of them, rounded up or down (systematic sampling),
+        and its tasks have their turn in an order of their own, all of them before any a second time."""
+        places, reached, shares = [], 0.0, self.shares()
+        first = self._random.random()
+        marks = iter([(first + mark) / size for mark in range(size)] + [float("inf")])
+        mark = next(marks)
+        for place, dataset in enumerate(shares):
+            reached = 1.0 if place == len(shares) - 1 else reached + shares[dataset]
+            while mark < reached:
+                places.append(next(self._next[dataset]))
+                mark = next(marks)
+        return places
+
+    def _passes(self, dataset: str) -> Iterator[int]:
+        for number in count():
+            order = list(self.rows[dataset])
+            Random(f"{self.seed}:{dataset}:{number}").shuffle(order)
+            yield from order
 
 
 def shortened(task: RankingTask, size: int, seed: str) -> RankingTask:

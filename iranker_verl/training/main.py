@@ -29,8 +29,9 @@ _COUNTS = (
     ("trainer.nnodes", 1, False),
     ("iranker.token_budget", 1, True),
     ("iranker.curriculum.first_pool", 2, True),
-    ("iranker.curriculum.steps", 1, False),
 )
+# Options of iranker.curriculum that are between 0 and 1.
+_SHARES = ("rise", "fall", "focus")
 # verl's estimators whose baseline is the other rollouts of a task: with a single one they hand on the bare reward, in silence.
 _NEED_ROLLOUTS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "gpg"),
@@ -86,6 +87,17 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if not isinstance(value, int | float) or not value >= lowest:
             raise UserError(f"{name}={value} has to be a number, {'0 or more' if not lowest else 'above 0'}")
+    if unknown := set(config.iranker.curriculum) - {"first_pool", *_SHARES}:
+        raise UserError(f"iranker.curriculum has no option {sorted(unknown)[0]}: first_pool, {', '.join(_SHARES)}")
+    for name in _SHARES:
+        value = config.iranker.curriculum[name]
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f"iranker.curriculum.{name}={value} has to be between 0 and 1")
+    if config.iranker.curriculum.first_pool is not None and config.iranker.data.options.rows == "states":
+        raise UserError(
+            "iranker.curriculum goes by the reciprocal ranks of whole episodes; with iranker.data.options.rows=states set "
+            "iranker.curriculum.first_pool=null (states are of all pool sizes anyway)"
+        )
     credit.register()
     estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
     if estimator not in ADV_ESTIMATOR_REGISTRY:

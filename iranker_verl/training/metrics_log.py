@@ -8,6 +8,7 @@
 ``episode/rr``            mean reciprocal rank of the positive in the training episodes (sampled at temperature 1)
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
 ``episode/candidates``    mean number of candidates that an episode begins with (fewer at first, where there is a curriculum)
+                          per dataset: ``episode/candidates/<dataset>``; ``episode/share/<dataset>`` of the episodes
 ``tokens/step``           tokens of the step's prompts and answers: what the LLM has read and written
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
@@ -45,6 +46,9 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
     largest: dict[str, int] = defaultdict(int)
     for row in rows:
         largest[row.session] = max(largest[row.session], row.pool_size)
+    began: dict[str, list[float]] = defaultdict(list)
+    for session, field in episodes.items():
+        began[field["data_source"]].append(largest[session])
     survived: dict[int, list[float]] = defaultdict(list)
     for row, field in zip(rows, fields, strict=True):
         survived[row.pool_size].append(field["survived"])
@@ -62,6 +66,8 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
             parts[name].append(value)
     metrics |= {f"reward/part/{name}": _mean(values) for name, values in sorted(parts.items())}
     metrics |= {f"episode/rr/{name}": _mean(values) for name, values in sorted(by_dataset.items())}
+    metrics |= {f"episode/candidates/{name}": _mean(values) for name, values in sorted(began.items())}
+    metrics |= {f"episode/share/{name}": len(values) / len(episodes) for name, values in sorted(began.items())}
     metrics |= {f"survival/{size}": _mean(values) for size, values in sorted(survived.items())}
     return metrics
 

@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,12 +31,18 @@ from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 from verl.workers.utils.padding import response_to_nested
 
 from iranker_verl.training import credit
+from iranker_verl.training.curriculum import FIRST_POOL, Curriculum
 from iranker_verl.training.metrics_log import MetricsLog, step_metrics
+
+# tasks of each dataset that are looked at to see how many candidates it has
+_LOOKED_AT = 64
 
 
 def _plain(values: Any) -> list[Any]:
@@ -78,7 +87,44 @@ class EliminationTrainer(PPOTrainerSync):
         super().init()
         self._save_due = False
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
+        self.curriculum = self._begin_curriculum()
         self._end_by_tokens()
+
+    # ------------------------------------------------------------------ which tasks a batch has
+
+    def _begin_curriculum(self) -> Curriculum | None:
+        """The curriculum as far as the steps written so far have brought it; None where the recipe has none."""
+        options = self.config.iranker.curriculum
+        if options.first_pool is None:
+            return None
+        rows: dict[str, list[int]] = defaultdict(list)
+        for place, dataset in enumerate(self.train_dataset.dataframe["data_source"]):
+            rows[dataset].append(place)
+        full = {
+            dataset: fmean(
+                len(truth["ground_truth"]["candidates"])
+                for truth in self.train_dataset.dataframe.select(places[:_LOOKED_AT])["reward_model"]
+            )
+            for dataset, places in rows.items()
+        }
+        curriculum = Curriculum(rows, full, seed=self.config.iranker.seed, **options)
+        for line in self.metrics_log.lines:
+            curriculum.draw(self.config.data.train_batch_size)
+            curriculum.observe(line)
+        return curriculum
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        """verl's, or with a curriculum the tasks that it draws, from the data set itself: verl's loader decides on an epoch's
+        order before the first step."""
+        if self.curriculum is None:
+            return super()._next_train_batch(num_prompts)
+        places = self.curriculum.draw(num_prompts or self.config.data.train_batch_size)
+        batch = collate_fn([self.train_dataset[place] for place in places])
+        batch["uid"] = np.array([str(uuid.uuid4()) for _ in places], dtype=object)
+        batch[FIRST_POOL] = np.array([self.curriculum.size[source] for source in batch["data_source"]], dtype=object)
+        rows = tu.get_tensordict(batch)
+        tu.assign_non_tensor_data(rows, "global_steps", self.global_steps)
+        return rows
 
     # ------------------------------------------------------------------ optimiser steps a batch
 
@@ -266,6 +312,8 @@ class EliminationTrainer(PPOTrainerSync):
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)
+        if self.curriculum is not None:
+            self.curriculum.observe(metrics)
         self._end_by_tokens()
         if self._save_due:
             self._save_due = False

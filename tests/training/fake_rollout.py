@@ -10,18 +10,17 @@ EOS = 0
 
 
 def play(
-    loop_class, row, answers, *, template, reward, path, log_probs=True, limit=32, prompt_limit=4000, curriculum=None
+    loop_class, row, answers, *, template, reward, path, log_probs=True, limit=32, prompt_limit=4000
 ):
     """The outputs for a prepared row, and what the engine was asked: ``id``, ``text`` and ``params`` of each request.
 
-    ``row`` has ``uid``, ``session_id`` and ``global_steps`` as well; ``reward`` is the reward_kwargs of the function at ``path``.
+    ``row`` has ``uid``, ``session_id`` and ``global_steps`` as well, and ``first_pool`` where a curriculum speaks; ``reward`` is the reward_kwargs of the function at ``path``.
     """
     asked, todo = [], iter(answers)
     loop = object.__new__(loop_class)
     loop.template = template
     function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
-    schedule = {"seed": 1, "curriculum": {"first_pool": None, "steps": 1} | (curriculum or {})}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": schedule})
+    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": {"seed": 1}})
     loop.score = get_custom_reward_fn(loop.config)
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
     loop.continuous_token_builder = SimpleNamespace(

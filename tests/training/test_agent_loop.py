@@ -26,12 +26,14 @@ def make(n=4, positive=2, texts=None, relevance=None):
 
 
 def play(
-    task, answers, *, split="test", template=LABEL, row_template=None, row_kind="episode", step=1, reward=None, **engine
+    task, answers, *, split="test", template=LABEL, row_template=None, row_kind="episode", step=1, reward=None, first_pool=None, **engine
 ):
     """Outputs of an episode, and what the engine was asked; ``engine`` goes to :func:`fake_rollout.play`."""
     (row,) = episode_rows([task], row_template or template, split).to_pylist()
     row |= {"uid": "u", "session_id": 0, "global_steps": step}
     row["extra_info"]["row_kind"] = row_kind
+    if first_pool is not None:
+        row["first_pool"] = first_pool
     path = "pkg://reward_fns.exclusion"
     return fake_rollout.play(
         EliminationAgentLoop, row, answers, template=template, reward=reward or {}, path=path, **engine
@@ -67,19 +69,13 @@ def test_training_ends_when_the_positive_is_out():
     assert {o.extra_fields["reward_extra_info"]["rr"] for o in outputs} == {0.25}
 
 
-def test_with_a_curriculum_training_begins_with_few_candidates():
-    early = {"first_pool": 2, "steps": 8}
-    outputs, asked = play(make(5, positive=3), ["[A]"] * 4, split="train", curriculum=early)
+def test_an_episode_begins_with_as_many_candidates_as_the_curriculum_says():
+    outputs, asked = play(make(5, positive=3), ["[A]"] * 4, split="train", first_pool=2)
     assert [s["pool_size"] for s in steps(outputs)] == [2]
     assert "text 3" in asked[0].text and outputs[0].extra_fields["shown"] == sorted(outputs[0].extra_fields["shown"])
-    again, _ = play(make(5, positive=3), ["[A]"] * 4, split="train", curriculum=early)
+    again, _ = play(make(5, positive=3), ["[A]"] * 4, split="train", first_pool=2)
     assert [s["pool"] for s in steps(again)] == [s["pool"] for s in steps(outputs)]  # rollouts of a task are compared
-    outputs, _ = play(make(5, positive=4), ["[A]"] * 4, split="train", curriculum=early, step=9)
-    assert [s["pool_size"] for s in steps(outputs)] == [5, 4, 3, 2]
-
-
-def test_a_curriculum_leaves_validation_alone():
-    outputs, _ = play(make(5, positive=3), ["[A]"] * 4, split="test", curriculum={"first_pool": 2, "steps": 8})
+    outputs, _ = play(make(5, positive=4), ["[A]"] * 4, split="train", first_pool=9)
     assert [s["pool_size"] for s in steps(outputs)] == [5, 4, 3, 2]
 
 

@@ -1,11 +1,18 @@
-"""The reverse curriculum: which candidates an episode begins with, and when it begins with all."""
+"""The reverse curriculum: which tasks a batch has, and which candidates an episode begins with."""
+
+import json
+from dataclasses import replace
+from statistics import fmean
 
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from iranker_verl.ranking import Candidate, RankingTask
-from iranker_verl.training.curriculum import first_pool, shortened
+from iranker_verl.training.curriculum import Curriculum, shortened, skill
+from iranker_verl.training.metrics_log import MetricsLog
 
 
 def make(relevance, id="t"):
@@ -16,18 +23,90 @@ def make(relevance, id="t"):
 RELEVANCES = st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=2, max_size=12).filter(lambda r: len(set(r)) > 1)
 
 
-def test_it_grows_from_first_to_all():
-    sizes = [first_pool(step, 10, 2, 16) for step in range(1, 30)]
-    assert sizes[:3] == [2, 2, 3] and sizes[15:] == [9] + [10] * 13
-    assert sizes == sorted(sizes)
+def curriculum(**options):
+    """Two datasets of ten candidates, of 30 and 10 tasks."""
+    rows = {"a": list(range(30)), "b": list(range(100, 110))}
+    settings = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.75, "seed": 1} | options
+    return Curriculum(rows, {"a": 10, "b": 10}, **settings)
 
 
-@given(st.integers(1, 200), st.integers(2, 30), st.integers(2, 30), st.integers(1, 100))
-def test_its_bounds(step, candidates, first, steps):
-    size = first_pool(step, candidates, first, steps)
-    assert min(first, candidates) <= size <= candidates
-    if step > steps:
-        assert size == candidates
+def earned(**datasets):
+    """A step's metrics of datasets: reciprocal rank, and candidates begun with."""
+    return {f"episode/rr/{name}": rr for name, (rr, _) in datasets.items()} | {
+        f"episode/candidates/{name}": began for name, (_, began) in datasets.items()
+    }
+
+
+@given(st.integers(2, 50))
+def test_skill_is_zero_by_dice_and_one_at_best(size):
+    assert skill(fmean(1 / rank for rank in range(1, size + 1)), size) == pytest.approx(0, abs=1e-12)
+    assert skill(1.0, size) == 1.0
+
+
+def test_pools_grow_and_shrink_with_what_their_dataset_earned():
+    plan = curriculum()
+    assert plan.size == {"a": 2, "b": 2}
+    plan.observe(earned(a=(0.875, 2), b=(0.874, 2)))  # of pairs .75 is chance: skills .5 and below
+    assert plan.size == {"a": 3, "b": 2}
+    plan.observe(earned(a=(1.0, 3)))  # b had no episodes
+    assert plan.size == {"a": 4, "b": 2}
+    plan.observe(earned(a=(0.53, 4), b=(0.5, 2)))  # chance of four is .5208
+    assert plan.size == {"a": 3, "b": 2}  # no fewer than the first
+    for size in range(3, 15):
+        plan.observe(earned(a=(1.0, min(size, 10))))
+    assert plan.size["a"] == 10  # no more than there are
+
+
+def test_what_is_learned_gives_way():
+    plan = curriculum()
+    assert plan.shares() == pytest.approx({"a": 0.75, "b": 0.25})  # by their numbers of tasks
+    plan.observe(earned(a=(1.0, 10), b=(0.75, 2)))
+    assert plan.shares() == pytest.approx({"a": 0.25 * 0.75, "b": 0.25 * 0.25 + 0.75})
+    plan.observe(earned(b=(1.0, 10)))  # nothing left to learn
+    assert plan.shares() == pytest.approx({"a": 0.75, "b": 0.25})
+    half = curriculum(focus=0.5)
+    half.observe(earned(a=(1.0, 4), b=(0.1, 2)))  # a has a third of the way behind it; b is worse than chance
+    assert half.shares() == pytest.approx({"a": 0.5 * 0.75 + 0.5 * 20 / 30, "b": 0.5 * 0.25 + 0.5 * 10 / 30})
+
+
+def test_a_batch_has_the_shares():
+    plan = curriculum()
+    drawn = plan.draw(16)
+    assert len(drawn) == 16 and sum(place < 100 for place in drawn) == 12
+    plan.observe(earned(a=(1.0, 10)))  # shares .1875 and .8125
+    assert sum(place < 100 for place in plan.draw(16)) == 3
+
+
+@given(st.integers(1, 60), st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(0, 1), st.integers(0, 99))
+def test_a_batch_is_whole_and_near_its_shares(size, rrs, focus, seed):
+    plan = curriculum(focus=focus, seed=seed)
+    plan.observe(earned(a=(rrs[0], 10), b=(rrs[1], 10)))
+    shares = plan.shares()
+    assert sum(shares.values()) == pytest.approx(1)
+    drawn = plan.draw(size)
+    assert len(drawn) == size
+    assert abs(sum(place < 100 for place in drawn) - shares["a"] * size) < 1 + 1e-6
+
+
+def test_every_task_has_its_turn_before_any_a_second_time():
+    plan = curriculum()
+    drawn = [place for _ in range(10) for place in plan.draw(12)]
+    assert sorted(drawn) == sorted([*range(30), *range(100, 110)] * 3)
+    first, second, _ = ([place for place in drawn if place < 100][turn : turn + 30] for turn in (0, 30, 60))
+    assert sorted(first) == sorted(second) == list(range(30)) and first != second
+
+
+def test_a_resumed_run_draws_what_it_would_have_drawn():
+    lines = [earned(a=(0.9, 2), b=(0.8, 2)), earned(a=(0.95, 3)), earned(a=(0.6, 4), b=(0.9, 2))]
+    whole, resumed = curriculum(), curriculum()
+    for line in lines:
+        whole.draw(8)
+        whole.observe(line)
+    for line in json.loads(json.dumps(lines)):
+        resumed.draw(8)
+        resumed.observe(line)
+    assert (whole.size, whole.left, whole.draw(8)) == (resumed.size, resumed.left, resumed.draw(8))
+    assert curriculum(seed=2).draw(8) != curriculum().draw(8)
 
 
 @given(RELEVANCES, st.integers(2, 12), st.text(max_size=5))
@@ -65,3 +144,53 @@ def test_tasks_of_one_step_are_drawn_apart():
 def test_nothing_to_take_away(size):
     task = make([0.0, 1.0, 0.0, 0.0])
     assert shortened(task, size, "") is task
+
+
+class Rows(list):
+    """Prepared rows as verl's data set holds them."""
+
+    @property
+    def dataframe(self):
+        return Dataset.from_list([dict(row) for row in self])
+
+
+def trainer_of(tmp_path, **options):
+    """A trainer without workers, whose recipe has a curriculum: two tasks of one data set, one of another."""
+    trainer = pytest.importorskip("iranker_verl.training.trainer")
+    tasks = [make([1.0] + [0.0] * (n - 1), f"t{n}") for n in (3, 5)] + [replace(make([1.0, 0.0]), dataset="passage-7")]
+    own = object.__new__(trainer.EliminationTrainer)
+    own.train_dataset = Rows(
+        {"data_source": t.dataset, "raw_prompt": [], "reward_model": {"ground_truth": {"candidates": list(t.relevance)}}}
+        for t in tasks
+    )
+    curriculum = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.5} | options
+    own.config = OmegaConf.create({"iranker": {"curriculum": curriculum, "seed": 1}, "data": {"train_batch_size": 3}})
+    own.metrics_log = MetricsLog(str(tmp_path / "metrics.jsonl"), last_step=9)
+    own.global_steps = 4
+    own.curriculum = own._begin_curriculum()
+    return own
+
+
+def test_the_trainer_fills_a_batch_as_the_curriculum_says(tmp_path):
+    own = trainer_of(tmp_path)
+    assert own.curriculum.full == {"passage-5": 4.0, "passage-7": 2.0}
+    own.curriculum.observe({"episode/rr/passage-5": 1.0, "episode/candidates/passage-5": 2.0})
+    batch = own._next_train_batch()
+    assert len(batch) == 3 and len(set(batch["uid"])) == 3 and batch["global_steps"] == 4
+    sizes = dict(zip(batch["data_source"], batch["first_pool"], strict=True))
+    assert sizes == {"passage-5": 3, "passage-7": 2}
+
+
+def test_the_trainer_takes_the_curriculum_up_where_the_steps_have_brought_it(tmp_path):
+    lines = [{"step": 1, "episode/rr/passage-5": 1.0, "episode/candidates/passage-5": 2.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    resumed = trainer_of(tmp_path).curriculum
+    assert resumed.size == {"passage-5": 3, "passage-7": 2}
+    whole = trainer_of(tmp_path / "new").curriculum
+    whole.draw(3)
+    whole.observe(lines[0])
+    assert resumed.draw(3) == whole.draw(3)
+
+
+def test_no_curriculum_is_verls_own_order(tmp_path):
+    assert trainer_of(tmp_path, first_pool=None).curriculum is None

@@ -57,10 +57,10 @@ def best_first(row, rank=1):
     return " > ".join(f"[{chr(65 + i)}]" for i in places)
 
 
-def test_with_a_curriculum_short_lists_come_first():
-    (output,), asked = play(row_of(make(6)), "[A] > [B]", curriculum={"first_pool": 2})
+def test_as_many_candidates_as_the_curriculum_says():
+    (output,), asked = play(row_of(make(6)) | {"first_pool": 2}, "[A] > [B]")
     assert output.extra_fields["step"]["pool_size"] == 2 and "[C]" not in asked[0].text
-    (output,), _ = play(row_of(make(6), split="test"), "[A] > [B]", curriculum={"first_pool": 2})
+    (output,), _ = play(row_of(make(6)), "[A] > [B]")
     assert output.extra_fields["step"]["pool_size"] == 6
 
 

@@ -46,6 +46,10 @@ def test_metrics_of_a_batch_by_hand():
             "episode/candidates": 3.0,
             "episode/rr/passage-5": 0.625,
             "episode/rr/rec-movie": 0.5,
+            "episode/candidates/passage-5": 3.0,
+            "episode/candidates/rec-movie": 3.0,
+            "episode/share/passage-5": 2 / 3,
+            "episode/share/rec-movie": 1 / 3,
             "survival/2": 0.5,
             "survival/3": 2 / 3,
         }

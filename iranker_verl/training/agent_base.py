@@ -15,6 +15,7 @@ row's, so that holds the metrics of the whole episode, equal in all its rows.
 ``malformed``   1 where the answer is not one of the form asked for
 ``survived``    1 where the best candidate is still in after the exclusion; of a direct ranking, where it is not ranked last
 ``score``       the reward
+``what_if``     with ``exclusion_expected``: what each label would have earned, and what any other answer; otherwise empty
 ``parts``       all numbers that the reward function returned, by name
 ==============  ======================================================================================================
 """
@@ -32,6 +33,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import State, check_hash, load
+from iranker_verl.training.credit import EXPECTED_ESTIMATOR
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
 
 
@@ -56,6 +58,7 @@ class RankingAgentLoop(AgentLoopBase):
         if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
         self.score = score
+        self.looks_around = self.config.algorithm.adv_estimator == EXPECTED_ESTIMATOR
 
     def task_of(self, row: dict[str, Any]) -> RankingTask:
         """The task of a row of prepared data, shortened where the trainer's curriculum says so.
@@ -100,7 +103,8 @@ class RankingAgentLoop(AgentLoopBase):
 
 
 def output(
-    answer: Answer, pool: Sequence[str], parts: Mapping[str, Any], *, expected: float, malformed: bool, survived: bool
+    answer: Answer, pool: Sequence[str], parts: Mapping[str, Any], *, expected: float, malformed: bool, survived: bool,
+    what_if: Sequence[float] = (),
 ) -> AgentLoopOutput:
     """A step as verl's row. ``pool`` holds the ids shown, in order, ``parts`` what the reward function returned. Its episode's
     metrics are still to be added."""
@@ -124,6 +128,7 @@ def output(
                 "pool": hashlib.sha256("\0".join(pool).encode()).hexdigest()[:16],
                 "malformed": float(malformed),
                 "survived": float(survived),
+                "what_if": list(what_if),
                 "score": score,
                 "parts": {name: float(value) for name, value in parts.items() if isinstance(value, int | float)},
             },

@@ -14,6 +14,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from data_prep.schema import AGENT_NAME
 from iranker_verl.ranking import Elimination
 from iranker_verl.training.agent_base import RankingAgentLoop, output
+from reward_fns.answers import label
 from reward_fns.exclusion import relevance_of, worths
 
 
@@ -46,6 +47,7 @@ class EliminationAgentLoop(RankingAgentLoop):
         answer = await self.ask(state, sampling_params, priority)
         truth = state.ground_truth()
         parts = self.parts(state.task.dataset, answer.text, truth)
+        what_if = self._what_if(state.task.dataset, truth) if self.looks_around else ()
         relevance = relevance_of(truth)[1]
         step = state.step(answer.text)
         return output(
@@ -55,7 +57,13 @@ class EliminationAgentLoop(RankingAgentLoop):
             expected=float(parts["expected"] if "expected" in parts else fmean(worths(relevance))),
             malformed=step.malformed,
             survived=relevance[step.pool.index(step.excluded)] < max(relevance),
+            what_if=what_if,
         )
+
+    def _what_if(self, dataset: str, truth: dict[str, Any]) -> list[float]:
+        """What each label would earn in the answer's place, in the order shown, and an answer that names none."""
+        answers = [f"[{label(place)}]" for place in range(len(truth["candidates"]))] + [""]
+        return [float(self.parts(dataset, answer, truth)["score"]) for answer in answers]
 
 
 def episode_metrics(state: Elimination) -> dict[str, float]:

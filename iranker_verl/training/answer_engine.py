@@ -5,6 +5,8 @@ tokens; and on a CPU log-probs by a Python loop over tokens (``verl.utils.torch_
 took most of a small model's update. Nothing but the answer's tokens is ever read from the result (``response_from_nested``,
 ``no_padding_2_padding``), so the others stay zero here, and the language model's head is not even applied to them.
 
+With ``exclusion_expected`` it is the place where all labels' log-probs are at hand.
+
 Importing this module registers it, ``actor_rollout_ref.model.external_lib=iranker_verl.training.answer_engine``, and that chooses
 it: of the engines of the device "cuda" (which the plug-in has verl look for on a CPU too) verl prefers one for the present
 vendor.
@@ -20,6 +22,8 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from iranker_verl.training import credit
+
 
 def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``(row, column)`` of every position whose logits predict a token of an answer.
@@ -32,6 +36,18 @@ def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torc
         answers.cumsum(0) - answers, answers
     )
     return rows, (lengths - answers - 1)[rows] + within
+
+
+def expected_advantage(chances: torch.Tensor, tokens: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """(batch,): the mean advantage of an answer's first token under the policy (:mod:`iranker_verl.training.credit.expected`).
+
+    ``chances``: (batch, words) probabilities; ``tokens``, ``advantages``: (batch, most), where the entry of the token
+    ``REST`` counts for all words that are not listed; entries after it are padding, of advantage 0.
+    """
+    listed = tokens != credit.REST
+    odds = chances.gather(1, tokens.clamp(min=0)) * listed
+    rest = (advantages * ~listed).sum(1)
+    return (odds * advantages).sum(1) + (1 - odds.sum(1)) * rest
 
 
 @EngineRegistry.register(
@@ -68,7 +84,19 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
         logits = output.logits[rows, torch.searchsorted(output_args["kept"], columns)].float()
         log_probs = torch.log_softmax(logits / output_args["temperature"][rows, None], dim=-1)
         labels = output_args["padded_ids"][rows, columns + 1]
-        results = {"log_probs": log_probs.gather(1, labels[:, None])[:, 0]}
+        chosen = log_probs.gather(1, labels[:, None])[:, 0]
+        if credit.WHAT_IF_ADVANTAGES in micro_batch:
+            first = micro_batch["responses"].offsets()[:-1]
+            expected = expected_advantage(
+                log_probs[first].exp(),
+                micro_batch[credit.WHAT_IF_TOKENS].to_padded_tensor(credit.REST),
+                micro_batch[credit.WHAT_IF_ADVANTAGES].to_padded_tensor(0.0),
+            )
+            # verl's loss is -advantage * exp(log_prob - old_log_prob), and the trainer gives this token the advantage 1 (times
+            # the session's weight): a ratio of 1 whose gradient is that of the expected advantage
+            old = micro_batch["old_log_probs"].values()[first]
+            chosen = chosen.index_put((first,), old + expected - expected.detach())
+        results = {"log_probs": chosen}
         if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
             results["entropy"] = -(log_probs.exp() * log_probs).sum(-1)
         places = offsets[rows] + columns

@@ -17,8 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
 
+# The module whose engine computes the log-probs of all labels.
+ENGINE = "iranker_verl.training.answer_engine"
 # Whole numbers: name, the least, and whether null is one too.
 _COUNTS = (
     ("data.train_batch_size", 1, False),
@@ -102,7 +105,10 @@ def check(config: DictConfig) -> None:
     estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
     if estimator not in ADV_ESTIMATOR_REGISTRY:
         raise UserError(f"algorithm.adv_estimator={estimator}: one of {', '.join(sorted(ADV_ESTIMATOR_REGISTRY))}")
-    normalisers = credit.GAE_NORMALISERS if estimator == credit.GAE_ESTIMATOR else credit.NORMALISERS
+    normalisers = {
+        credit.GAE_ESTIMATOR: credit.GAE_NORMALISERS,
+        credit.EXPECTED_ESTIMATOR: credit.EXPECTED_NORMALISERS,
+    }.get(estimator, credit.NORMALISERS)
     if normalise not in normalisers:
         raise UserError(f"iranker.credit.normalise={normalise}: one of {', '.join(normalisers)} with {estimator}")
     if estimator in credit.ESTIMATORS and config.algorithm.use_kl_in_reward:
@@ -115,6 +121,8 @@ def check(config: DictConfig) -> None:
             f"algorithm.adv_estimator={estimator} compares the rollouts of a task: actor_rollout_ref.rollout.n=1 has nothing "
             "to compare; set it to 2 or more (and data.train_batch_size to as many tasks fewer)"
         )
+    if estimator == credit.EXPECTED_ESTIMATOR:
+        _check_expected(config)
     if estimator == credit.GAE_ESTIMATOR and not config.critic.enable:
         raise UserError(f"algorithm.adv_estimator={estimator} needs a critic: set critic.enable=true")
     for name in ("gamma", "lam") if estimator == credit.GAE_ESTIMATOR else ():
@@ -142,6 +150,27 @@ def check(config: DictConfig) -> None:
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
     except (AssertionError, ValueError, TypeError, HydraException) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
+
+
+def _check_expected(config: DictConfig) -> None:
+    """What ``exclusion_expected`` stands on. UserError with the option's name."""
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    template = load(config.iranker.template)
+    if template.kind != "exclusion" or template.answer != "label" or "<think>" in repr(template):
+        raise UserError(
+            f"algorithm.adv_estimator={credit.EXPECTED_ESTIMATOR} is for answers that are a label alone, and the template "
+            f"{template.id} asks for others; take iranker.template=label, or exclusion_grpo"
+        )
+    if model.external_lib != ENGINE or model.use_remove_padding:
+        raise UserError(
+            f"algorithm.adv_estimator={credit.EXPECTED_ESTIMATOR} reads all labels' log-probs: set "
+            f"actor_rollout_ref.model.external_lib={ENGINE} and actor_rollout_ref.model.use_remove_padding=false"
+        )
+    if actor.use_kl_loss:
+        raise UserError(
+            f"actor_rollout_ref.actor.use_kl_loss has no log-prob of a sampled label with {credit.EXPECTED_ESTIMATOR}; set it to "
+            "false, or take exclusion_grpo"
+        )
 
 
 def task_runner_class() -> Any:

@@ -37,6 +37,7 @@ from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 from verl.workers.utils.padding import response_to_nested
 
+from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training import credit
 from iranker_verl.training.curriculum import FIRST_POOL, Curriculum
 from iranker_verl.training.metrics_log import MetricsLog, step_metrics
@@ -86,6 +87,8 @@ class EliminationTrainer(PPOTrainerSync):
     def init(self) -> None:
         super().init()
         self._save_due = False
+        if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
+            label_tokens(self.tokenizer, 2)  # an error now and not after the first rollout
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
         self.curriculum = self._begin_curriculum()
         self._end_by_tokens()
@@ -224,7 +227,23 @@ class EliminationTrainer(PPOTrainerSync):
         tokens = mask.to_padded_tensor(padding=0)  # one value a row, on all its response tokens
         advantages, returns = (torch.as_tensor(row)[:, None] * tokens for row in credited)
         advantages = advantages * torch.as_tensor(weights)[:, None]
+        if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
+            advantages[:, 0] = torch.as_tensor(weights) * mask.to_padded_tensor(padding=0)[:, 0]
+            self._put_what_if(batch, rows, real, credit_metrics["credit/spread"])
         return self._put(batch, mask, advantages=advantages, returns=returns, **corrections)
+
+    def _put_what_if(self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray, spread: float) -> None:
+        """Store what the engine reads to take the mean over all exclusions; a padding row has nothing to gain from any."""
+        scale = spread if self.config.iranker.credit.normalise == "batch" else 1.0
+        known = iter(credit.what_if_advantages(rows, spread=scale))
+        advantages = [torch.as_tensor(next(known) if is_real else [0.0], dtype=torch.float32) for is_real in real]
+        labels = label_tokens(self.tokenizer, max(row.pool_size for row in rows))
+        fields = {
+            credit.WHAT_IF_ADVANTAGES: advantages,
+            credit.WHAT_IF_TOKENS: [torch.tensor([*labels[: len(a) - 1], credit.REST]) for a in advantages],
+        }
+        nested = {n: torch.nested.as_nested_tensor(values, layout=torch.jagged) for n, values in fields.items()}
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch)))
 
     def _credit(
         self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray
@@ -255,9 +274,8 @@ class EliminationTrainer(PPOTrainerSync):
         rows = []
         for key, reward, step in zip(keys, rewards, fields, strict=True):
             uid, session, _ = key.rsplit("_", 2)
-            rows.append(
-                credit.StepRow(uid, f"{uid}_{session}", step["pool"], step["pool_size"], reward, step["expected"])
-            )
+            seen = step["pool"], step["pool_size"], reward, step["expected"], tuple(step.get("what_if", ()))
+            rows.append(credit.StepRow(uid, f"{uid}_{session}", *seen))
         return rows, fields
 
     @staticmethod

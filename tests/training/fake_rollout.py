@@ -10,7 +10,7 @@ EOS = 0
 
 
 def play(
-    loop_class, row, answers, *, template, reward, path, log_probs=True, limit=32, prompt_limit=4000
+    loop_class, row, answers, *, template, reward, path, log_probs=True, limit=32, prompt_limit=4000, looks_around=False
 ):
     """The outputs for a prepared row, and what the engine was asked: ``id``, ``text`` and ``params`` of each request.
 
@@ -22,6 +22,7 @@ def play(
     function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
     loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": {"seed": 1}})
     loop.score = get_custom_reward_fn(loop.config)
+    loop.looks_around = looks_around
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
     loop.continuous_token_builder = SimpleNamespace(
         build_initial_tokens=lambda messages, **_: [ord(c) for c in messages[-1]["content"]]

@@ -79,6 +79,18 @@ def test_an_episode_begins_with_as_many_candidates_as_the_curriculum_says():
     assert [s["pool_size"] for s in steps(outputs)] == [5, 4, 3, 2]
 
 
+def test_what_the_other_exclusions_would_have_earned():
+    outputs, asked = play(make(4, positive=1), ["[A]", "nonsense", "[A]"], split="train", looks_around=True)
+    assert [s["what_if"] for s in steps(outputs)] == [
+        [1.0, 0.0, 1.0, 1.0, -0.5],
+        [0.0, 1.0, 1.0, -0.5],
+        [0.0, 1.0, -0.5],
+    ]
+    assert [s["score"] for s in steps(outputs)] == [1.0, -0.5, 0.0] and len(asked) == 3
+    outputs, _ = play(make(4), ["[A]"] * 3)
+    assert {tuple(s["what_if"]) for s in steps(outputs)} == {()}
+
+
 def test_a_perfect_training_episode():
     outputs, _ = play(make(4, positive=3), ["[A]"] * 3, split="train")
     assert [o.reward_score for o in outputs] == [1.0, 1.0, 1.0]

@@ -78,3 +78,47 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
     for theirs, ours in zip(*results.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert len(results[AnswerOnlyEngine][0]) == 6
+
+
+def reference(model, prompt: list[int], answer: list[int], tokens: list[int], advantages: list[float]) -> torch.Tensor:
+    """The mean advantage of the first answer token, by a softmax over all words and a loop."""
+    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1] / 0.7
+    chances = logits.softmax(-1)
+    known = dict(zip(tokens[:-1], advantages[:-1], strict=True))
+    return sum(chance * known.get(word, advantages[-1]) for word, chance in enumerate(chances))
+
+
+def test_the_first_token_stands_for_all_exclusions() -> None:
+    """verl's loss over what the engine returns has the gradient of the expected advantage, and of the sampled end of the answer."""
+    from iranker_verl.training import credit
+    from iranker_verl.training.answer_engine import AnswerOnlyEngine
+
+    tokens = [[3, 4, 17, credit.REST], [3, 4, credit.REST], [credit.REST]]  # three candidates, two, a padding row
+    advantages = [[0.25, -0.75, 0.25, -1.25], [0.5, -0.5, -1.0], [0.0]]
+    weights = torch.tensor([0.5, 2.0, 0.0])
+    old = [[-0.4, -0.1], [-2.0], [-0.3, -0.2, -0.7]]
+    gradients = []
+    for ours in (True, False):
+        torch.manual_seed(1)
+        model = tiny_models.qwen2(40)
+        if ours:
+            engine = object.__new__(AnswerOnlyEngine)
+            engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+            batch = micro_batch()
+            batch["old_log_probs"] = nested(old)
+            batch[credit.WHAT_IF_TOKENS], batch[credit.WHAT_IF_ADVANTAGES] = nested(tokens), nested(advantages)
+            inputs, arguments = engine.prepare_model_inputs(batch)
+            found = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)["log_probs"]
+            rows = [r[len(p) - 1 :] for r, p in zip(found.unbind(), PROMPTS, strict=True)]
+            assert [r[0].item() for r in rows] == pytest.approx([-0.4, -2.0, -0.3])  # a ratio of 1
+            ratios = torch.stack([(r[0] - o[0]).exp() for r, o in zip(rows, old, strict=True)])
+            loss = -(weights * ratios).sum() - 1.5 * rows[0][1]
+        else:
+            expected = [reference(model, *row) for row in zip(PROMPTS, ANSWERS, tokens, advantages, strict=True)]
+            loss = -(weights * torch.stack(expected)).sum()
+            ends = model(input_ids=torch.tensor([PROMPTS[0] + ANSWERS[0]])).logits[0, len(PROMPTS[0])] / 0.7
+            loss -= 1.5 * ends.log_softmax(-1)[ANSWERS[0][1]]
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert gradients[0].abs().max() > 0.01

@@ -267,6 +267,21 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
 @pytest.mark.parametrize(
     ("override", "word"),
     [
+        ("iranker.template=think-label", "template think-label"),
+        ("iranker.template=direct-label", "template direct-label"),
+        ("actor_rollout_ref.actor.use_kl_loss=true", "use_kl_loss"),
+        ("actor_rollout_ref.model.external_lib=null", "external_lib"),
+        ("actor_rollout_ref.model.use_remove_padding=true", "use_remove_padding"),
+        ("iranker.credit.normalise=group", "normalise"),
+    ],
+)
+def test_what_the_expected_estimator_stands_on(override, word):
+    assert word in refused(TINY, "algorithm.adv_estimator=exclusion_expected", override)
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
         ("data.train_batch_size=abc", "train_batch_size"),
         ("data.train_batch_size=null", "train_batch_size"),
         ("data.train_batch_size=0", "train_batch_size"),

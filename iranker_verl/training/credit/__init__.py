@@ -3,14 +3,22 @@
 ============================  ======================================================================================
 ``exclusion_grpo``            :mod:`.grpo`: a step against the steps of other rollouts that saw the same remaining set
 ``exclusion_gae``             :mod:`.gae`: a critic, bootstrapping along the elimination, across the steps of an episode
+``exclusion_expected``        :mod:`.expected`: what every possible exclusion would have earned, by the policy's own odds
 any other ``adv_estimator``   verl's own: ``gae`` takes each row for an episode of its own (the published training),
                               ``grpo`` hands a session's last row to all its rows
 ============================  ======================================================================================
 
-Both work on real rows only, one row a step, and give one number a row: it stands on every token of the response. The
+All work on real rows only, one row a step, and give one number a row: it stands on every token of the response (with
+``exclusion_expected``, on all but the label). The
 formulas know nothing of verl; :mod:`.registry` gives it the names. Session weights (:mod:`.sessions`) go with all of them.
 """
 
+from iranker_verl.training.credit.expected import ADVANTAGES as WHAT_IF_ADVANTAGES
+from iranker_verl.training.credit.expected import ESTIMATOR as EXPECTED_ESTIMATOR
+from iranker_verl.training.credit.expected import NORMALISERS as EXPECTED_NORMALISERS
+from iranker_verl.training.credit.expected import REST
+from iranker_verl.training.credit.expected import TOKENS as WHAT_IF_TOKENS
+from iranker_verl.training.credit.expected import what_if_advantages
 from iranker_verl.training.credit.gae import ESTIMATOR as GAE_ESTIMATOR
 from iranker_verl.training.credit.gae import NORMALISERS as GAE_NORMALISERS
 from iranker_verl.training.credit.gae import episode_advantages
@@ -22,12 +30,18 @@ from iranker_verl.training.credit.sessions import session_weights
 __all__ = [
     "ESTIMATOR",
     "ESTIMATORS",
+    "EXPECTED_ESTIMATOR",
+    "EXPECTED_NORMALISERS",
     "GAE_ESTIMATOR",
     "GAE_NORMALISERS",
     "NORMALISERS",
+    "REST",
     "StepRow",
+    "WHAT_IF_ADVANTAGES",
+    "WHAT_IF_TOKENS",
     "episode_advantages",
     "register",
     "session_weights",
     "step_advantages",
+    "what_if_advantages",
 ]

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any, NoReturn
 
 from iranker_verl.errors import UserError
-from iranker_verl.training.credit import gae, grpo
+from iranker_verl.training.credit import expected, gae, grpo
 
-ESTIMATORS = (grpo.ESTIMATOR, gae.ESTIMATOR)
+ESTIMATORS = (grpo.ESTIMATOR, gae.ESTIMATOR, expected.ESTIMATOR)
 
 
 def _refuse(name: str, **_: Any) -> NoReturn:

@@ -12,7 +12,10 @@ MIN_SPREAD = 1e-6
 
 @dataclass(frozen=True)
 class StepRow:
-    """What credit needs to know of a training row. ``reward`` and ``expected`` are in units of the reward function."""
+    """What credit needs to know of a training row. ``reward`` and ``expected`` are in units of the reward function.
+
+    ``what_if``, for ``exclusion_expected`` only: the rewards of all candidates' labels, in the order shown, and of any other answer.
+    """
 
     task: str
     session: str
@@ -20,6 +23,7 @@ class StepRow:
     pool_size: int
     reward: float
     expected: float
+    what_if: tuple[float, ...] = ()
 
 
 def divide(advantage: np.ndarray, spread: np.ndarray | float) -> np.ndarray:

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import Message, Template
 from iranker_verl.training.tiny.questions import BEST
-from reward_fns.answers import label
 
 # Prompts read at once, so that long ones need little memory.
 TOKENS = 8192
@@ -42,7 +42,7 @@ def best_of_n(
     """By dataset: how often the model, asked which candidate fits best, names a best one."""
     if not tasks:
         return {}
-    labels = _labels(tokenizer, max(len(t.candidates) for t in tasks))
+    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
     right: dict[str, list[bool]] = {}
     logits = next_token(model, tokenizer, [BEST.messages(Elimination(t)) for t in tasks])
     for task, row in zip(tasks, logits, strict=True):
@@ -58,7 +58,7 @@ def exclusion_format(
     that it is the positive's (which a direct ranking names first because it is best), where ``random`` is what dice would give. For templates whose answer is a label."""
     if not tasks or template.answer != "label":
         return {}
-    labels = _labels(tokenizer, max(len(t.candidates) for t in tasks))
+    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
     chances = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
     valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, chances, strict=True)]
     positive = [float(row[labels[t.target]]) for t, row in zip(tasks, chances, strict=True)]
@@ -69,7 +69,3 @@ def exclusion_format(
 
 def macro(scores: dict[str, float]) -> float:
     return sum(scores.values()) / len(scores) if scores else float("nan")
-
-
-def _labels(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
-    return [int(tokenizer(f"[{label(i)}]", add_special_tokens=False)["input_ids"][0]) for i in range(count)]

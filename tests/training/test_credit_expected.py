@@ -1,0 +1,71 @@
+"""Credit for every exclusion that was possible: its numbers by hand, and its mean against the sampled estimator's."""
+
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iranker_verl.errors import UserError
+from iranker_verl.ranking.label_tokens import label_tokens
+from iranker_verl.training.credit import REST, StepRow, step_advantages, what_if_advantages
+
+
+def row(what_if, reward=1.0, expected=0.5):
+    return StepRow("t", "t_0", "abcd", len(what_if) - 1, reward, expected, tuple(what_if))
+
+
+def test_by_hand():
+    found = what_if_advantages([row([0.0, 1.0, -0.5]), row([1.0, 0.0, 1.0, -0.5], expected=2 / 3)], spread=0.5)
+    assert [f.tolist() for f in found] == [
+        pytest.approx([-1.0, 1.0, -2.0]),
+        pytest.approx([2 / 3, -4 / 3, 2 / 3, -7 / 3]),
+    ]
+
+
+def test_without_a_spread_nothing_is_divided():
+    assert what_if_advantages([row([0.0, 1.0, -0.5])], spread=0.0)[0].tolist() == [-0.5, 0.5, -1.0]
+
+
+def test_a_row_that_was_not_asked_is_refused():
+    with pytest.raises(ValueError, match="t_0: 0 rewards"):
+        what_if_advantages([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3)], spread=1.0)
+
+
+@given(st.lists(st.floats(0.01, 5), min_size=3, max_size=8), st.data())
+def test_its_gradient_is_the_sampled_ones_on_average(odds, data):
+    """Over all answers, sum of p_a A_a d log p_a, which is what sampling has for a mean, is the gradient of J."""
+    from iranker_verl.training.answer_engine import expected_advantage
+
+    n = len(odds) - 1
+    rewards = data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.3, 1.0]), min_size=n + 1, max_size=n + 1))
+    logits = torch.tensor(np.log(odds), dtype=torch.float64, requires_grad=True)
+    [advantages] = what_if_advantages([row(rewards, expected=0.4)], spread=1.0)
+    chances = logits.softmax(-1)[None]
+    tokens = torch.tensor([[*range(n), REST]])
+    expected_advantage(chances, tokens, torch.tensor(advantages)[None]).sum().backward()
+    ours, logits.grad = logits.grad, None
+    log_chances = logits.log_softmax(-1)
+    sampled = 0.0
+    for answer, reward in enumerate(rewards):
+        [advantage], _ = step_advantages([row(rewards, reward, 0.4)], prior=1.0, normalise="none")  # alone: r - e
+        sampled = sampled + log_chances[answer].exp().detach() * advantage * log_chances[answer]
+    sampled.backward()
+    torch.testing.assert_close(ours, logits.grad, rtol=1e-9, atol=1e-12)
+
+
+class Words:
+    """A tokenizer with one token for each of the given labels, and two for any other."""
+
+    def __init__(self, *known):
+        self.known = known
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [self.known.index(text)] if text in self.known else [90, 91]}
+
+
+def test_labels_are_single_tokens_or_an_error():
+    assert label_tokens(Words("[B]", "[A]"), 2) == [1, 0]
+    with pytest.raises(UserError, match=r"\[C\]"):
+        label_tokens(Words("[A]", "[B]"), 3)

@@ -27,19 +27,21 @@ from iranker_verl.job.pipeline import train
 from iranker_verl.training.metrics_log import read
 
 RECIPES = Path("recipes/tiny_cpu")
-DEFAULT = "exclusion_grpo"
-# Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows), and
-# each takes eight optimiser steps of it.
+DEFAULT = "exclusion_expected"
+# Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows). Each
+# takes eight optimiser steps of it; the default, whose answers do not go stale, three times eight.
+ONCE = ("actor_rollout_ref.actor.ppo_epochs=1",)
+STATES = ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_size=48")
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
-    "ppo on states": (
-        "states_ppo",
-        ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_size=48"),
-    ),
+    "exclusion_grpo": ("tiny_cpu", ("algorithm.adv_estimator=exclusion_grpo", *ONCE)),
+    "ppo on states": ("states_ppo", STATES),
+    "ppo three times": ("states_ppo", (*STATES, "actor_rollout_ref.actor.ppo_epochs=3")),
     "dranker": ("dranker", ("data.train_batch_size=320", "actor_rollout_ref.actor.ppo_mini_batch_size=40")),
     "grpo": (
         "tiny_cpu",
         (
+            *ONCE,
             "algorithm.adv_estimator=grpo",  # compares the rollouts of a task, so each has four, and there are fewer tasks
             "data.train_batch_size=32",
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -51,9 +53,10 @@ ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 LABELS = {
     "ppo on states": "PPO on states (published)",
+    "ppo three times": "the same, each batch three times",
     "grpo": "GRPO, broadcast",
     "dranker": "DRanker",
-    "no curriculum": "exclusion_grpo, full pools",
+    "no curriculum": "exclusion_expected, full pools",
 }
 OWN_BASE = (DEFAULT, "dranker")
 TOKENS = 640_000

@@ -103,7 +103,13 @@ class RankingAgentLoop(AgentLoopBase):
 
 
 def output(
-    answer: Answer, pool: Sequence[str], parts: Mapping[str, Any], *, expected: float, malformed: bool, survived: bool,
+    answer: Answer,
+    pool: Sequence[str],
+    parts: Mapping[str, Any],
+    *,
+    expected: float,
+    malformed: bool,
+    survived: bool,
     what_if: Sequence[float] = (),
 ) -> AgentLoopOutput:
     """A step as verl's row. ``pool`` holds the ids shown, in order, ``parts`` what the reward function returned. Its episode's

@@ -1,13 +1,14 @@
 """verl's synchronous PPO trainer with credit for every exclusion.
 
-Five things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
+Six things differ from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`:
 
-* ``algorithm.adv_estimator=exclusion_grpo`` and ``exclusion_gae`` take step-level advantages from
+* ``algorithm.adv_estimator=exclusion_grpo``, ``exclusion_expected`` and ``exclusion_gae`` take step-level advantages from
   :mod:`iranker_verl.training.credit` (verl's own ``grpo`` uses each session's last row only, its ``gae`` cuts an episode at
   every step); every other estimator is verl's, over all rows;
 * every session weighs the same in the loss, however many exclusions it took (``iranker.credit.balance_sessions``);
 * a batch takes ``data.train_batch_size / actor.ppo_mini_batch_size`` optimiser steps, whatever its number of rows. verl
   counts rows, so episodes of N - 1 rows would take N - 1 times the steps, and a varying number of them;
+* with ``iranker.curriculum`` a batch has the tasks that :mod:`iranker_verl.training.curriculum` draws;
 * ``iranker.token_budget`` ends training by what the LLM has read and written, so that algorithms can be compared at equal
   cost;
 * the lines of ``trainer.rollout_data_dir`` say what was asked, under ``ranking``: see :meth:`EliminationTrainer._asked_of`.
@@ -243,7 +244,9 @@ class EliminationTrainer(PPOTrainerSync):
             credit.WHAT_IF_TOKENS: [torch.tensor([*labels[: len(a) - 1], credit.REST]) for a in advantages],
         }
         nested = {n: torch.nested.as_nested_tensor(values, layout=torch.jagged) for n, values in fields.items()}
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch)))
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch))
+        )
 
     def _credit(
         self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray

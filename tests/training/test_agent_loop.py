@@ -26,7 +26,17 @@ def make(n=4, positive=2, texts=None, relevance=None):
 
 
 def play(
-    task, answers, *, split="test", template=LABEL, row_template=None, row_kind="episode", step=1, reward=None, first_pool=None, **engine
+    task,
+    answers,
+    *,
+    split="test",
+    template=LABEL,
+    row_template=None,
+    row_kind="episode",
+    step=1,
+    reward=None,
+    first_pool=None,
+    **engine,
 ):
     """Outputs of an episode, and what the engine was asked; ``engine`` goes to :func:`fake_rollout.play`."""
     (row,) = episode_rows([task], row_template or template, split).to_pylist()

@@ -1,6 +1,5 @@
 """Credit for every exclusion that was possible: its numbers by hand, and its mean against the sampled estimator's."""
 
-
 import numpy as np
 import pytest
 import torch

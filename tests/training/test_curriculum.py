@@ -160,7 +160,11 @@ def trainer_of(tmp_path, **options):
     tasks = [make([1.0] + [0.0] * (n - 1), f"t{n}") for n in (3, 5)] + [replace(make([1.0, 0.0]), dataset="passage-7")]
     own = object.__new__(trainer.EliminationTrainer)
     own.train_dataset = Rows(
-        {"data_source": t.dataset, "raw_prompt": [], "reward_model": {"ground_truth": {"candidates": list(t.relevance)}}}
+        {
+            "data_source": t.dataset,
+            "raw_prompt": [],
+            "reward_model": {"ground_truth": {"candidates": list(t.relevance)}},
+        }
         for t in tasks
     )
     curriculum = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.5} | options

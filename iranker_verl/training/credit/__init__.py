@@ -16,9 +16,8 @@ formulas know nothing of verl; :mod:`.registry` gives it the names. Session weig
 from iranker_verl.training.credit.expected import ADVANTAGES as WHAT_IF_ADVANTAGES
 from iranker_verl.training.credit.expected import ESTIMATOR as EXPECTED_ESTIMATOR
 from iranker_verl.training.credit.expected import NORMALISERS as EXPECTED_NORMALISERS
-from iranker_verl.training.credit.expected import REST
+from iranker_verl.training.credit.expected import REST, what_if_advantages
 from iranker_verl.training.credit.expected import TOKENS as WHAT_IF_TOKENS
-from iranker_verl.training.credit.expected import what_if_advantages
 from iranker_verl.training.credit.gae import ESTIMATOR as GAE_ESTIMATOR
 from iranker_verl.training.credit.gae import NORMALISERS as GAE_NORMALISERS
 from iranker_verl.training.credit.gae import episode_advantages
@@ -36,9 +35,9 @@ __all__ = [
     "GAE_NORMALISERS",
     "NORMALISERS",
     "REST",
-    "StepRow",
     "WHAT_IF_ADVANTAGES",
     "WHAT_IF_TOKENS",
+    "StepRow",
     "episode_advantages",
     "register",
     "session_weights",

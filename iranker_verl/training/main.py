@@ -166,6 +166,18 @@ def _check_expected(config: DictConfig) -> None:
             f"algorithm.adv_estimator={credit.EXPECTED_ESTIMATOR} reads all labels' log-probs: set "
             f"actor_rollout_ref.model.external_lib={ENGINE} and actor_rollout_ref.model.use_remove_padding=false"
         )
+    if actor.policy_loss.loss_mode != "vanilla":
+        raise UserError(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode} weighs sampled answers; with "
+            f"{credit.EXPECTED_ESTIMATOR} take vanilla"
+        )
+    correction = config.algorithm.rollout_correction
+    for name in ("rollout_is", "rollout_rs"):
+        if correction.get(name) is not None:
+            raise UserError(
+                f"algorithm.rollout_correction.{name} corrects for sampled labels, and {credit.EXPECTED_ESTIMATOR} takes none; "
+                "set it to null, or take exclusion_grpo"
+            )
     if actor.use_kl_loss:
         raise UserError(
             f"actor_rollout_ref.actor.use_kl_loss has no log-prob of a sampled label with {credit.EXPECTED_ESTIMATOR}; set it to "

@@ -1,14 +1,20 @@
 """Credit for every exclusion that was possible: its numbers by hand, and its mean against the sampled estimator's."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training.credit import REST, StepRow, step_advantages, what_if_advantages
+
+engine = pytest.importorskip("iranker_verl.training.answer_engine")
+trainer = pytest.importorskip("iranker_verl.training.trainer")
 
 
 def row(what_if, reward=1.0, expected=0.5):
@@ -35,15 +41,13 @@ def test_a_row_that_was_not_asked_is_refused():
 @given(st.lists(st.floats(0.01, 5), min_size=3, max_size=8), st.data())
 def test_its_gradient_is_the_sampled_ones_on_average(odds, data):
     """Over all answers, sum of p_a A_a d log p_a, which is what sampling has for a mean, is the gradient of J."""
-    from iranker_verl.training.answer_engine import expected_advantage
-
     n = len(odds) - 1
     rewards = data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.3, 1.0]), min_size=n + 1, max_size=n + 1))
     logits = torch.tensor(np.log(odds), dtype=torch.float64, requires_grad=True)
     [advantages] = what_if_advantages([row(rewards, expected=0.4)], spread=1.0)
     chances = logits.softmax(-1)[None]
     tokens = torch.tensor([[*range(n), REST]])
-    expected_advantage(chances, tokens, torch.tensor(advantages)[None]).sum().backward()
+    engine.expected_advantage(chances, tokens, torch.tensor(advantages)[None]).sum().backward()
     ours, logits.grad = logits.grad, None
     log_chances = logits.log_softmax(-1)
     sampled = 0.0
@@ -68,3 +72,59 @@ def test_labels_are_single_tokens_or_an_error():
     assert label_tokens(Words("[B]", "[A]"), 2) == [1, 0]
     with pytest.raises(UserError, match=r"\[C\]"):
         label_tokens(Words("[A]", "[B]"), 3)
+
+
+class Batch(SimpleNamespace):
+    def __len__(self):
+        return len(self.keys)
+
+
+def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
+    """By row of the batch, a padding row among them, and one label and one end of an answer each."""
+    own = object.__new__(trainer.EliminationTrainer)
+    credit = {"prior": 8.0, "normalise": "batch", "balance_sessions": True}
+    algorithm = {"adv_estimator": "exclusion_expected", "rollout_correction": None}
+    data, rollout = {"train_batch_size": 2}, {"rollout": {"n": 1}}
+    own.config = OmegaConf.create(
+        {"iranker": {"credit": credit}, "algorithm": algorithm, "data": data, "actor_rollout_ref": rollout}
+    )
+    own.tokenizer = Words("[A]", "[B]", "[C]")
+    rows = [
+        StepRow("t", "t_0", "x", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5)),
+        StepRow("t", "t_0", "y", 2, 0.0, 0.5, (0.0, 1.0, -0.5)),
+        StepRow("u", "u_0", "z", 2, 1.0, 0.5, (0.0, 1.0, -0.5)),
+    ]
+    mask = torch.nested.as_nested_tensor(
+        [torch.ones(2), torch.ones(2), torch.zeros(2), torch.ones(2)], layout=torch.jagged
+    )
+    stored = {"response_mask": mask, "old_log_probs": mask, "rollout_log_probs": mask}
+    put = {}
+    monkeypatch.setattr(own, "_step_rows", lambda batch, real: (rows, [{}] * 3), raising=False)
+    monkeypatch.setattr(trainer, "step_metrics", lambda rows, fields: {})
+    monkeypatch.setattr(own, "_get", lambda batch, *fields: {name: stored[name] for name in fields}, raising=False)
+    monkeypatch.setattr(trainer.tq, "kv_batch_put", lambda keys, partition_id, fields: put.update(fields.items()))
+    tags = [{"seq_len": 9}, {"seq_len": 8}, {"seq_len": 1, "is_padding": True}, {"seq_len": 7}]
+    own._compute_advantage(Batch(tags=tags, keys=list("abcd"), partition_id="train"), {})
+
+    sampled, metrics = step_advantages(rows, prior=8.0, normalise="batch")
+    spread = metrics["credit/spread"]
+    found = [row.tolist() for row in put["what_if_advantages"].unbind()]
+    assert found == [
+        pytest.approx([-2 / 3 / spread, 1 / 3 / spread, 1 / 3 / spread, (-0.5 - 2 / 3) / spread]),
+        pytest.approx([-0.5 / spread, 0.5 / spread, -1 / spread]),
+        [0.0],
+        pytest.approx([-0.5 / spread, 0.5 / spread, -1 / spread]),
+    ]
+    assert [row.tolist() for row in put["what_if_tokens"].unbind()] == [
+        [0, 1, 2, REST],
+        [0, 1, REST],
+        [REST],
+        [0, 1, REST],
+    ]
+    weights = [4 / (2 * 2), 4 / (2 * 2), 4 / (2 * 1)]  # rows / (sessions * steps)
+    advantages = [row.tolist() for row in put["advantages"].unbind()]
+    assert advantages[2] == [0.0, 0.0]
+    for (label, end), weight, advantage in zip(
+        [advantages[0], advantages[1], advantages[3]], weights, sampled, strict=True
+    ):
+        assert label == pytest.approx(weight) and end == pytest.approx(weight * advantage)

@@ -24,6 +24,9 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from iranker_verl.training import credit
 
+# a mean worth below this teaches nothing: its logarithm's gradient would be noise
+SMALLEST = 1e-30
+
 
 def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``(row, column)`` of every position whose logits predict a token of an answer.
@@ -38,16 +41,17 @@ def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torc
     return rows, (lengths - answers - 1)[rows] + within
 
 
-def expected_advantage(chances: torch.Tensor, tokens: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    """(batch,): the mean advantage of an answer's first token under the policy (:mod:`iranker_verl.training.credit.expected`).
+def log_expected(log_probs: torch.Tensor, tokens: torch.Tensor, worths: torch.Tensor) -> torch.Tensor:
+    """(batch,): the logarithm of an answer's mean worth under the policy (:mod:`iranker_verl.training.credit.expected`).
 
-    ``chances``: (batch, words) probabilities; ``tokens``, ``advantages``: (batch, most), where the entry of the token
-    ``REST`` counts for all words that are not listed; entries after it are padding, of advantage 0.
+    ``log_probs``: (batch, words), of the answer's first token; ``tokens``, ``worths``: (batch, most), where the entry of the token
+    ``REST`` counts for all words that are not listed; entries after it are padding, of worth 0.
     """
     listed = tokens != credit.REST
-    odds = chances.gather(1, tokens.clamp(min=0)) * listed
-    rest = (advantages * ~listed).sum(1)
-    return (odds * advantages).sum(1) + (1 - odds.sum(1)) * rest
+    odds = log_probs.gather(1, tokens.clamp(min=0)).exp() * listed
+    rest = (worths * ~listed).sum(1)
+    mean = (odds * worths).sum(1) + (1 - odds.sum(1)).clamp(min=0) * rest
+    return mean.clamp(min=SMALLEST).log()
 
 
 @EngineRegistry.register(
@@ -85,15 +89,15 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
         log_probs = torch.log_softmax(logits / output_args["temperature"][rows, None], dim=-1)
         labels = output_args["padded_ids"][rows, columns + 1]
         chosen = log_probs.gather(1, labels[:, None])[:, 0]
-        if credit.WHAT_IF_ADVANTAGES in micro_batch:
+        if credit.WHAT_IF_WORTHS in micro_batch:
             first = micro_batch["responses"].offsets()[:-1]
-            expected = expected_advantage(
-                log_probs[first].exp(),
+            expected = log_expected(
+                log_probs[first],
                 micro_batch[credit.WHAT_IF_TOKENS].to_padded_tensor(credit.REST),
-                micro_batch[credit.WHAT_IF_ADVANTAGES].to_padded_tensor(0.0),
+                micro_batch[credit.WHAT_IF_WORTHS].to_padded_tensor(0.0),
             )
             # verl's loss is -advantage * exp(log_prob - old_log_prob), and the trainer gives this token the advantage 1 (times
-            # the session's weight): a ratio of 1 whose gradient is that of the expected advantage
+            # the session's weight): a ratio of 1 whose gradient is that of the logarithm of the mean worth
             old = micro_batch["old_log_probs"].values()[first]
             chosen = chosen.index_put((first,), old + expected - expected.detach())
         results = {"log_probs": chosen}

@@ -230,18 +230,17 @@ class EliminationTrainer(PPOTrainerSync):
         advantages = advantages * torch.as_tensor(weights)[:, None]
         if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
             advantages[:, 0] = torch.as_tensor(weights) * mask.to_padded_tensor(padding=0)[:, 0]
-            self._put_what_if(batch, rows, real, credit_metrics["credit/spread"])
+            self._put_what_if(batch, rows, real)
         return self._put(batch, mask, advantages=advantages, returns=returns, **corrections)
 
-    def _put_what_if(self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray, spread: float) -> None:
+    def _put_what_if(self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray) -> None:
         """Store what the engine reads to take the mean over all exclusions; a padding row has nothing to gain from any."""
-        scale = spread if self.config.iranker.credit.normalise == "batch" else 1.0
-        known = iter(credit.what_if_advantages(rows, spread=scale))
-        advantages = [torch.as_tensor(next(known) if is_real else [0.0], dtype=torch.float32) for is_real in real]
+        known = iter(credit.worths(rows))
+        worths = [torch.as_tensor(next(known) if is_real else [1.0], dtype=torch.float32) for is_real in real]
         labels = label_tokens(self.tokenizer, max(row.pool_size for row in rows))
         fields = {
-            credit.WHAT_IF_ADVANTAGES: advantages,
-            credit.WHAT_IF_TOKENS: [torch.tensor([*labels[: len(a) - 1], credit.REST]) for a in advantages],
+            credit.WHAT_IF_WORTHS: worths,
+            credit.WHAT_IF_TOKENS: [torch.tensor([*labels[: len(w) - 1], credit.REST]) for w in worths],
         }
         nested = {n: torch.nested.as_nested_tensor(values, layout=torch.jagged) for n, values in fields.items()}
         tq.kv_batch_put(

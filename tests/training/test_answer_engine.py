@@ -80,21 +80,21 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
     assert len(results[AnswerOnlyEngine][0]) == 6
 
 
-def reference(model, prompt: list[int], answer: list[int], tokens: list[int], advantages: list[float]) -> torch.Tensor:
-    """The mean advantage of the first answer token, by a softmax over all words and a loop."""
+def reference(model, prompt: list[int], answer: list[int], tokens: list[int], worths: list[float]) -> torch.Tensor:
+    """The logarithm of the mean worth of the first answer token, by a softmax over all words and a loop."""
     logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1] / 0.7
     chances = logits.softmax(-1)
-    known = dict(zip(tokens[:-1], advantages[:-1], strict=True))
-    return sum(chance * known.get(word, advantages[-1]) for word, chance in enumerate(chances))
+    known = dict(zip(tokens[:-1], worths[:-1], strict=True))
+    return sum(chance * known.get(word, worths[-1]) for word, chance in enumerate(chances)).log()
 
 
 def test_the_first_token_stands_for_all_exclusions() -> None:
-    """verl's loss over what the engine returns has the gradient of the expected advantage, and of the sampled end of the answer."""
+    """verl's loss over what the engine returns has the gradient of the mean worth's logarithm, and of the answer's end as it was sampled."""
     from iranker_verl.training import credit
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
     tokens = [[3, 4, 17, credit.REST], [3, 4, credit.REST], [credit.REST]]  # three candidates, two, a padding row
-    advantages = [[0.25, -0.75, 0.25, -1.25], [0.5, -0.5, -1.0], [0.0]]
+    worths = [[1.0, 0.0, 0.4, 0.0], [0.0, 1.0, 0.25], [1.0]]
     weights = torch.tensor([0.5, 2.0, 0.0])
     old = [[-0.4, -0.1], [-2.0], [-0.3, -0.2, -0.7]]
     gradients = []
@@ -106,7 +106,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
             engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
             batch = micro_batch()
             batch["old_log_probs"] = nested(old)
-            batch[credit.WHAT_IF_TOKENS], batch[credit.WHAT_IF_ADVANTAGES] = nested(tokens), nested(advantages)
+            batch[credit.WHAT_IF_TOKENS], batch[credit.WHAT_IF_WORTHS] = nested(tokens), nested(worths)
             inputs, arguments = engine.prepare_model_inputs(batch)
             found = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)["log_probs"]
             rows = [r[len(p) - 1 :] for r, p in zip(found.unbind(), PROMPTS, strict=True)]
@@ -114,7 +114,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
             ratios = torch.stack([(r[0] - o[0]).exp() for r, o in zip(rows, old, strict=True)])
             loss = -(weights * ratios).sum() - 1.5 * rows[0][1]
         else:
-            expected = [reference(model, *row) for row in zip(PROMPTS, ANSWERS, tokens, advantages, strict=True)]
+            expected = [reference(model, *row) for row in zip(PROMPTS, ANSWERS, tokens, worths, strict=True)]
             loss = -(weights * torch.stack(expected)).sum()
             ends = model(input_ids=torch.tensor([PROMPTS[0] + ANSWERS[0]])).logits[0, len(PROMPTS[0])] / 0.7
             loss -= 1.5 * ends.log_softmax(-1)[ANSWERS[0][1]]

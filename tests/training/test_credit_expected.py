@@ -1,4 +1,4 @@
-"""Credit for every exclusion that was possible: its numbers by hand, and its mean against the sampled estimator's."""
+"""Credit for every exclusion that was possible: its numbers by hand, and its gradient against the sampled one's mean."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.training.credit import REST, StepRow, step_advantages, what_if_advantages
+from iranker_verl.training.credit import REST, StepRow, step_advantages, worths
 
 engine = pytest.importorskip("iranker_verl.training.answer_engine")
 trainer = pytest.importorskip("iranker_verl.training.trainer")
@@ -21,41 +21,52 @@ def row(what_if, reward=1.0, expected=0.5):
     return StepRow("t", "t_0", "abcd", len(what_if) - 1, reward, expected, tuple(what_if))
 
 
-def test_by_hand():
-    found = what_if_advantages([row([0.0, 1.0, -0.5]), row([1.0, 0.0, 1.0, -0.5], expected=2 / 3)], spread=0.5)
-    assert [f.tolist() for f in found] == [
-        pytest.approx([-1.0, 1.0, -2.0]),
-        pytest.approx([2 / 3, -4 / 3, 2 / 3, -7 / 3]),
+def test_worths_by_hand():
+    assert worths([row([0.0, 1.0, -0.5]), row([1.0, 0.0, 1.0, -0.5])]) == [
+        pytest.approx([0, 1, 0]),
+        pytest.approx([1, 0, 1, 0]),
     ]
-
-
-def test_without_a_spread_nothing_is_divided():
-    assert what_if_advantages([row([0.0, 1.0, -0.5])], spread=0.0)[0].tolist() == [-0.5, 0.5, -1.0]
+    graded = row([0.2, 0.4, 0.7, 0.3])  # here an answer that names none earns more than excluding the best
+    assert worths([graded])[0] == pytest.approx([0, 0.4, 1, 0.2])
+    assert worths([row([0.5, 0.5, -0.5])])[0] == pytest.approx([1, 1, 0])  # nothing to choose, but the form
 
 
 def test_a_row_that_was_not_asked_is_refused():
     with pytest.raises(ValueError, match="t_0: 0 rewards"):
-        what_if_advantages([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3)], spread=1.0)
+        worths([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3)])
 
 
-@given(st.lists(st.floats(0.01, 5), min_size=3, max_size=8), st.data())
+ODDS = st.lists(st.floats(0.01, 5), min_size=3, max_size=8)
+
+
+def log_j(logits, values):
+    n = len(values) - 1
+    tokens = torch.tensor([[*range(n), REST]])
+    return engine.log_expected(logits.log_softmax(-1)[None], tokens, torch.as_tensor(values)[None])[0]
+
+
+@given(ODDS, st.data())
 def test_its_gradient_is_the_sampled_ones_on_average(odds, data):
-    """Over all answers, sum of p_a A_a d log p_a, which is what sampling has for a mean, is the gradient of J."""
+    """Over all answers, sum of p_a w_a d log p_a, which is what sampling has for a mean, is the gradient of J."""
     n = len(odds) - 1
     rewards = data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.3, 1.0]), min_size=n + 1, max_size=n + 1))
+    [values] = worths([row(rewards)])
     logits = torch.tensor(np.log(odds), dtype=torch.float64, requires_grad=True)
-    [advantages] = what_if_advantages([row(rewards, expected=0.4)], spread=1.0)
-    chances = logits.softmax(-1)[None]
-    tokens = torch.tensor([[*range(n), REST]])
-    engine.expected_advantage(chances, tokens, torch.tensor(advantages)[None]).sum().backward()
+    mean = log_j(logits, values).exp()
+    assert 0 <= mean.item() <= 1 + 1e-9
+    mean.backward()
     ours, logits.grad = logits.grad, None
     log_chances = logits.log_softmax(-1)
-    sampled = 0.0
-    for answer, reward in enumerate(rewards):
-        [advantage], _ = step_advantages([row(rewards, reward, 0.4)], prior=1.0, normalise="none")  # alone: r - e
-        sampled = sampled + log_chances[answer].exp().detach() * advantage * log_chances[answer]
-    sampled.backward()
+    sum(w * chance.exp().detach() * chance for w, chance in zip(values, log_chances, strict=True)).backward()
     torch.testing.assert_close(ours, logits.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("sure", [0.0, 5.0, 40.0])
+def test_who_is_sure_and_wrong_is_taught_the_most(sure):
+    logits = torch.tensor([sure, 0.0, 0.0, -9.0], requires_grad=True)  # three candidates, the first the positive
+    log_j(logits, [0.0, 1.0, 1.0, 0.0]).backward()
+    chance = logits.softmax(-1)[0].item()
+    assert logits.grad[0].item() == pytest.approx(-chance, rel=1e-3)  # of J itself it would be -p (1 - p)
 
 
 class Words:
@@ -106,15 +117,9 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
     tags = [{"seq_len": 9}, {"seq_len": 8}, {"seq_len": 1, "is_padding": True}, {"seq_len": 7}]
     own._compute_advantage(Batch(tags=tags, keys=list("abcd"), partition_id="train"), {})
 
-    sampled, metrics = step_advantages(rows, prior=8.0, normalise="batch")
-    spread = metrics["credit/spread"]
-    found = [row.tolist() for row in put["what_if_advantages"].unbind()]
-    assert found == [
-        pytest.approx([-2 / 3 / spread, 1 / 3 / spread, 1 / 3 / spread, (-0.5 - 2 / 3) / spread]),
-        pytest.approx([-0.5 / spread, 0.5 / spread, -1 / spread]),
-        [0.0],
-        pytest.approx([-0.5 / spread, 0.5 / spread, -1 / spread]),
-    ]
+    sampled, _ = step_advantages(rows, prior=8.0, normalise="batch")
+    found = [row.tolist() for row in put["what_if_worths"].unbind()]
+    assert found == [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0], [0.0, 1.0, 0.0]]
     assert [row.tolist() for row in put["what_if_tokens"].unbind()] == [
         [0, 1, 2, REST],
         [0, 1, REST],

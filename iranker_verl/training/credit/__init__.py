@@ -13,11 +13,11 @@ All work on real rows only, one row a step, and give one number a row: it stands
 formulas know nothing of verl; :mod:`.registry` gives it the names. Session weights (:mod:`.sessions`) go with all of them.
 """
 
-from iranker_verl.training.credit.expected import ADVANTAGES as WHAT_IF_ADVANTAGES
 from iranker_verl.training.credit.expected import ESTIMATOR as EXPECTED_ESTIMATOR
 from iranker_verl.training.credit.expected import NORMALISERS as EXPECTED_NORMALISERS
-from iranker_verl.training.credit.expected import REST, what_if_advantages
+from iranker_verl.training.credit.expected import REST, worths
 from iranker_verl.training.credit.expected import TOKENS as WHAT_IF_TOKENS
+from iranker_verl.training.credit.expected import WORTHS as WHAT_IF_WORTHS
 from iranker_verl.training.credit.gae import ESTIMATOR as GAE_ESTIMATOR
 from iranker_verl.training.credit.gae import NORMALISERS as GAE_NORMALISERS
 from iranker_verl.training.credit.gae import episode_advantages
@@ -35,12 +35,12 @@ __all__ = [
     "GAE_NORMALISERS",
     "NORMALISERS",
     "REST",
-    "WHAT_IF_ADVANTAGES",
     "WHAT_IF_TOKENS",
+    "WHAT_IF_WORTHS",
     "StepRow",
     "episode_advantages",
     "register",
     "session_weights",
     "step_advantages",
-    "what_if_advantages",
+    "worths",
 ]

@@ -1,27 +1,33 @@
 """``exclusion_expected``: what every exclusion that was possible would have earned, not only the one that was sampled.
 
-Once a policy's last word is a label, the reward of each label is known without asking anybody: the reward function says it. With
-``p_i`` the policy's probability of candidate i's label in a pool of N, ``r_i`` what that answer earns and ``r_0`` what any other
-token there earns (a malformed answer), the expected reward of the step is ::
+Where a policy's answer is a label, the reward of every label is known without asking anybody: the reward function says it. Each
+candidate i of a pool of N has the worth of its exclusion, and so has any other word in the label's place (a malformed answer, 0)::
 
-    J = sum_i p_i r_i + (1 - sum_i p_i) r_0
+    w_i = (r_i - least) / (most - least), between 0 and 1        least, most: of the N candidates' rewards
 
-and its gradient is the policy gradient with the sampled answer integrated out: the all-actions update of Sutton, Singh and
-McAllester (Comparing policy-gradient algorithms, 2001), mean actor-critic (Allen et al., arXiv 1709.00503), expected policy
-gradients (Ciosek and Whiteson, arXiv 1706.05374), with the critic's place taken by the reward function, which does not err. On average it is what
-``exclusion_grpo`` with ``prior -> infinity`` follows; it has none of the noise of the draw, which for a policy at chance is
-``mean^2 / second moment`` = .24 at N = 6 and .12 at N = 10 (:mod:`iranker_verl.training.curriculum`). No importance ratio is needed either: states come from
-the rollouts, but actions from the policy that is being updated, so vLLM's and the actor's log-probs need not agree.
+so with one positive it is 0 for the positive and 1 for all others. With ``p_i`` the policy's probability of i's label, the
+mean worth of the step is, and what the policy is taught is its logarithm::
 
-:mod:`iranker_verl.training.answer_engine` computes J from the logits of the answer's first token, so this is for templates whose
-answer is a label alone, one token of the tokenizer; the answer's other tokens (its end) get the sampled advantage. The units are those
-of ``exclusion_grpo``: ``A_i = r_i - e``, divided by the standard deviation of the batch's sampled advantages (``batch``) or by
-nothing (``none``).
+    J = sum_i p_i w_i + (1 - sum_i p_i) w_0                      maximise log J
+
+**The sum** integrates the sampled answer out: the all-actions update of Sutton, Singh and McAllester (Comparing policy-gradient
+algorithms, 2001), mean actor-critic (Allen et al., arXiv 1709.00503), expected policy gradients (Ciosek and Whiteson, arXiv
+1706.05374), with the reward function, which does not err, in the critic's place. Nothing of the noise of the draw is left, which for a policy at
+chance is most of the signal (:mod:`iranker_verl.training.curriculum`). No importance ratio is needed either: states come from the rollouts, but
+answers are not sampled, so vLLM's and the actor's log-probs need not agree, and a batch can be gone through several times.
+
+**The logarithm**: the gradient of J itself is that of the policy gradient, and where the policy is sure and wrong it vanishes, as
+``p (1 - p)``; that of log J is ``p``, whole (of expected reward's logarithm: Dayan and Hinton, Using expectation-maximization for
+reinforcement learning, 1997). Sampled rewards cannot estimate it without bias; here J is exact.
+
+:mod:`iranker_verl.training.answer_engine` computes it from the logits of the answer's first token, so this is for templates whose
+answer is a label alone, one token of the tokenizer. The answer's other tokens (its end) get the advantage of ``exclusion_grpo``.
 
 >>> from iranker_verl.training.credit import StepRow
->>> row = StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5))  # the first of three is the positive
->>> what_if_advantages([row], spread=1.0)[0].round(4).tolist()
-[-0.6667, 0.3333, 0.3333, -1.1667]
+>>> worths([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5))])[0].tolist()  # the first is the positive
+[0.0, 1.0, 1.0, 0.0]
+>>> worths([StepRow("t", "t_0", "abcd", 3, 0.8, 0.6, (0.4, 0.8, 0.5, -0.5))])[0].round(2).tolist()  # graded relevance
+[0.0, 1.0, 0.25, 0.0]
 """
 
 from __future__ import annotations
@@ -30,23 +36,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iranker_verl.training.credit.rows import StepRow, divide
+from iranker_verl.training.credit.rows import StepRow
 
 ESTIMATOR = "exclusion_expected"
 NORMALISERS = ("batch", "none")
-# Names of the fields that the engine reads: A_0 .. A_N-1 and the rest's; and the tokens that they belong to, REST for the rest.
-ADVANTAGES, TOKENS = "what_if_advantages", "what_if_tokens"
+# Names of the fields that the engine reads: the worths, and the tokens that they belong to, REST for any other.
+WORTHS, TOKENS = "what_if_worths", "what_if_tokens"
 REST = -1
 
 
-def what_if_advantages(rows: Sequence[StepRow], *, spread: float) -> list[np.ndarray]:
-    """For every row the advantages of its N possible exclusions, in the order shown, and of any other answer: (N + 1,), float64.
+def worths(rows: Sequence[StepRow]) -> list[np.ndarray]:
+    """For every row the worths of its N possible exclusions, in the order shown, and of any other answer: (N + 1,), float64.
 
     ValueError for a row that does not know what its other exclusions would have earned.
     """
-    for row in rows:
-        if len(row.what_if) != row.pool_size + 1:
-            raise ValueError(
-                f"{row.session}: {len(row.what_if)} rewards for {row.pool_size} candidates and any other answer"
-            )
-    return [divide(np.array(row.what_if) - row.expected, spread) for row in rows]
+    return [_worths(row) for row in rows]
+
+
+def _worths(row: StepRow) -> np.ndarray:
+    if len(row.what_if) != row.pool_size + 1:
+        raise ValueError(
+            f"{row.session}: {len(row.what_if)} rewards for {row.pool_size} candidates and any other answer"
+        )
+    rewards = np.array(row.what_if)
+    least, most = rewards[:-1].min(), rewards[:-1].max()
+    if most == least:  # all exclusions are alike, and only the form can be learned
+        return (rewards >= most).astype(float)
+    return np.clip((rewards - least) / (most - least), 0.0, 1.0)

@@ -82,6 +82,11 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
         if "kept" not in output_args:
+            if credit.WHAT_IF_WORTHS in micro_batch:
+                raise RuntimeError(
+                    "exclusion_expected needs this engine's own log-probs, and an option (fused kernels, distillation, packed "
+                    "rows) asks for verl's; turn it off, or take exclusion_grpo"
+                )
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         rows, columns = output_args["rows"], output_args["columns"]
         offsets = micro_batch["input_ids"].offsets()

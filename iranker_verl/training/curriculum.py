@@ -21,8 +21,9 @@ staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971), so tha
 And what has come less far is practised more: of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and
 ``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``.
 
-All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Single elimination
-states and whole rankings (DRanker) shrink likewise. Tests and validation always show all candidates.
+All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Whole rankings (DRanker)
+shrink likewise. Tests and validation always show all candidates. A dataset that cannot be learned keeps its large share for good;
+where there is one, ``focus`` should be low.
 """
 
 from __future__ import annotations

@@ -24,9 +24,11 @@ LONGEST_NAME = 22  # characters of a data set's name beside an axis
 Points = Sequence[tuple[float, float]]  # (step, value)
 
 
-def learning(reward: Points, candidates: Points, validation: Points, malformed: Points) -> str | None:
-    """Reward over a random exclusion's, candidates at an episode's start (where they change), validation MRR and malformed
-    rate over RL steps, one panel each, those that there are."""
+def learning(
+    reward: Points, candidates: Points, validation: Points, malformed: Points, pools: Sequence[Points] = ()
+) -> str | None:
+    """Reward over a random exclusion's, candidates at an episode's start (where they change; thin lines: ``pools``, each data
+    set's own), validation MRR and malformed rate over RL steps, one panel each, those that there are."""
     grows = bool(candidates) and candidates[0][1] < 0.75 * candidates[-1][1]
     panels = [
         (name, points, colour, share)
@@ -45,6 +47,8 @@ def learning(reward: Points, candidates: Points, validation: Points, malformed: 
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for ax, (name, points, colour, share) in zip(axes, panels, strict=True):
             x, y = [p[0] for p in points], [p[1] for p in points]
+            for own in pools if points is candidates else ():
+                ax.plot([p[0] for p in own], [p[1] for p in own], color=COLOURS[colour], lw=0.8, alpha=0.45)
             few = len(points) < 30
             ax.plot(x, y, color=COLOURS[colour], lw=1.0 if not few else 1.6, alpha=1 if few else 0.35)
             if few:

@@ -194,7 +194,8 @@ def _figures(
     return {
         "datasets": figures.by_dataset(datasets, main),
         "learning": figures.learning(
-            *(_curve(steps, k) for k in ("reward/corrected", "episode/candidates", "val/mrr", "reward/malformed"))
+            *(_curve(steps, k) for k in ("reward/corrected", "episode/candidates", "val/mrr", "reward/malformed")),
+            pools=[_curve(steps, f"episode/candidates/{name}") for name in datasets],
         ),
         "differences": figures_failure.differences(others, tables.label(against, macro)) if against else None,
         "survival": figures_failure.survival(curves),

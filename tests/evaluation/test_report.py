@@ -8,6 +8,7 @@ from runs_on_disk import EVIL, Page, change_results, make_run, save_results
 from synthetic import make_tasks, play_as
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation import figures
 from iranker_verl.evaluation.evaluate import collect
 from iranker_verl.evaluation.report import complete, write_report, write_tables
 
@@ -209,3 +210,10 @@ def test_no_results_no_report(tmp_path, content):
     with pytest.raises(UserError, match=r"results\.json"):
         write_report(tmp_path)
     assert not list(tmp_path.glob("report*"))
+
+
+def test_every_data_sets_pools_are_drawn_where_they_grow():
+    grows, stays = [(1.0, 2.0), (2.0, 6.0)], [(1.0, 6.0), (2.0, 6.0)]
+    alone, two = (figures.learning([], grows, [], [], pools) for pools in ([], [grows, stays]))
+    assert two.count("<path") == alone.count("<path") + 2
+    assert figures.learning([], stays, [], [], [stays]) is None

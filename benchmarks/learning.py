@@ -65,7 +65,7 @@ STEP_TOKENS = 35_000  # about what a step costs, to say how often to validate
 
 
 def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str]]:
-    """The recipe and its overrides. FileNotFoundError before the default has made the base to share."""
+    """The recipe and its overrides. SystemExit before the default has made the base to share."""
     recipe, own = ALGORITHMS[algorithm]
     run = folder(algorithm, seed, root)
     often = max(1, tokens // STEP_TOKENS // EVERY)
@@ -78,7 +78,10 @@ def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, 
         "data.val_max_samples=225",
     ]
     if algorithm not in OWN_BASE:
-        base = json.loads((folder(DEFAULT, seed, root) / "base.json").read_text(encoding="utf-8"))["path"]
+        made = folder(DEFAULT, seed, root) / "base.json"
+        if not made.is_file():
+            raise SystemExit(f"error: {made} is not there: {algorithm!r} starts from the base of {DEFAULT!r}; run that first")
+        base = json.loads(made.read_text(encoding="utf-8"))["path"]
         shared += ["iranker.base.make=null", f"actor_rollout_ref.model.path={base}"]
     return RECIPES / f"{recipe}.yaml", [*shared, *own]
 

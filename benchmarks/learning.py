@@ -80,7 +80,9 @@ def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, 
     if algorithm not in OWN_BASE:
         made = folder(DEFAULT, seed, root) / "base.json"
         if not made.is_file():
-            raise SystemExit(f"error: {made} is not there: {algorithm!r} starts from the base of {DEFAULT!r}; run that first")
+            raise SystemExit(
+                f"error: {made} is not there: {algorithm!r} starts from the base of {DEFAULT!r}; run that first"
+            )
         base = json.loads(made.read_text(encoding="utf-8"))["path"]
         shared += ["iranker.base.make=null", f"actor_rollout_ref.model.path={base}"]
     return RECIPES / f"{recipe}.yaml", [*shared, *own]

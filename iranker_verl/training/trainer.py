@@ -146,7 +146,11 @@ class EliminationTrainer(PPOTrainerSync):
         for role in self._roles:
             micro = 1 if role.use_dynamic_bsz else role.ppo_micro_batch_size_per_gpu
             multiple = math.lcm(multiple, self._updates(role) * dp_size * micro)
-        return multiple
+        # old log-probs and the reference's go over the whole batch at once, in micro-batches of their own size
+        passes = [] if self.config.algorithm.rollout_correction.bypass_mode else [self.config.actor_rollout_ref.rollout]
+        passes += [self.config.actor_rollout_ref.ref] if self.use_reference_policy else []
+        sizes = [p.log_prob_micro_batch_size_per_gpu for p in passes if not p.log_prob_use_dynamic_bsz]
+        return math.lcm(multiple, *(dp_size * size for size in sizes))
 
     def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
         """verl's, and then each rank's rows such that micro-batches of fixed size hold little padding.

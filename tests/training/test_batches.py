@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iranker_verl.training.main import compose_recipe
+
 trainer = pytest.importorskip("iranker_verl.training.trainer")
 
 
@@ -26,3 +28,21 @@ def test_rows_are_dealt_out_by_length(data, ranks, updates, rows):
 def test_by_hand():
     # two ranks of four rows, two optimiser steps each
     assert trainer.dealt([9, 1, 5, 3, 2, 8, 4, 6], ranks=2, updates=2) == [1, 2, 3, 0, 4, 7, 6, 5]
+
+
+def multiple(recipe, *overrides, critic=False, reference=False, ranks=1):
+    own = object.__new__(trainer.EliminationTrainer)
+    own.config = compose_recipe(f"recipes/tiny_cpu/{recipe}.yaml", list(overrides))
+    own.use_critic, own.use_reference_policy = critic, reference
+    return own._get_required_batch_multiple(ranks)
+
+
+def test_a_batch_can_be_cut_for_every_pass_over_it():
+    one = "data.train_batch_size=16"  # one optimiser step, of micro-batches of 16 rows
+    assert multiple("tiny_cpu") == 8 * 16
+    assert multiple("tiny_cpu", one) == 16  # its rollouts' log-probs are the old ones
+    assert multiple("lora", one) == 32  # old log-probs, 32 rows at a time
+    assert multiple("lora", one, ranks=3) == 96
+    assert multiple("lora", one, "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=true") == 16
+    assert multiple("ppo", one, critic=True, reference=True) == 32
+    assert multiple("ppo", one, "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=24", reference=True) == 48

@@ -194,7 +194,10 @@ def _figures(
     return {
         "datasets": figures.by_dataset(datasets, main),
         "learning": figures.learning(
-            *(_curve(steps, k) for k in ("reward/corrected", "episode/candidates", "val/mrr", "reward/malformed")),
+            reward=_curve(steps, "reward/corrected"),
+            candidates=_curve(steps, "episode/candidates"),
+            validation=_curve(steps, "val/mrr"),
+            malformed=_curve(steps, "reward/malformed"),
             pools=[_curve(steps, f"episode/candidates/{name}") for name in datasets],
         ),
         "differences": figures_failure.differences(others, tables.label(against, macro)) if against else None,

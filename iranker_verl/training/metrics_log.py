@@ -14,7 +14,7 @@
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
                           (updates), ``other`` (the rest, a checkpoint included) and ``step``, from verl's own timers
 ``val/mrr``               macro MRR of a validation (``trainer.test_freq``; greedy, whole tasks); ``val/mrr/<dataset>``
-``verl/*``                verl's own metrics of the actor, critic and credit
+``verl/*``                verl's own metrics of the actor, critic, credit and rollout correction
 ========================  ============================================================================================
 """
 
@@ -108,6 +108,7 @@ class MetricsLog:
             "critic/",
             "credit/",
             "elimination/",
+            "rollout_corr/",
             "training/optimizer_steps",
             "val-",
             "response_length/mean",

@@ -28,8 +28,9 @@ where there is one, ``focus`` should be low.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import accumulate, count
 from random import Random
 
 from iranker_verl.ranking import RankingTask
@@ -91,28 +92,23 @@ class Curriculum:
 
     def shares(self) -> dict[str, float]:
         """Each dataset's share of the next batch; they sum to 1."""
-        tasks = {dataset: len(rows) for dataset, rows in self.rows.items()}
+        tasks = {dataset: float(len(rows)) for dataset, rows in self.rows.items()}
         wanted = {dataset: tasks[dataset] * self.left[dataset] for dataset in tasks}
+        if not sum(wanted.values()):  # all is learned
+            wanted = tasks
         all_tasks, all_wanted = sum(tasks.values()), sum(wanted.values())
-        focus = self.focus if all_wanted > 0 else 0.0
         return {
-            dataset: (1 - focus) * tasks[dataset] / all_tasks + (focus * wanted[dataset] / all_wanted if focus else 0.0)
+            dataset: (1 - self.focus) * tasks[dataset] / all_tasks + self.focus * wanted[dataset] / all_wanted
             for dataset in tasks
         }
 
     def draw(self, size: int) -> list[int]:
         """The places of the next ``size`` tasks. Each dataset has its share of them, rounded up or down (systematic sampling),
         and its tasks have their turn in an order of their own, all of them before any a second time."""
-        places, reached, shares = [], 0.0, self.shares()
-        first = self._random.random()
-        marks = iter([(first + mark) / size for mark in range(size)] + [float("inf")])
-        mark = next(marks)
-        for place, dataset in enumerate(shares):
-            reached = 1.0 if place == len(shares) - 1 else reached + shares[dataset]
-            while mark < reached:
-                places.append(next(self._next[dataset]))
-                mark = next(marks)
-        return places
+        shares, first = self.shares(), self._random.random()
+        datasets, ends = list(shares), list(accumulate(shares.values()))[:-1]  # the last one ends at 1
+        drawn = (datasets[bisect_right(ends, (first + mark) / size)] for mark in range(size))
+        return [next(self._next[dataset]) for dataset in drawn]
 
     def _passes(self, dataset: str) -> Iterator[int]:
         for number in count():

@@ -93,9 +93,7 @@ def check(config: DictConfig) -> None:
     if unknown := set(config.iranker.curriculum) - {"first_pool", *_SHARES}:
         raise UserError(f"iranker.curriculum has no option {sorted(unknown)[0]}: first_pool, {', '.join(_SHARES)}")
     for name in _SHARES:
-        value = config.iranker.curriculum[name]
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise UserError(f"iranker.curriculum.{name}={value} has to be between 0 and 1")
+        _check_share(config, f"iranker.curriculum.{name}")
     if config.iranker.curriculum.first_pool is not None and config.iranker.data.options.rows == "states":
         raise UserError(
             "iranker.curriculum goes by the reciprocal ranks of whole episodes; with iranker.data.options.rows=states set "
@@ -126,8 +124,7 @@ def check(config: DictConfig) -> None:
     if estimator == credit.GAE_ESTIMATOR and not config.critic.enable:
         raise UserError(f"algorithm.adv_estimator={estimator} needs a critic: set critic.enable=true")
     for name in ("gamma", "lam") if estimator == credit.GAE_ESTIMATOR else ():
-        if not isinstance(config.algorithm[name], int | float) or not 0 <= config.algorithm[name] <= 1:
-            raise UserError(f"algorithm.{name}={config.algorithm[name]} has to be between 0 and 1")
+        _check_share(config, f"algorithm.{name}")
     try:
         scored = get_custom_reward_fn(config) is not None
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
@@ -150,6 +147,12 @@ def check(config: DictConfig) -> None:
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
     except (AssertionError, ValueError, TypeError, HydraException) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
+
+
+def _check_share(config: DictConfig, name: str) -> None:
+    value = OmegaConf.select(config, name)
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{name}={value} has to be between 0 and 1")
 
 
 def _check_expected(config: DictConfig) -> None:

@@ -40,14 +40,13 @@ BACKWARD = ("update_critic", "update_actor")
 def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Metrics of one batch from its real rows; ``fields[i]`` is what the agent loop stored with ``rows[i]``."""
     episodes = {row.session: field for row, field in zip(rows, fields, strict=True)}
-    by_dataset: dict[str, list[float]] = defaultdict(list)
-    for field in episodes.values():
-        by_dataset[field["data_source"]].append(field["rr"])
     largest: dict[str, int] = defaultdict(int)
     for row in rows:
         largest[row.session] = max(largest[row.session], row.pool_size)
+    by_dataset: dict[str, list[float]] = defaultdict(list)
     began: dict[str, list[float]] = defaultdict(list)
     for session, field in episodes.items():
+        by_dataset[field["data_source"]].append(field["rr"])
         began[field["data_source"]].append(largest[session])
     survived: dict[int, list[float]] = defaultdict(list)
     for row, field in zip(rows, fields, strict=True):

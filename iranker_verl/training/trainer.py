@@ -247,9 +247,7 @@ class EliminationTrainer(PPOTrainerSync):
             credit.WHAT_IF_TOKENS: [torch.tensor([*labels[: len(w) - 1], credit.REST]) for w in worths],
         }
         nested = {n: torch.nested.as_nested_tensor(values, layout=torch.jagged) for n, values in fields.items()}
-        tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch))
-        )
+        self._store(batch, nested)
 
     def _credit(
         self, batch: KVBatchMeta, rows: list[credit.StepRow], real: np.ndarray
@@ -292,6 +290,11 @@ class EliminationTrainer(PPOTrainerSync):
     def _put(batch: KVBatchMeta, mask: torch.Tensor, **fields: torch.Tensor) -> KVBatchMeta:
         """Store padded (rows, response tokens) tensors; returns verl's new metadata, which lists them."""
         nested = {name: response_to_nested(values.to(torch.float32), mask) for name, values in fields.items()}
+        return EliminationTrainer._store(batch, nested)
+
+    @staticmethod
+    def _store(batch: KVBatchMeta, nested: dict[str, torch.Tensor]) -> KVBatchMeta:
+        """Store jagged tensors of one entry a row; returns verl's new metadata, which lists them."""
         return tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(nested, batch_size=len(batch))
         )

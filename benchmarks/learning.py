@@ -7,8 +7,8 @@ written ``--tokens`` tokens in training; every ``EVERY``-th part of that, the po
 which gives the curves. Settings are those of the recipes, but for batches; none was chosen by these numbers' test tasks.
 
 Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
-the default with a paired sign-flip test over the tasks of all seeds (Holm-corrected); tokens and seconds of RL; and how
-many tokens the default needed to reach each rival's last value.
+the default, and to the default with less than half the tokens, with a paired sign-flip test over the tasks of all seeds
+(Holm-corrected); tokens and seconds of RL; and how many tokens the default needed to reach each rival's last value.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ from iranker_verl.training.metrics_log import read
 
 RECIPES = Path("recipes/tiny_cpu")
 DEFAULT = "exclusion_expected"
+HALF = (
+    "half the tokens"  # the default again, ended before half of --tokens: what do the others reach with twice as many?
+)
+HALF_SHARE = 0.45  # a run ends with the step that passes its budget
 # Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows). Each
 # takes eight optimiser steps of it; the default, whose answers do not go stale, three times eight.
 ONCE = ("actor_rollout_ref.actor.ppo_epochs=1",)
 STATES = ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_size=48")
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
+    HALF: ("tiny_cpu", ()),
     "exclusion_grpo": ("tiny_cpu", ("algorithm.adv_estimator=exclusion_grpo", *ONCE)),
     "ppo on states": ("states_ppo", STATES),
     "ppo three times": ("states_ppo", (*STATES, "actor_rollout_ref.actor.ppo_epochs=3")),
@@ -52,6 +57,7 @@ ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no curriculum": ("tiny_cpu", ("iranker.curriculum.first_pool=null",)),
 }
 LABELS = {
+    HALF: "exclusion_expected, half as long",
     "ppo on states": "PPO on states (published)",
     "ppo three times": "the same, each batch three times",
     "grpo": "GRPO, broadcast",
@@ -68,6 +74,8 @@ def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, 
     """The recipe and its overrides. SystemExit before the default has made the base to share."""
     recipe, own = ALGORITHMS[algorithm]
     run = folder(algorithm, seed, root)
+    if algorithm == HALF:
+        tokens = round(HALF_SHARE * tokens)
     often = max(1, tokens // STEP_TOKENS // EVERY)
     shared = [
         f"iranker.seed={seed}",
@@ -176,7 +184,8 @@ def report(root: Path, seeds: list[int], tokens: int) -> None:
     }
     ran = {algorithm: runs for algorithm, runs in done.items() if runs}
     results = {algorithm: {s: summary(run) for s, run in runs.items()} for algorithm, runs in ran.items()}
-    tests = comparisons({a: values(runs) for a, runs in ran.items()}, DEFAULT, seed=0) if len(ran) > 1 else []
+    ranks = {a: values(runs) for a, runs in ran.items()}
+    tests = [t for ours in (DEFAULT, HALF) if ours in ranks for t in comparisons(ranks, ours, seed=0)]
     write_json(root / "learning.json", {"token_budget": tokens, "runs": results, "comparisons": tests})
     draw(results, root / "learning.svg")
     for algorithm, by_seed in results.items():
@@ -189,14 +198,20 @@ def report(root: Path, seeds: list[int], tokens: int) -> None:
         line += f"{fmean(r['after'] for r in runs):.3f} ({ends})  malformed "
         line += f"{fmean(r['malformed'] for r in runs):.1%}  {fmean(r['tokens'] for r in runs) / 1e6:.2f}M tokens  "
         line += f"{fmean(r['rl_seconds'] for r in runs) / 60:.1f} min"
-        if test := next((t for t in tests if t["system"] == algorithm and t["dataset"] == "macro"), None):
-            line += f"  difference {test['difference']:+.3f} p {test['p_holm']:.4f}"
+        for test in tests:
+            if test["system"] == algorithm and test["dataset"] == "macro":
+                low, high = test["ci95"]
+                name = LABELS.get(test["against"], test["against"])
+                line += f"\n    to {name}: {test['difference']:+.3f} ({low:+.3f} to {high:+.3f}) p {test['p_holm']:.4f}"
+        if algorithm not in (DEFAULT, HALF) and DEFAULT in results:
             reached = [
                 tokens_to_reach(results[DEFAULT][s]["curve"], run["curve"][-1]["rr"])
                 for s, run in by_seed.items()
                 if s in results[DEFAULT] and run["curve"]
             ]
-            line += "  reached by the default at " + ", ".join(f"{t / 1e6:.2f}M" if t else "never" for t in reached)
+            line += "\n    last point reached by the default at " + ", ".join(
+                f"{t / 1e6:.2f}M" if t else "never" for t in reached
+            )
         print(line, flush=True)
 
 

@@ -65,7 +65,7 @@ bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.reward
 	@$(BIN)/python -m benchmarks.evaluation
 
-bench-learning: setup ## which algorithm teaches better: six of them, seeds 1, 2 and 3, equal LLM tokens (hours)
+bench-learning: setup ## which algorithm teaches better at equal LLM tokens: all of them, seeds 1, 2 and 3 (hours)
 	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 doctor: setup    ## what is installed, which platform, and whether the tiny recipe fits this machine

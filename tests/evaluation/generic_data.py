@@ -53,3 +53,57 @@ def mmlu(folder: Path, subjects: list[str]) -> None:
             for right in (1, 3)
         ]
         jsonl(folder / "mmlu" / subject / "test.jsonl", rows)
+
+
+def humaneval(folder: Path) -> None:
+    """Two problems: the answer ``1`` solves the first, and ``2`` the second."""
+    rows = [
+        {
+            "task_id": f"HumanEval/{number}",
+            "prompt": "def number():\n    return ",
+            "canonical_solution": str(right),
+            "test": f"def check(candidate):\n    assert candidate() == {right}\n",
+            "entry_point": "number",
+        }
+        for number, right in enumerate((1, 2))
+    ]
+    jsonl(folder / "humaneval" / "test.jsonl", rows)
+    code_eval = folder / "code_eval"
+    code_eval.mkdir(parents=True)
+    (code_eval / "execute.py").write_text(_EXECUTE)
+    (code_eval / "code_eval.py").write_text(_CODE_EVAL)
+
+
+# A stand-in for the Space evaluate-metric/code_eval, whose two files, arguments and results are these.
+_EXECUTE = """
+import subprocess
+import sys
+
+
+def passed(program, seconds):
+    try:
+        return subprocess.run([sys.executable, "-I", "-c", program], timeout=seconds, capture_output=True).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+"""
+_CODE_EVAL = """
+import os
+
+import datasets
+import evaluate
+
+from .execute import passed
+
+
+class CodeEval(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        features = datasets.Features({"predictions": datasets.Sequence(text), "references": text})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references, k=(1,), timeout=300.0):
+        if os.getenv("HF_ALLOW_CODE_EVAL") != "1":
+            raise ValueError("not allowed")
+        done = [passed(f"{answers[0]}\\n{test}", timeout) for answers, test in zip(predictions, references)]
+        return {"pass@1": sum(done) / len(done)}, done
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 
@@ -273,8 +274,6 @@ def test_results_of_other_settings_are_not_added_to(models, tmp_path):
 
 
 def test_chat_templates_that_differ_are_refused(models, tmp_path):
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(models[1], other)
     same = job._chat_template({"base": job._model(models[0]), "trained": job._model(other)}, True)
@@ -339,3 +338,23 @@ def test_a_group_end_to_end(models, tmp_path, monkeypatch):
     results = json.loads(job.evaluate_generic(*models, ["mmlu"], tmp_path / "out", **more).read_text())
     assert results["unavailable"] == {}
     assert (results["tasks"]["mmlu"]["n"], results["tasks"]["mmlu"]["fewshot"]) == (57, 0)
+
+
+@pytest.mark.slow
+def test_a_models_programs_are_run_end_to_end(tmp_path, monkeypatch):
+    """HumanEval from a folder, with nothing from the network: of its two problems each model solves one."""
+    pytest.importorskip("lm_eval")
+    from tests import tiny_models
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    data, out = tmp_path / "data", tmp_path / "out"
+    generic_data.humaneval(data)
+    models = tiny_models.save_saying(tmp_path / "one", "1"), tiny_models.save_saying(tmp_path / "two", "2")
+    more = {"backend": "hf", "data_folder": data, "allow_code_execution": True}
+    results = json.loads(job.evaluate_generic(*models, ["humaneval"], out, **more).read_text())
+    assert results["unavailable"] == {}
+    found = results["tasks"]["humaneval"]
+    assert (found["n"], found["metric"], found["fewshot"]) == (2, "pass@1,create_test", 0)
+    assert (found["base"], found["trained"]) == (0.5, 0.5)
+    solved = [json.loads((out / side / "humaneval.json").read_text())["metrics"] for side in ("base", "trained")]
+    assert [side["pass@1,create_test"]["sums"] for side in solved] == [[1, 0], [0, 1]]

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from iranker_verl.errors import UserError
 from iranker_verl.evaluation.statistics import comparisons
 from iranker_verl.files import write_json
 from iranker_verl.job.pipeline import train
@@ -227,7 +228,10 @@ def main() -> None:
         # the default first: the others start from its base
         for algorithm in sorted(arguments.algorithms, key=lambda name: name != DEFAULT):
             recipe, own = settings(algorithm, seed, arguments.tokens, arguments.root)
-            train(str(recipe), [*own, *overrides])
+            try:
+                train(str(recipe), [*own, *overrides])
+            except UserError as error:
+                raise SystemExit(f"error: {error}") from None
             report(arguments.root, arguments.seeds, arguments.tokens)
     report(arguments.root, arguments.seeds, arguments.tokens)
 

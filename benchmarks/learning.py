@@ -139,7 +139,7 @@ def values(runs: dict[int, Path]) -> dict[str, dict[str, float]]:
     for seed, run in runs.items():
         for text in (run / "episodes-after.jsonl").read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
-            found[line["dataset"]][f"{seed}/{line['task_id']}"] = line["rr"]
+            found[line["dataset"]][f"{line['task_id']}/{seed}"] = line["rr"]
     return found
 
 

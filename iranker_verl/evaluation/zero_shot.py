@@ -48,7 +48,7 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
     results = {
         "datasets": {d: datasets[d] for d in order},
         "macro": {s: _macro(s, datasets, tasks[s], first["seed"]) for s in _systems(datasets) if s in tasks},
-        "paired_p": paired_p(_lists(tasks[BEFORE]), _lists(tasks[ZERO_SHOT]), seed=first["seed"]),
+        "paired_p": paired_p(tasks[BEFORE], tasks[ZERO_SHOT], seed=first["seed"]),
         "zero_shot": {d: datasets[d][ZERO_SHOT] for d in order},
         "about": _about(found),
         "runs": {run.name: _made_of(results) for run, results in found.items()},
@@ -129,12 +129,8 @@ def _macro(system: str, datasets: Mapping[str, Mapping[str, Any]], tasks: ByData
             macro[key] = fmean(known)
         elif example is None:
             macro[key] = None
-    low, high = interval(_lists(tasks), seed=seed)
+    low, high = interval(tasks, seed=seed)
     return macro | {"n": sum(n["n"] for n in numbers), "n_datasets": len(numbers), "ci95": [low, high]}
-
-
-def _lists(tasks: ByDataset) -> dict[str, list[float]]:
-    return {dataset: [own[task] for task in sorted(own)] for dataset, own in tasks.items()}
 
 
 def _made_of(results: Mapping[str, Any]) -> dict[str, Any]:

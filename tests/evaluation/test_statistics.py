@@ -19,26 +19,31 @@ from iranker_verl.evaluation.statistics import (
 )
 
 
+def apart(parts):
+    """Values of tasks that have nothing to do with each other, from lists."""
+    return {d: {f"{d}:{d}{i}": value for i, value in enumerate(values)} for d, values in parts.items()}
+
+
 def test_macro_mean_weighs_datasets_alike():
-    assert macro_mean({"a": [1.0] * 99, "b": [0.0]}) == 0.5
+    assert macro_mean(apart({"a": [1.0] * 99, "b": [0.0]})) == pytest.approx(0.5)
 
 
 def test_constant_values_have_no_width():
-    assert interval({"a": [0.5] * 20, "b": [0.25] * 3}, seed=0) == (0.375, 0.375)
+    assert interval(apart({"a": [0.5] * 20, "b": [0.25] * 3}), seed=0) == pytest.approx((0.375, 0.375))
 
 
 def test_one_task_in_a_dataset():
-    low, high = interval({"a": [1.0], "b": [0.0, 1.0] * 20}, seed=0)
+    low, high = interval(apart({"a": [1.0], "b": [0.0, 1.0] * 20}), seed=0)
     assert 0.5 < low < 0.75 < high < 1
 
 
 def test_interval_is_close_to_the_normal_one_and_seeded():
     values = np.random.default_rng(1).normal(0.4, 0.2, 400)
-    low, high = interval({"a": values}, seed=3)
+    low, high = interval(apart({"a": values}), seed=3)
     half = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - half, abs=0.004)
     assert high == pytest.approx(values.mean() + half, abs=0.004)
-    assert interval({"a": values}, seed=3) == (low, high)
+    assert interval(apart({"a": values}), seed=3) == (low, high)
 
 
 def test_interval_covers():
@@ -46,55 +51,100 @@ def test_interval_covers():
     hits = 0
     for trial in range(100):
         strata = {"a": rng.random(40), "b": rng.random(60) + 1}
-        low, high = interval(strata, seed=trial, resamples=400)
+        low, high = interval(apart(strata), seed=trial, resamples=400)
         hits += low <= 1.0 <= high
     assert hits >= 87  # 95 expected; 87 is more than three standard deviations below
 
 
 def test_strata_stay_apart():
     # Between the datasets there is all the variance, within them none.
-    assert interval({"a": [0.0] * 10, "b": [1.0] * 10}, seed=0) == (0.5, 0.5)
+    assert interval(apart({"a": [0.0] * 10, "b": [1.0] * 10}), seed=0) == pytest.approx((0.5, 0.5))
 
 
 def test_identical_results_give_p_one():
-    same = {"a": [0.5, 1.0, 0.2], "b": [0.1]}
+    same = apart({"a": [0.5, 1.0, 0.2], "b": [0.1]})
     assert paired_p(same, same, seed=0) == 1.0
 
 
 def test_few_pairs_give_the_exact_p():
     # Four equal gains: of 16 sign assignments, 2 are as extreme (all up, all down).
-    p = paired_p({"a": [0.0] * 4}, {"a": [1.0] * 4}, seed=0, permutations=20_000)
+    p = paired_p(apart({"a": [0.0] * 4}), apart({"a": [1.0] * 4}), seed=0, permutations=20_000)
     assert p == pytest.approx(2 / 16, abs=0.01)
 
 
 def test_a_large_gain_has_a_small_p_that_is_not_zero():
-    p = paired_p({"a": [0.1] * 60}, {"a": [0.9] * 60}, seed=0)
+    p = paired_p(apart({"a": [0.1] * 60}), apart({"a": [0.9] * 60}), seed=0)
     assert p == 1 / 10_000
 
 
 def test_the_statistic_is_the_macro_mean():
     # 100 small gains in one dataset against losses as large in total in another: the macro mean did not move.
-    before = {"a": [0.0] * 100, "b": [0.5] * 4}
-    after = {"a": [0.1] * 100, "b": [0.4] * 4}
+    before = apart({"a": [0.0] * 100, "b": [0.5] * 4})
+    after = apart({"a": [0.1] * 100, "b": [0.4] * 4})
     assert paired_p(before, after, seed=0) > 0.9
 
 
 def test_noise_is_not_significant():
     rng = np.random.default_rng(5)
     before = rng.random(200)
-    p = paired_p({"a": before}, {"a": before + rng.normal(0, 0.1, 200)}, seed=0)
+    p = paired_p(apart({"a": before}), apart({"a": before + rng.normal(0, 0.1, 200)}), seed=0)
     assert p > 0.05
 
 
 @pytest.mark.parametrize("after", [{"b": [1.0]}, {"a": [1.0, 2.0]}, {"a": []}])
 def test_what_does_not_pair_is_refused(after):
     with pytest.raises(ValueError):
-        paired_p({"a": [1.0]}, after, seed=0)
+        paired_p(apart({"a": [1.0]}), apart(after), seed=0)
 
 
 def test_nothing_to_average_is_refused():
     with pytest.raises(ValueError):
-        macro_mean({"a": []})
+        macro_mean({"a": {}})
+
+
+def three_times(values):
+    """The routing datasets: the same queries in all three, here with the same value."""
+    return {d: {f"{d}:{i}": value for i, value in enumerate(values)} for d in ("performance", "cost", "balance")}
+
+
+def test_tasks_of_one_query_are_one_observation():
+    rng = np.random.default_rng(7)
+    values = rng.normal(0.1, 0.4, 60)
+    once, thrice = {"a": dict(enumerate_as_text(values))}, three_times(values)
+    assert interval(thrice, seed=1) == pytest.approx(interval(once, seed=1))
+    none = {d: dict.fromkeys(tasks, 0.0) for d, tasks in thrice.items()}
+    assert paired_p(none, thrice, seed=2) == paired_p({"a": dict.fromkeys(once["a"], 0.0)}, once, seed=2)
+    # by hand: two queries that gained in all three: of 4 sign assignments 2 are as extreme, and not of 64
+    [macro, *each] = comparisons({"x": three_times([1, 2]), "y": three_times([0, 0])}, "x", seed=0)
+    assert (macro["dataset"], macro["p"], macro["n"]) == ("macro", 2 / 4, 6)
+    assert [row["p"] for row in each] == [2 / 4] * 3
+    # and of many queries, by the sampled test
+    rows = comparisons({"x": thrice, "y": none}, "x", seed=0, permutations=5000)
+    assert {row["p"] for row in rows} == {rows[0]["p"]}
+
+
+def enumerate_as_text(values):
+    return ((str(i), value) for i, value in enumerate(values))
+
+
+def test_p_is_uniform_where_datasets_share_their_queries():
+    rng = np.random.default_rng(12)
+    p = []
+    for trial in range(300):
+        common = rng.normal(0, 1, 30)
+        after = {d: {f"{d}:{i}": c + e for i, (c, e) in enumerate(zip(common, rng.normal(0, 0.5, 30), strict=True))}
+                 for d in ("a", "b", "c")}  # fmt: skip
+        before = {d: dict.fromkeys(tasks, 0.0) for d, tasks in after.items()}
+        p.append(paired_p(before, after, seed=trial, permutations=499))
+    for level in (0.05, 0.25, 0.5):
+        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=4 * (level * (1 - level) / 300) ** 0.5)
+
+
+def test_a_systems_only_dataset_counts_once():
+    values = {name: {"a": {str(i): float(i % k == 0) for i in range(8)}} for k, name in enumerate(("x", "y", "z"), 1)}
+    rows = comparisons(values, "x", seed=0)
+    by_hand = holm([row["p"] for row in rows if row["dataset"] == "macro"])  # two tests, though there are four rows
+    assert [row["p_holm"] for row in rows] == [p for p in by_hand for _ in range(2)]
 
 
 def test_sign_flips_by_hand():
@@ -178,7 +228,7 @@ def test_comparisons_by_hand():
     assert (
         (part["difference"], part["n"], part["p"]) == (whole["difference"], whole["n"], whole["p"]) == (-0.75, 2, 0.5)
     )
-    assert a["p_holm"] == 1  # 5 × 0.25
+    assert a["p_holm"] == 1  # 4 × 0.25
 
 
 def test_comparisons_of_many_tasks_agree_with_a_test_alone():
@@ -194,8 +244,7 @@ def test_comparisons_of_many_tasks_agree_with_a_test_alone():
             assert row["p"] == pytest.approx(alone, abs=0.015)
             assert row["difference"] == pytest.approx(differences.mean())
             assert row["ci95"][0] < row["difference"] < row["ci95"][1]
-        zero = {d: [0.0] * 40 for d in parts}
-        alone = paired_p(zero, {d: list(v) for d, v in parts.items()}, seed=9)
+        alone = paired_p(values["after"], values[system], seed=9)
         assert one(table, system, "macro")["p"] == pytest.approx(alone, abs=0.02)
     assert table == comparisons(values, "after", seed=1, permutations=20_000)
 

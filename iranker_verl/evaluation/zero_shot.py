@@ -18,7 +18,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report_files import episodes, read_results, systems, values
 from iranker_verl.evaluation.statistics import interval, paired_p
-from iranker_verl.files import write_json, write_jsonl
+from iranker_verl.files import write_json, write_jsonl, write_text
 from iranker_verl.ranking import DATASETS
 
 BEFORE, ZERO_SHOT, AFTER = "before", "zero-shot", "after"
@@ -163,7 +163,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     text = "\n".join(table(results))
-    (arguments.out / "zero_shot.md").write_text(text + "\n", encoding="utf-8")
+    write_text(arguments.out / "zero_shot.md", text + "\n")
     print(text)
 
 

@@ -145,6 +145,6 @@ def tasks_hash(tasks: Iterable[RankingTask]) -> str:
     """16 hex digits of SHA-256 over the content of tasks, in order."""
     digest = hashlib.sha256()
     for t in tasks:
-        content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance)]
+        content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance), t.history]
         digest.update(json.dumps(content, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()[:16]

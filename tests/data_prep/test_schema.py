@@ -1,6 +1,7 @@
 """The Parquet schema: tasks survive it, broken files are one clear line, and no file is ever half written."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -252,6 +253,7 @@ def test_the_hash_of_tasks_covers_content_and_order():
         [make(relevance=(1.0, 0.0, 0.0)), *TASKS[1:]],
         [make(context="d"), *TASKS[1:]],
         [make(dataset="rec-game"), *TASKS[1:]],
+        [replace(TASKS[0], history=("t0-9",)), *TASKS[1:]],  # what BPR and SASRec rank from
     ]
     assert len({tasks_hash(t) for t in others} | {reference}) == len(others) + 1
 

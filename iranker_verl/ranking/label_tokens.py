@@ -14,6 +14,9 @@ def label_tokens(tokenizer: Any, count: int) -> list[int]:
     for place in range(count):
         ids = tokenizer(f"[{label(place)}]", add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
-            raise UserError(f"the tokenizer has {len(ids)} tokens for the label [{label(place)}]; it has to be one")
+            raise UserError(
+                f"the tokenizer has {len(ids)} tokens for the label [{label(place)}]; it has to be one. "
+                "With such a tokenizer take algorithm.adv_estimator=exclusion_grpo"
+            )
         found.append(int(ids[0]))
     return found

@@ -23,6 +23,7 @@ row's, so that holds the metrics of the whole episode, equal in all its rows.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,9 +88,14 @@ class RankingAgentLoop(AgentLoopBase):
             ids, log_probs = [tokenizer.eos_token_id], [0.0] if log_probs is not None else None
         return Answer(prompt_ids, ids, log_probs, tokenizer.decode(ids, skip_special_tokens=True), answer.extra_fields)
 
-    def parts(self, dataset: str, text: str, truth: dict[str, Any]) -> dict[str, Any]:
-        """The reward function's parts; ``score`` alone where it returns a number."""
-        parts = self.score(data_source=dataset, solution_str=text, ground_truth=truth, extra_info={})
+    async def parts(self, row: Mapping[str, Any], text: str, truth: dict[str, Any]) -> dict[str, Any]:
+        """The reward function's parts, for an answer to ``truth``'s pool; ``score`` alone where it returns a number. As verl
+        does, it gets the row's ``extra_info``, and may be a coroutine function."""
+        parts = self.score(
+            data_source=row["data_source"], solution_str=text, ground_truth=truth, extra_info=dict(row["extra_info"])
+        )
+        if inspect.isawaitable(parts):
+            parts = await parts
         return parts if isinstance(parts, dict) else {"score": float(parts)}
 
     def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:

@@ -37,17 +37,19 @@ class EliminationAgentLoop(RankingAgentLoop):
         most = 1 if info.get("row_kind") == "state" else len(task.candidates)
         outputs: list[AgentLoopOutput] = []
         while len(outputs) < most and not state.done and (play_out or not state.decided):
-            outputs.append(await self._step(state, sampling_params, priority))
+            outputs.append(await self._step(row, state, sampling_params, priority))
         metrics = episode_metrics(state)
         for step in outputs:
             step.extra_fields["reward_extra_info"] = metrics
         return outputs
 
-    async def _step(self, state: Elimination, sampling_params: dict[str, Any], priority: int) -> AgentLoopOutput:
+    async def _step(
+        self, row: dict[str, Any], state: Elimination, sampling_params: dict[str, Any], priority: int
+    ) -> AgentLoopOutput:
         answer = await self.ask(state, sampling_params, priority)
         truth = state.ground_truth()
-        parts = self.parts(state.task.dataset, answer.text, truth)
-        what_if = self._what_if(state.task.dataset, truth) if self.looks_around else ()
+        parts = await self.parts(row, answer.text, truth)
+        what_if = await self._what_if(row, truth) if self.looks_around else ()
         relevance = relevance_of(truth)[1]
         step = state.step(answer.text)
         return output(
@@ -60,10 +62,10 @@ class EliminationAgentLoop(RankingAgentLoop):
             what_if=what_if,
         )
 
-    def _what_if(self, dataset: str, truth: dict[str, Any]) -> list[float]:
+    async def _what_if(self, row: dict[str, Any], truth: dict[str, Any]) -> list[float]:
         """What each label would earn in the answer's place, in the order shown, and an answer that names none."""
         answers = [f"[{label(place)}]" for place in range(len(truth["candidates"]))] + [""]
-        return [float(self.parts(dataset, answer, truth)["score"]) for answer in answers]
+        return [float((await self.parts(row, answer, truth))["score"]) for answer in answers]
 
 
 def episode_metrics(state: Elimination) -> dict[str, float]:

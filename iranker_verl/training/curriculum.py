@@ -19,7 +19,8 @@ of its training episodes in the last RL step (``H_N / N``, H the harmonic number
 order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one fewer: an up-down
 staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971), so that what is hard is practised where it can be learned.
 And what has come less far is practised more: of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and
-``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``.
+``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``. Where a dataset's tasks
+have different numbers of candidates, N and all candidates are means there, and pools grow to the largest.
 
 All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Whole rankings (DRanker)
 shrink likewise. Tests and validation always show all candidates. A dataset that cannot be learned keeps its large share for good;
@@ -29,9 +30,10 @@ where there is one, ``focus`` should be low.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import accumulate, count
 from random import Random
+from statistics import fmean
 
 from iranker_verl.ranking import RankingTask
 
@@ -53,14 +55,13 @@ def skill(rr: float, candidates: float) -> float:
 class Curriculum:
     """Which tasks a batch has, and with how many candidates each dataset's episodes begin, by what they have earned so far.
 
-    ``rows`` are the places of each dataset's training tasks, ``full`` its number of candidates (a mean). What it says depends on
-    its arguments and the lines observed alone, so that a run that is resumed goes on as it would have.
+    ``rows`` are the places of each dataset's training tasks, with the number of candidates of each. What it says depends on its
+    arguments and the lines observed alone, so that a run that is resumed goes on as it would have.
     """
 
     def __init__(
         self,
-        rows: Mapping[str, Sequence[int]],
-        full: Mapping[str, float],
+        rows: Mapping[str, Mapping[int, int]],
         *,
         first_pool: int,
         rise: float,
@@ -68,7 +69,9 @@ class Curriculum:
         focus: float,
         seed: int,
     ) -> None:
-        self.rows, self.full = rows, full
+        self.rows = rows
+        self.full = {dataset: fmean(candidates.values()) for dataset, candidates in rows.items()}
+        self.largest = {dataset: max(candidates.values()) for dataset, candidates in rows.items()}
         self.first_pool, self.rise, self.fall, self.focus, self.seed = first_pool, rise, fall, focus, seed
         self.size = dict.fromkeys(rows, first_pool)
         self.left = dict.fromkeys(rows, 1.0)
@@ -85,7 +88,7 @@ class Curriculum:
             began = metrics[f"episode/candidates/{dataset}"]
             now = skill(rr, began)
             self.left[dataset] = 1 - max(0.0, now) * (began - 1) / (max(began, self.full[dataset]) - 1)
-            if now >= self.rise and self.size[dataset] < self.full[dataset]:
+            if now >= self.rise and self.size[dataset] < self.largest[dataset]:
                 self.size[dataset] += 1
             elif now < self.fall and self.size[dataset] > self.first_pool:
                 self.size[dataset] -= 1

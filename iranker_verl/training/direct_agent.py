@@ -32,7 +32,7 @@ class DirectAgentLoop(RankingAgentLoop):
     ) -> list[AgentLoopOutput]:
         state = DirectRanking(self.task_of(row))
         answer = await self.ask(state, sampling_params, priority)
-        parts = self.parts(state.task.dataset, answer.text, state.ground_truth())
+        parts = await self.parts(row, answer.text, state.ground_truth())
         step = state.step(answer.text)
         relevance = dict(zip(step.pool, state.task.relevance, strict=True))
         ranked = output(

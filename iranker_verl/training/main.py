@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from yaml import YAMLError
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
+from reward_fns.audit_policies import Task, dialects
 
 # The module whose engine computes the log-probs of all labels.
 ENGINE = "iranker_verl.training.answer_engine"
@@ -26,6 +30,9 @@ ENGINE = "iranker_verl.training.answer_engine"
 _COUNTS = (
     ("data.train_batch_size", 1, False),
     ("actor_rollout_ref.actor.ppo_mini_batch_size", 1, False),
+    ("actor_rollout_ref.actor.ppo_epochs", 1, False),
+    ("critic.ppo_mini_batch_size", 1, False),
+    ("critic.ppo_epochs", 1, False),
     ("actor_rollout_ref.rollout.n", 1, False),
     ("trainer.total_training_steps", 1, False),
     ("trainer.n_gpus_per_node", 1, False),
@@ -35,6 +42,7 @@ _COUNTS = (
 )
 # Options of iranker.curriculum that are between 0 and 1.
 _SHARES = ("rise", "fall", "focus")
+_OPTIONS = {"curriculum": ("first_pool", *_SHARES), "credit": ("prior", "normalise", "balance_sessions")}
 # verl's estimators whose baseline is the other rollouts of a task: with a single one they hand on the bare reward, in silence.
 _NEED_ROLLOUTS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "gpg"),
@@ -90,10 +98,21 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if not isinstance(value, int | float) or not value >= lowest:
             raise UserError(f"{name}={value} has to be a number, {'0 or more' if not lowest else 'above 0'}")
-    if unknown := set(config.iranker.curriculum) - {"first_pool", *_SHARES}:
-        raise UserError(f"iranker.curriculum has no option {sorted(unknown)[0]}: first_pool, {', '.join(_SHARES)}")
+    for group, known in _OPTIONS.items():
+        if unknown := set(config.iranker[group]) - set(known):
+            raise UserError(f"iranker.{group} has no option {sorted(unknown)[0]}: {', '.join(known)}")
     for name in _SHARES:
         _check_share(config, f"iranker.curriculum.{name}")
+    if config.iranker.curriculum.rise < config.iranker.curriculum.fall:
+        raise UserError(
+            f"iranker.curriculum.rise={config.iranker.curriculum.rise} is below iranker.curriculum.fall="
+            f"{config.iranker.curriculum.fall}: pools would grow where they should shrink"
+        )
+    if not isinstance(config.iranker.credit.balance_sessions, bool):
+        raise UserError(
+            f"iranker.credit.balance_sessions={config.iranker.credit.balance_sessions} has to be true or false"
+        )
+    _check_trainer(config)
     if config.iranker.curriculum.first_pool is not None and config.iranker.data.options.rows == "states":
         raise UserError(
             "iranker.curriculum goes by the reciprocal ranks of whole episodes; with iranker.data.options.rows=states set "
@@ -121,16 +140,20 @@ def check(config: DictConfig) -> None:
         )
     if estimator == credit.EXPECTED_ESTIMATOR:
         _check_expected(config)
-    if estimator == credit.GAE_ESTIMATOR and not config.critic.enable:
+    # verl turns the critic on by itself for its own gae, unless it is told not to
+    if (estimator == credit.GAE_ESTIMATOR and not config.critic.enable) or (
+        estimator == "gae" and config.critic.enable is False
+    ):
         raise UserError(f"algorithm.adv_estimator={estimator} needs a critic: set critic.enable=true")
     for name in ("gamma", "lam") if estimator == credit.GAE_ESTIMATOR else ():
         _check_share(config, f"algorithm.{name}")
     try:
-        scored = get_custom_reward_fn(config) is not None
+        score = get_custom_reward_fn(config)
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
         raise UserError(f"reward.custom_reward_function: {' '.join(str(error).split())}") from error
-    if not scored:
+    if score is None:
         raise UserError("reward.custom_reward_function.path is not set; pkg://reward_fns.exclusion is the usual one")
+    _check_reward(score, load(config.iranker.template).kind == "direct")
     if config.iranker.credit.balance_sessions and not actor.loss_agg_mode.startswith("seq-mean"):
         raise UserError(
             f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; sessions can be "
@@ -147,6 +170,68 @@ def check(config: DictConfig) -> None:
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
     except (AssertionError, ValueError, TypeError, HydraException) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
+
+
+def _check_trainer(config: DictConfig) -> None:
+    """What our trainer, which is verl's synchronous one of V1, works with. UserError with the option's name."""
+    for name, wanted in (("trainer.use_v1", (True, None)), ("trainer.v1.trainer_mode", ("sync",))):
+        if (value := OmegaConf.select(config, name)) not in wanted:
+            raise UserError(
+                f"{name}={value}: elimination episodes are trained by verl's V1 trainer in mode sync; leave it out"
+            )
+    if (strategy := config.actor_rollout_ref.actor.strategy) not in ("fsdp", "fsdp2"):
+        raise UserError(f"actor_rollout_ref.actor.strategy={strategy}: one of fsdp, fsdp2")
+    correction = config.algorithm.rollout_correction or {}
+    if correction.get("bypass_mode"):
+        for name in ("rollout_is", "rollout_rs"):
+            if correction.get(name) is not None:
+                raise UserError(
+                    f"algorithm.rollout_correction.{name} has no effect with bypass_mode in verl's V1 trainer; set one of the two to null"
+                )
+        if not config.actor_rollout_ref.rollout.calculate_log_probs:
+            raise UserError(
+                "algorithm.rollout_correction.bypass_mode takes vLLM's log-probs: set "
+                "actor_rollout_ref.rollout.calculate_log_probs=true"
+            )
+
+
+def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
+    """Let the reward function score a perfect answer and the worst one, in every form that an answer may have.
+
+    UserError where no form of the perfect one earns more: a reward of whole rankings for exclusions, say, teaches to exclude the
+    best. A function that needs more than an example's fields cannot be tried, and passes.
+    """
+    texts = ["Alder", "Birch", "Cedar"]
+    values = {"target": 0, "relevance": [1.0, 0.5, 0.0], "effect": [1.0, 0.5, 0.0], "cost": [0.0, 0.0, 0.0]}
+    task = Task("rec-movie", "", {"candidates": texts, **values}, {})
+
+    def earned(answer: str) -> float:
+        found = score(
+            data_source=task.source, solution_str=answer, ground_truth=dict(task.truth), extra_info=dict(task.extra)
+        )
+        if inspect.isawaitable(found):
+            found = asyncio.run(_awaited(found))
+        return float(found["score"] if isinstance(found, dict) else found)
+
+    try:
+        pays = any(
+            earned(form.say(task, form.right(task))) > earned(form.say(task, form.wrong(task)))
+            for form in dialects(ranking)
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward.custom_reward_function: {' '.join(str(error).split())}") from error
+    except Exception:  # whatever a stranger's function misses in an example
+        return
+    if not pays:
+        what = "ranking all candidates" if ranking else "excluding the worst candidate"
+        raise UserError(
+            f"reward.custom_reward_function pays {what} perfectly no more than at worst; is it of the recipe's kind? "
+            f"pkg://reward_fns.{'direct' if ranking else 'exclusion'} is the usual one; `iranker audit-reward` looks closer"
+        )
+
+
+async def _awaited(found: Any) -> Any:
+    return await found
 
 
 def _check_share(config: DictConfig, name: str) -> None:
@@ -174,7 +259,12 @@ def _check_expected(config: DictConfig) -> None:
             f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode} weighs sampled answers; with "
             f"{credit.EXPECTED_ESTIMATOR} take vanilla"
         )
-    correction = config.algorithm.rollout_correction
+    if model.use_fused_kernels:
+        raise UserError(
+            f"actor_rollout_ref.model.use_fused_kernels keeps the logits to itself, and {credit.EXPECTED_ESTIMATOR} needs them; "
+            "set it to false"
+        )
+    correction = config.algorithm.rollout_correction or {}
     for name in ("rollout_is", "rollout_rs"):
         if correction.get(name) is not None:
             raise UserError(

@@ -21,10 +21,10 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
@@ -44,7 +44,6 @@ from iranker_verl.training.curriculum import FIRST_POOL, Curriculum
 from iranker_verl.training.metrics_log import MetricsLog, step_metrics
 
 # tasks of each dataset that are looked at to see how many candidates it has
-_LOOKED_AT = 64
 
 
 def _plain(values: Any) -> list[Any]:
@@ -72,7 +71,7 @@ def rollout_correction(data: TensorDict, config: Any) -> tuple[dict[str, torch.T
 
     ``data`` has the jagged ``response_mask``, ``old_log_probs`` and ``rollout_log_probs``. Returns what verl's actor reads,
     (rows, tokens): the ``response_mask`` without what ``rollout_rs`` rejects, and with ``rollout_is`` its
-    ``rollout_is_weights``; and the metrics ``rollout_corr/…``. Nothing in bypass mode, where the actor corrects.
+    ``rollout_is_weights``; and the metrics ``rollout_corr/…``. Nothing in bypass mode, where vLLM's log-probs are the old ones.
     """
     if config is None or config.get("bypass_mode") or data.get("rollout_log_probs", None) is None:
         return {}, {}
@@ -89,7 +88,8 @@ class EliminationTrainer(PPOTrainerSync):
         super().init()
         self._save_due = False
         if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
-            label_tokens(self.tokenizer, 2)  # an error now and not after the first rollout
+            most = max(max(candidates.values()) for candidates in self._pools().values())
+            label_tokens(self.tokenizer, most)  # an error now and not after the first rollout
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
         self.curriculum = self._begin_curriculum()
         self._end_by_tokens()
@@ -101,21 +101,22 @@ class EliminationTrainer(PPOTrainerSync):
         options = self.config.iranker.curriculum
         if options.first_pool is None:
             return None
-        rows: dict[str, list[int]] = defaultdict(list)
-        for place, dataset in enumerate(self.train_dataset.dataframe["data_source"]):
-            rows[dataset].append(place)
-        full = {
-            dataset: fmean(
-                len(truth["ground_truth"]["candidates"])
-                for truth in self.train_dataset.dataframe.select(places[:_LOOKED_AT])["reward_model"]
-            )
-            for dataset, places in rows.items()
-        }
-        curriculum = Curriculum(rows, full, seed=self.config.iranker.seed, **options)
+        curriculum = Curriculum(self._pools(), seed=self.config.iranker.seed, **options)
         for line in self.metrics_log.lines:
             curriculum.draw(self.config.data.train_batch_size)
             curriculum.observe(line)
         return curriculum
+
+    def _pools(self) -> dict[str, dict[int, int]]:
+        """By dataset, the places of its training rows and the number of candidates of each."""
+        table = self.train_dataset.dataframe.with_format("arrow")[:]
+        pools = pc.struct_field(table["reward_model"], ["ground_truth", "candidates"])
+        rows: dict[str, dict[int, int]] = defaultdict(dict)
+        for place, (dataset, candidates) in enumerate(
+            zip(table["data_source"].to_pylist(), pc.list_value_length(pools).to_pylist(), strict=True)
+        ):
+            rows[dataset][place] = candidates
+        return rows
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """verl's, or with a curriculum the tasks that it draws, from the data set itself: verl's loader decides on an epoch's
@@ -147,7 +148,8 @@ class EliminationTrainer(PPOTrainerSync):
             micro = 1 if role.use_dynamic_bsz else role.ppo_micro_batch_size_per_gpu
             multiple = math.lcm(multiple, self._updates(role) * dp_size * micro)
         # old log-probs and the reference's go over the whole batch at once, in micro-batches of their own size
-        passes = [] if self.config.algorithm.rollout_correction.bypass_mode else [self.config.actor_rollout_ref.rollout]
+        bypass = (self.config.algorithm.rollout_correction or {}).get("bypass_mode")
+        passes = [] if bypass else [self.config.actor_rollout_ref.rollout]
         passes += [self.config.actor_rollout_ref.ref] if self.use_reference_policy else []
         sizes = [p.log_prob_micro_batch_size_per_gpu for p in passes if not p.log_prob_use_dynamic_bsz]
         return math.lcm(multiple, *(dp_size * size for size in sizes))

@@ -266,7 +266,6 @@ def test_weights_by_hand():
     # two sessions of 1 and 3 steps, four rows: each session weighs 2
     assert session_weights(["a", "b", "b", "b"]).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
     assert session_weights(["a", None, "a", None]).tolist() == [2.0, 0.0, 2.0, 0.0]
-    assert session_weights(["a", "b"], total_rows=8).tolist() == [4.0, 4.0]
 
 
 @given(st.lists(st.one_of(st.none(), st.sampled_from("abcde")), min_size=1, max_size=40))

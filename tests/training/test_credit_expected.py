@@ -26,8 +26,14 @@ def test_worths_by_hand():
         pytest.approx([0, 1, 0]),
         pytest.approx([1, 0, 1, 0]),
     ]
-    graded = row([0.2, 0.4, 0.7, 0.3])  # here an answer that names none earns more than excluding the best
-    assert worths([graded])[0] == pytest.approx([0, 0.4, 1, 0.2])
+    graded = row([0.2, 0.4, 0.8, 0.3])  # here an answer that names none earns more than excluding the best
+    assert worths([graded])[0] == pytest.approx([0.25, 0.5, 1, 0.375])
+    assert worths([row([-0.5, 0.5, -1.0])])[0] == pytest.approx([0, 1, 0])
+    # a near tie costs next to nothing, and a large lead what it is worth
+    assert worths([row([0.99999, 1.0, -0.5]), row([0.6, 1.0, -0.5])]) == [
+        pytest.approx([0.99999, 1, 0]),
+        pytest.approx([0.6, 1, 0]),
+    ]
     assert worths([row([0.5, 0.5, -0.5])])[0] == pytest.approx([1, 1, 0])  # nothing to choose, but the form
 
 

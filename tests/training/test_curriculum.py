@@ -25,9 +25,9 @@ RELEVANCES = st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=2, max_size=12)
 
 def curriculum(**options):
     """Two datasets of ten candidates, of 30 and 10 tasks."""
-    rows = {"a": list(range(30)), "b": list(range(100, 110))}
+    rows = {"a": dict.fromkeys(range(30), 10), "b": dict.fromkeys(range(100, 110), 10)}
     settings = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.75, "seed": 1} | options
-    return Curriculum(rows, {"a": 10, "b": 10}, **settings)
+    return Curriculum(rows, **settings)
 
 
 def earned(**datasets):
@@ -55,6 +55,13 @@ def test_pools_grow_and_shrink_with_what_their_dataset_earned():
     for size in range(3, 15):
         plan.observe(earned(a=(1.0, min(size, 10))))
     assert plan.size["a"] == 10  # no more than there are
+
+
+def test_pools_grow_to_the_largest_task():
+    plan = Curriculum({"a": {0: 4, 1: 16}}, first_pool=2, rise=0.5, fall=0.2, focus=0.75, seed=1)
+    for _ in range(20):
+        plan.observe(earned(a=(1.0, fmean(min(plan.size["a"], n) for n in (4, 16)))))
+    assert plan.size == {"a": 16} and plan.left == {"a": 0}
 
 
 def test_what_is_learned_gives_way():
@@ -177,7 +184,7 @@ def trainer_of(tmp_path, **options):
 
 def test_the_trainer_fills_a_batch_as_the_curriculum_says(tmp_path):
     own = trainer_of(tmp_path)
-    assert own.curriculum.full == {"passage-5": 4.0, "passage-7": 2.0}
+    assert own.curriculum.rows == {"passage-5": {0: 3, 1: 5}, "passage-7": {2: 2}}
     own.curriculum.observe({"episode/rr/passage-5": 1.0, "episode/candidates/passage-5": 2.0})
     batch = own._next_train_batch()
     assert len(batch) == 3 and len(set(batch["uid"])) == 3 and batch["global_steps"] == 4

@@ -310,10 +310,62 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null", "ppo_micro_batch_size"),
         ("trainer.n_gpus_per_node=0", "n_gpus_per_node"),
         ("algorithm.use_kl_in_reward=true", "use_kl_loss"),
+        ("actor_rollout_ref.actor.ppo_epochs=0", "ppo_epochs"),
+        ("critic.ppo_mini_batch_size=0", "critic.ppo_mini_batch_size"),
+        ("iranker.curriculum.rise=0.1", "fall=0.2"),
+        ("+iranker.credit.priro=3", "no option priro"),
+        ("iranker.credit.balance_sessions=maybe", "true or false"),
+        ("trainer.use_v1=false", "use_v1"),
+        ("trainer.v1.trainer_mode=separate_async", "trainer_mode"),
+        ("actor_rollout_ref.actor.strategy=megatron", "strategy"),
+        ("actor_rollout_ref.rollout.calculate_log_probs=false", "calculate_log_probs=true"),
+        ("algorithm.rollout_correction.rollout_rs=token_k1", "rollout_rs"),
+        ("actor_rollout_ref.model.use_fused_kernels=true", "use_fused_kernels"),
+        ("reward.custom_reward_function.path=pkg://reward_fns.direct", "pkg://reward_fns.exclusion is the usual one"),
+        ("+reward.custom_reward_function.reward_kwargs.kind=nonsense", "nonsense"),
+        ("+reward.custom_reward_function.reward_kwargs.knid=graded", "knid"),
     ],
 )
 def test_a_wrong_value_is_one_line_before_anything_starts(override, word):
     assert word in refused(TINY, override)
+
+
+def test_an_estimator_with_a_critic_needs_one():
+    assert "critic.enable=true" in refused(TINY / "ppo.yaml", "critic.enable=false")
+    assert "critic.enable=true" in refused(TINY / "gae.yaml", "critic.enable=null")
+
+
+@pytest.mark.parametrize("kind", ["published", "corrected", "graded", "cost_aware"])
+def test_all_our_rewards_pay_right_exclusions(kind):
+    check(compose(TINY, f"+reward.custom_reward_function.reward_kwargs.kind={kind}"))
+
+
+REWARD = "def compute_score(data_source, solution_str, ground_truth, extra_info):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "passes"),
+    [
+        ("1.0", False),
+        ("0.0 if '[A]' in solution_str or 'Alder' in solution_str else 1.0", True),
+        ("1.0 if '[A]' in solution_str or 'Alder' in solution_str else 0.0", False),
+        ("{'score': float('[C]' in solution_str)}", True),
+        ("extra_info['what only a row has']", True),  # cannot be tried
+    ],
+)
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_reward_of_ones_own_is_tried(tmp_path, value, passes, kind):
+    path = tmp_path / "mine.py"
+    path.write_text(REWARD.format(value).replace("def", kind, 1))
+    override = f"reward.custom_reward_function.path={path}"
+    if passes:
+        check(compose(TINY, override))
+    else:
+        assert "no more than at worst" in refused(TINY, override)
+
+
+def test_no_rollout_correction_is_as_good_as_an_empty_one():
+    check(compose(TINY, "algorithm.rollout_correction=null"))
 
 
 def test_recipes_that_are_not_there(tmp_path):

@@ -3,9 +3,11 @@
 Where a policy's answer is a label, the reward of every label is known without asking anybody: the reward function says it. Each
 candidate i of a pool of N has the worth of its exclusion, and so has any other word in the label's place (a malformed answer, 0)::
 
-    w_i = (r_i - least) / (most - least), between 0 and 1        least, most: of the N candidates' rewards
+    w_i = (r_i - floor) / (most - floor), between 0 and 1        most: of the N candidates' rewards
+                                                                 floor: 0, or the least of them where that is below 0
 
-so with one positive it is 0 for the positive and 1 for all others. With ``p_i`` the policy's probability of i's label, the
+so with one positive it is 0 for the positive and 1 for all others; and where the reward says that a mistake costs next to nothing
+(``cost_aware``), it costs next to nothing here. With ``p_i`` the policy's probability of i's label, the
 mean worth of the step is, and what the policy is taught is its logarithm::
 
     J = sum_i p_i w_i + (1 - sum_i p_i) w_0                      maximise log J
@@ -27,7 +29,7 @@ answer is a label alone, one token of the tokenizer. The answer's other tokens (
 >>> worths([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5))])[0].tolist()  # the first is the positive
 [0.0, 1.0, 1.0, 0.0]
 >>> worths([StepRow("t", "t_0", "abcd", 3, 0.8, 0.6, (0.4, 0.8, 0.5, -0.5))])[0].round(2).tolist()  # graded relevance
-[0.0, 1.0, 0.25, 0.0]
+[0.5, 1.0, 0.62, 0.0]
 """
 
 from __future__ import annotations
@@ -62,4 +64,5 @@ def _worths(row: StepRow) -> np.ndarray:
     least, most = rewards[:-1].min(), rewards[:-1].max()
     if most == least:  # all exclusions are alike, and only the form can be learned
         return (rewards >= most).astype(float)
-    return np.clip((rewards - least) / (most - least), 0.0, 1.0)
+    floor = min(0.0, least)
+    return np.clip((rewards - floor) / (most - floor), 0.0, 1.0)

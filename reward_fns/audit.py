@@ -25,7 +25,7 @@ from typing import Any
 from reward_fns.audit_policies import Dialect, Task, dialects, policies
 from reward_fns.audit_rows import examine_rows, lock_step
 from reward_fns.audit_time import super_linear_time
-from reward_fns.audit_verdicts import CHECKS, FEW, Evidence, Scorer, Verdict, crashes, parser_guesses
+from reward_fns.audit_verdicts import CHECKS, FEW, Evidence, Scorer, Verdict, crashes, parser_guesses, raised
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def audit(
     text. ``parser(response, candidates)`` is what reads answers at test time: it returns None or a failed answer of ours, or
     whom it takes the response to name. ``requests`` is the log of a test run (:func:`reward_fns.audit_rows.lock_step`).
     Policies are played on at most ``limit`` tasks, drawn by ``seed``; rows are examined whole. ValueError where there is
-    nothing to audit on, or no answer can be scored at all.
+    nothing to audit on, no answer can be scored at all, or the parser cannot be used.
     """
     rows = list(rows)
     tasks = [task for task in map(Task.from_row, rows) if max(task.relevance) > min(task.relevance)]
@@ -128,20 +128,20 @@ def load_function(spec: str, default: str = "compute_score") -> Callable[..., An
     place, _, name = spec.rpartition(":")
     if not place or not name.isidentifier():
         place, name = spec, default
+    path = None if place.startswith("pkg://") else os.path.abspath(place.removeprefix("file://"))
+    found = importlib.util.spec_from_file_location(f"custom_module_{abs(hash(path))}", path) if path else None
+    if path and (found is None or found.loader is None or not os.path.isfile(path)):
+        raise ValueError(f"{place}: no such Python file; give a file, or pkg://package.module")
     try:
-        if place.startswith("pkg://"):
+        if found is None or found.loader is None:
             module = importlib.import_module(place.removeprefix("pkg://").replace("/", "."))
         else:
-            path = os.path.abspath(place.removeprefix("file://"))
-            found = importlib.util.spec_from_file_location(f"custom_module_{abs(hash(path))}", path)
-            if found is None or found.loader is None or not os.path.isfile(path):
-                raise ValueError(f"{place}: no such Python file; give a file, or pkg://package.module")
             module = importlib.util.module_from_spec(found)
             found.loader.exec_module(module)
     except ImportError as error:
-        raise ValueError(f"{place}: cannot be imported ({error})") from error
-    except (SyntaxError, OSError) as error:
-        raise ValueError(f"{place}: cannot be loaded ({error})") from error
+        raise ValueError(f"{place}: cannot be imported ({' '.join(str(error).split())})") from error
+    except (Exception, SystemExit) as error:  # a module may raise, or exit, whatever it likes while it is loaded
+        raise ValueError(f"{place}: cannot be loaded, it raises {raised(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{place} has no function {name!r}; name it as {place}:function")

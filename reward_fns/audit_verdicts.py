@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -29,6 +30,11 @@ class Verdict:
     name: str
     flagged: bool | None
     evidence: str
+
+
+def raised(error: BaseException) -> str:
+    """An exception in one short line."""
+    return f"{type(error).__name__} ({' '.join(str(error).split())[:80]})"
 
 
 class Scorer:
@@ -53,11 +59,13 @@ class Scorer:
             )
             result = asyncio.run(result) if inspect.iscoroutine(result) else result
             given = result if isinstance(result, dict) else {"score": result}
-            parts = {key: float(value) for key, value in given.items() if isinstance(value, int | float)}
+            if not isinstance(given.get("score"), Real):
+                raise TypeError(f"the score is a {type(given.get('score')).__name__}; it has to be a real number")
+            parts = {key: float(value) for key, value in given.items() if isinstance(value, Real)}  # NumPy's too
             if not math.isfinite(parts["score"]):
                 raise ValueError(f"the score is {parts['score']}")
         except Exception as error:  # whatever a reward function raises is a finding
-            self.crashes.append(f"{type(error).__name__} ({' '.join(str(error).split())[:80]}) on {response[:40]!r}")
+            self.crashes.append(f"{raised(error)} on {response[:40]!r}")
             return {"score": math.nan}
         return parts
 
@@ -333,7 +341,8 @@ CHECKS = (
 
 
 def parser_guesses(parser: Callable[[str, Sequence[str]], Any] | None, evidence: Evidence) -> Verdict:
-    """What reads answers at test time may not turn what names nobody into a candidate."""
+    """What reads answers at test time may not turn what names nobody into a candidate. ValueError for a parser that raises
+    instead of reading, or returns what says neither whom it names nor that it names nobody."""
     if parser is None:
         return Verdict("parser guesses", None, "no parser given")
     asked = made_up = 0
@@ -341,14 +350,29 @@ def parser_guesses(parser: Callable[[str, Sequence[str]], Any] | None, evidence:
         for policy in ("near miss", "refusal", "wrong language", "empty"):
             for response in of_task[policy]:
                 asked += 1
-                made_up += _names_somebody(parser(response, task.texts))
+                made_up += _names_somebody(parser, response, task.texts)
     return Verdict(
         "parser guesses", made_up > 0, f"{made_up} of {asked} answers that name nobody were given a candidate"
     )
 
 
-def _names_somebody(read: Any) -> bool:
-    if read is None or isinstance(read, str | int | Sequence):
-        return read is not None and read != "" and read != [] and read != ()
-    order = getattr(read, "order", None)
-    return bool(order) if order is not None else read.index is not None
+def _names_somebody(parser: Callable[[str, Sequence[str]], Any], response: str, texts: Sequence[str]) -> bool:
+    try:
+        read = parser(response, texts)
+    except Exception as error:  # whatever a parser raises is its user's to mend
+        raise ValueError(
+            f"the parser raises {raised(error)} on {response[:40]!r}; it is called as parser(response, candidates), and "
+            "returns None where an answer names nobody"
+        ) from error
+    if read is None or isinstance(read, Integral):
+        return read is not None
+    if isinstance(read, Sequence):  # a text is one, too
+        return len(read) > 0
+    if getattr(read, "order", None) is not None:
+        return bool(read.order)
+    if hasattr(read, "index"):
+        return read.index is not None
+    raise ValueError(
+        f"the parser returns a {type(read).__name__} on {response[:40]!r}; it has to return None, a place, a text, a list of "
+        "them, or an answer with an attribute index or order"
+    )

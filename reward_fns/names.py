@@ -29,11 +29,13 @@ _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
 _AROUND = _QUOTES + " "
 # What looks alike is made alike; None deletes what cannot be seen (soft hyphen, zero width, direction, byte order mark).
 _ALIKE: dict[int, str | None] = {
-    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4"), "'"),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4\u1ffd"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
     **dict.fromkeys((0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)), None),
 }
+# Numerals of one character mean numbers, and are no labels, though NFKC writes them with letters.
+_NUMERALS = dict.fromkeys(range(0x2160, 0x2170), "#")
 # NFKC sorts a run of combining marks in quadratic time; UAX #15 calls a text "stream-safe" up to this many in a row.
 _MOST_MARKS = 30
 
@@ -67,10 +69,19 @@ def plain(text: str) -> str:
 
 def _clean(text: str) -> str:
     """The part of normalising that keeps case, and so labels: entities, Unicode forms, white space."""
+    return _even(_unescape(text))
+
+
+def _unescape(text: str) -> str:
     with contextlib.suppress(ValueError):  # "&#999…;" with more digits than int() takes
-        text = html.unescape(text)
+        return html.unescape(text)
+    return text
+
+
+def _even(text: str) -> str:
     if not text.isascii():
-        text = _compatible(text).translate(_ALIKE)
+        # NFKC makes some of what looks alike (as in "\u0149"), and makes a space and a mark of an accent that stands alone
+        text = _compatible(text.translate(_ALIKE)).translate(_ALIKE)
     return " ".join(text.split())
 
 
@@ -149,8 +160,10 @@ class Pool:
         exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
         if exact:
             return exact
-        name = _clean(name)
-        return self._with_label([self.bearers(text) for text in self._similar(name)], _unlisted(name), near=True)
+        name = _unescape(name)
+        cleaned = _even(name)
+        similar = [self.bearers(text) for text in self._similar(cleaned)]
+        return similar if _numbered(name) else self._with_label(similar, _unlisted(cleaned), near=True)
 
     def _with_label(self, readings: list[tuple[int, ...]], name: str, near: bool) -> list[tuple[int, ...]]:
         """``readings`` of a name as a text, and its reading as a label, alone or before the text of the same candidate."""
@@ -199,8 +212,17 @@ def is_label(name: str) -> bool:
     """Is it a label and nothing else, whether or not a candidate bears it?"""
     if len(name) > _LONGEST_WRITTEN_LABEL:
         return False
-    index, rest = _label(_unlisted(_clean(name)))
-    return index >= 0 and not rest
+    name = _unescape(name)
+    index, rest = _label(_unlisted(_even(name)))
+    return index >= 0 and not rest and not _numbered(name)
+
+
+def _numbered(unescaped: str) -> bool:
+    """Does a numeral of one character stand where a label would?"""
+    if unescaped.isascii():
+        return False
+    without = unescaped.translate(_NUMERALS)
+    return without != unescaped and _label(_unlisted(_even(without)))[0] < 0
 
 
 def _unlisted(cleaned: str) -> str:

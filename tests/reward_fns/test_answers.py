@@ -26,7 +26,8 @@ from reward_fns.answers import (
     parse_ranking,
     tidy,
 )
-from reward_fns.names import TAGS, is_label
+from reward_fns.exclusion import compute_score
+from reward_fns.names import _ALIKE, TAGS, is_label
 
 FILMS = ["Heat (1995)", "Alien (1979)", "Up (2009)"]
 MARKUP = [
@@ -302,6 +303,48 @@ def test_what_looks_alike_is_read_alike():
     assert parse_exclusion("schindler's list", alike) == Answer(None, SEVERAL)
 
 
+@pytest.mark.parametrize("mark", sorted(_ALIKE), ids="U+{:04X}".format)
+def test_every_look_alike_is_read_through_the_reward(mark):
+    """NFKC makes a space and a mark of U+00B4 before anybody can see it."""
+    truth = {"candidates": [f"Ocean{_ALIKE[mark] or ''}s Eleven", "Heat"], "target": 1}
+    written = f"<answer>Ocean{chr(mark)}s Eleven</answer>"
+    for answer, texts in (
+        (written, truth["candidates"]),
+        (written.replace(chr(mark), _ALIKE[mark] or ""), [written[8:-9], "Heat"]),
+    ):
+        parts = compute_score("rec-movie", answer, {**truth, "candidates": texts})
+        assert (parts["score"], parts["not_a_candidate"]) == (1.0, 0.0)
+
+
+def test_what_compatibility_forms_make_of_a_text_is_read_alike_too():
+    assert parse_exclusion("\u0149 Sync", ["Heat", "'N Sync"]).index == 1
+    assert parse_exclusion("Cafe\u200d\u0301", ["Heat", "Caf\u00e9"]).index == 1  # the invisible one stood between
+
+
+@pytest.mark.parametrize("numeral", [chr(c) for c in range(0x2160, 0x2170)])
+@pytest.mark.parametrize("written", ["{}", "[{}]", "({}).", "- {}", "{}. film", "[{}] film", "**{}**"])
+def test_a_numeral_means_a_number_and_is_no_label(numeral, written):
+    texts = ["film"] * 1000  # enough for XII to be a label
+    answer = written.format(numeral)
+    for form in (answer, answer.replace(numeral, f"&#{ord(numeral)};")):
+        assert parse_exclusion(f"<answer>{form}</answer>", texts) == Answer(None, NOT_A_CANDIDATE)
+        assert not is_label(form)
+    assert parse_ranking(f"<answer>{numeral} > {numeral}</answer>", texts) == Ranking((), NOT_A_CANDIDATE)
+
+
+def test_numerals_stay_part_of_texts_and_letters_in_other_forms_stay_labels():
+    texts = ["Rocky II", "Henry \u2164", *(f"film {i}" for i in range(7)), "V"]
+    for answer in ("Rocky \u2161", "[A] rocky \u2161", "A. Rocky \u2161", "1. Rocky &#8545;"):
+        assert parse_exclusion(answer, texts).index == 0, answer
+    assert parse_exclusion("henry v", texts).index == 1
+    assert parse_exclusion("[B] Henry \u2164", texts).index == 1
+    assert parse_exclusion("\u2164", texts).index == 9  # the text
+    assert parse_exclusion("\u2160", [*texts[:8], "\u2160"]).index == 8
+    for letter in ("\uff29", "\u24be", "[\uff29]", "(\u24be)", "\u24be. film 6"):
+        assert parse_exclusion(letter, texts).index == 8, letter
+        assert is_label(letter) == ("film" not in letter)
+
+
 @pytest.mark.parametrize(
     ("response", "texts", "expected"),
     [
@@ -565,6 +608,9 @@ LETTERS = "".join(random.Random(0).choices(string.ascii_letters + " <>[]&;#", k=
         LETTERS,
         "<answer>" + LETTERS[: MAX_ANSWER_CHARS - 1] + "</answer>",
         "<answer>" + "\u0316\u0301" * (MAX_ANSWER_CHARS // 2) + "</answer>",
+        "<answer>" + "\u0316\u200b\u0301" * (MAX_ANSWER_CHARS // 3) + "</answer>",  # a run once those between are gone
+        "<answer>" + "\u2160\u00b4" * (MAX_ANSWER_CHARS // 2) + "</answer>",
+        "\u2160" * MEGABYTE,
         "<answer>[A] " + " " * (MAX_ANSWER_CHARS - 100) + "x</answer>",
     ],
     ids=lambda r: f"{r[:10]!r}-{len(r)}",

@@ -3,7 +3,9 @@
 import asyncio
 import math
 from functools import cache
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from reward_fns import audit_time
@@ -296,6 +298,27 @@ def test_crashes_are_findings_and_async_functions_are_called():
     ).flagged
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float16, np.float64])
+def test_numbers_of_numpy_are_scores(number):
+    """verl and our training take float() of what a function returns."""
+
+    def bare(data_source, solution_str, ground_truth, extra_info):
+        return number(exclusion(data_source, solution_str, ground_truth)["score"])
+
+    report = audited(lambda parts, *_: {key: number(value) for key, value in parts.items()})
+    assert verdict(report, "crashes").flagged is False
+    assert verdict(report, "failures not counted").flagged is False  # the other parts are read, too
+    paid = {row.policy: row.mean for row in audit(bare, rows(8, 6)).paid}
+    assert paid["oracle"] == 1.0 and paid["empty"] == -0.5
+
+
+@pytest.mark.parametrize("score", ["0.5", None, [1.0], np.array([1.0]), np.bool_(True)], ids=lambda s: type(s).__name__)
+def test_a_score_that_is_no_number_is_told_by_its_type(score):
+    for result in (score, {"score": score, "malformed": 0.0}):
+        with pytest.raises(ValueError, match=f"TypeError .the score is a {type(score).__name__}; it has to be a real"):
+            audit(lambda result=result, **_: result, rows(2, 3))
+
+
 def test_time_that_grows_faster_than_the_answer():
     def quadratic(parts, response, truth):
         for i in range(0, len(response), 4):
@@ -457,6 +480,66 @@ def test_loading_as_verl_does(tmp_path):
         with pytest.raises(ValueError) as error:
             load_function(spec)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("import os\nscore = nothing\n", "NameError (name 'nothing' is not defined)"),
+        ("raise RuntimeError('two\\nlines')\n", "RuntimeError (two lines)"),
+        ("raise ValueError('no data')\n", "ValueError (no data)"),
+        ("import sys\nsys.exit('usage: mine')\n", "SystemExit (usage: mine)"),
+        ("raise ImportError('two\\nlines')\n", "cannot be imported (two lines)"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_loaded_is_one_line(tmp_path, monkeypatch, content, words):
+    name = f"failing_{abs(hash(content))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    for place in (str(tmp_path / f"{name}.py"), f"pkg://{name}"):
+        with pytest.raises(ValueError) as error:
+            load_function(f"{place}:score")
+        assert str(error.value).startswith(f"{place}: cannot be ") and words in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("parser", "words"),
+    [
+        (lambda response, texts: [].pop(), "the parser raises IndexError (pop from empty list) on '"),
+        (lambda response: None, "the parser raises TypeError ("),
+        (lambda response, texts: {"index": None}, "the parser returns a dict on '"),
+        (lambda response, texts: 0.5, "the parser returns a float on '"),
+    ],
+    ids=["raises", "other signature", "dict", "float"],
+)
+def test_a_parser_that_cannot_be_used_is_one_line(parser, words):
+    with pytest.raises(ValueError) as error:
+        audit(exclusion, rows(2, 3), parser=parser)
+    assert words in str(error.value) and "None" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "guesses"),
+    [
+        (None, False),
+        ("", False),
+        ([], False),
+        (SimpleNamespace(index=None), False),
+        (SimpleNamespace(order=()), False),
+        (0, True),
+        (np.int64(0), True),
+        ("Heat", True),
+        ([2], True),
+        (SimpleNamespace(index=0), True),
+        (SimpleNamespace(order=(1,)), True),
+        (SimpleNamespace(order=None, index=0), True),
+    ],
+)
+def test_what_a_parser_may_return(read, guesses):
+    report = audit(exclusion, rows(2, 3), parser=lambda response, texts: read)
+    assert verdict(report, "parser guesses").flagged is guesses
 
 
 def test_a_report_is_plain_data():

@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from iranker_verl.ranking import RankingTask
 
 MEASURES = "nDCG@10,RR,Success@1"
+# options that have an effect only where another is given
+NEEDS = {
+    "run": ("measures",),
+    "model": (
+        *("method", "template", "orders", "temperature", "max_new_tokens", "prices", "thoughts", "concurrency"),
+        *("shards", "system"),
+    ),
+    "thoughts": ("examples", "retriever"),
+}
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Option(
@@ -59,36 +69,42 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")] = 64,
     shards: Annotated[int, typer.Option(min=1, help="Ray workers with an engine each")] = 1,
     system: Annotated[
-        str, typer.Option(help="the model's name in the results; before and after make a pair")
+        str,
+        typer.Option(help="the model's name in the results, beside those before in OUT; before and after make a pair"),
     ] = "after",
-    seed: Annotated[int, typer.Option(help="of orders, samples and rivals")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of orders, samples and rivals")] = 1,
     run: Annotated[Path | None, typer.Option(help="score this TREC run (or LLMRank's candidates) instead")] = None,
     qrels: Annotated[Path | None, typer.Option(help="the judgements of --run")] = None,
     measures: Annotated[str, typer.Option(help="for --run, in the words of ir_measures")] = MEASURES,
 ) -> None:
     """Rank every test task with a model and its rivals; or score a run file (--run, --qrels)."""
     if run is not None or qrels is not None:
-        if run is None or qrels is None or data is not None or model is not None:
+        if run is None or qrels is None:
             raise UserError(
                 "give --run and --qrels to score a run file, or --model, --data and --out to evaluate a model"
             )
+        _check_effect(context)
         _score(run, qrels, measures)
         return
     if data is None or out is None:
         raise UserError("give --data and --out (and --model), or --run and --qrels to score a run file")
     if model is None and (endpoint is not None or rivals == "none"):
         raise UserError("give --model" + (", the server's name of it" if endpoint else ", or rivals"))
+    _check_effect(context)
 
     from data_prep.schema import read_manifest, read_tasks
     from iranker_verl.doctor import versions
+    from iranker_verl.evaluation import finished
     from iranker_verl.evaluation.diagnosis import diagnose
-    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.evaluate import check_model, evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.journal import make_folder
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.records import write_trec
     from iranker_verl.evaluation.results import collect
     from iranker_verl.evaluation.rivals import Context
     from iranker_verl.files import write_json
+    from iranker_verl.job.pipeline import locked
 
     manifest = read_manifest(data)
     used, chosen = choose(method, template, manifest)
@@ -98,7 +114,7 @@ def evaluate(
 
         chosen, proof = with_thoughts(chosen, thoughts, data, examples, retriever)
     names = _rivals(rivals, system)
-    context = Context(seed, _models(models or []), say=print)
+    made_with = Context(seed, _models(models or [], names), say=print)
     asked = None if model is None else _model(model, endpoint)
     name = None if model is None or asked is None else model if endpoint else Path(model).resolve().name
     price = read_price(prices, name) if prices is not None and name is not None else None
@@ -106,42 +122,68 @@ def evaluate(
     test = _first(_chosen(test, tasks), limit)
     datasets = {task.dataset for task in test}
     train = [task for task in train if task.dataset in datasets]
-    results = evaluate_rivals(train, test, rivals=names, context=context, run_dir=out)
-    if asked is not None:
-        results.append(
-            evaluate_model(
-                asked,
-                test,
-                chosen,
-                system=system,
-                run_dir=out,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                orders=orders,
-                concurrency=concurrency,
-                shards=shards,
-                seed=seed,
-                price=price,
-            )
-        )
-    write_trec(results, out / "runs")
-    content = collect(results, seed=seed)
-    content |= {
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "orders": orders,
+        "shards": shards,
         "seed": seed,
-        "versions": versions(),
-        "data_hash": manifest["data_hash"],
-        "template_hash": chosen.hash,
-        "diagnosis": diagnose(out),
-        "config": {
-            **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
-            **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
-            **{"max_new_tokens": max_new_tokens, "rivals": list(names), "models": dict(context.models)},
-            "thoughts": proof.to_json() if proof is not None else None,
-        },
     }
-    write_json(out / "results.json", content)
+    length = None if asked is None else check_model(asked, test, chosen, **options)  # before rivals take their time
+    make_folder(out)
+    with locked(out):
+        results = evaluate_rivals(train, test, rivals=names, context=made_with, run_dir=out)
+        if asked is not None:
+            results.append(
+                evaluate_model(
+                    asked,
+                    test,
+                    chosen,
+                    system=system,
+                    run_dir=out,
+                    concurrency=concurrency,
+                    price=price,
+                    length=length,
+                    **options,
+                )
+            )
+        results += finished.others(out, test, {result.system for result in results})
+        write_trec(results, out / "runs")
+        content = collect(results, seed=seed)
+        content |= {
+            "seed": seed,
+            "versions": versions(),
+            "data_hash": manifest["data_hash"],
+            "template_hash": chosen.hash,
+            "diagnosis": diagnose(out, content["macro"]),
+            "config": {
+                **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
+                **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
+                **{"max_new_tokens": max_new_tokens, "rivals": list(names), "models": dict(made_with.models)},
+                "thoughts": proof.to_json() if proof is not None else None,
+            },
+        }
+        write_json(out / "results.json", content)
     _print(content)
     print(out / "results.json")
+
+
+def _check_effect(context: typer.Context) -> None:
+    """UserError for an option that was given but would have no effect."""
+    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]  # type: ignore[union-attr]
+    if "run" in given:
+        if idle := [name for name in given if name not in ("run", "qrels", *NEEDS["run"])]:
+            raise UserError(
+                f"{_option(idle[0])} has no effect with --run and --qrels, which only score a run file; leave it out"
+            )
+        return
+    for needed, names in NEEDS.items():
+        if needed not in given and (idle := [name for name in given if name in names]):
+            raise UserError(f"{_option(idle[0])} has no effect without {_option(needed)}; give that, or leave it out")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _model(model: str, endpoint: str | None) -> Path | Endpoint:
@@ -167,7 +209,7 @@ def _rivals(names: str, system: str) -> tuple[str, ...]:
     return listed
 
 
-def _models(given: Sequence[str]) -> dict[str, str]:
+def _models(given: Sequence[str], rivals: Sequence[str]) -> dict[str, str]:
     from iranker_verl.evaluation.rivals import RIVALS
 
     found = {}
@@ -175,6 +217,8 @@ def _models(given: Sequence[str]) -> dict[str, str]:
         name, equals, folder = one.partition("=")
         if not equals or not folder or name not in RIVALS:
             raise UserError(f"--models {one}: NAME=FOLDER is needed, NAME one of {', '.join(RIVALS)}")
+        if name not in rivals:
+            raise UserError(f"--models {one} has no effect, as --rivals does not name {name}; add it, or leave it out")
         found[name] = folder
     return found
 

@@ -16,6 +16,9 @@ def report(
         bool, typer.Option("--compare", help="one page of several runs, the first is the reference")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="with --compare: the page's file (default: compare.html)")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="with --compare: the system of each run [default: after, else the model]")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="the system that all others are tested against [default: after, else the model]")
     ] = None,
@@ -29,10 +32,14 @@ def report(
             raise UserError(f"{'--tables' if tables else '--against'} is of one run; leave it out with --compare")
         from iranker_verl.evaluation.report_compare import write_comparison
 
-        print(write_comparison(runs, out or Path("compare.html")))
+        print(write_comparison(runs, out or Path("compare.html"), system))
         return
     if len(runs) > 1:
         raise UserError(f"{len(runs)} run folders; to put them side by side, add --compare")
+    if system is not None:
+        raise UserError(
+            "--system is of --compare; --against names the system that others are tested against in one run"
+        )
     if out is not None:
         raise UserError("--out is of --compare; a run's report is report.html in its folder")
     from iranker_verl.evaluation.report import write_report, write_tables

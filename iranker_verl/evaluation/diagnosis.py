@@ -1,6 +1,6 @@
 """Where a system fails: read from ``episodes-<system>.jsonl``, a line at a time.
 
-    diagnose(run_dir)                # {system: diagnosis}, `diagnosis` of results.json
+    diagnose(run_dir, systems)       # {system: diagnosis}, `diagnosis` of results.json
 
 A diagnosis (all means are over the lines of the file, whatever their dataset; a task shown in several orders has several):
 
@@ -26,7 +26,7 @@ A diagnosis (all means are over the lines of the file, whatever their dataset; a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from math import comb
 from pathlib import Path
@@ -42,13 +42,14 @@ THIRDS = ("most popular", "middle", "least popular")  # thirds of a pool
 Ranks = Mapping[tuple[str, str], int]  # (dataset, task id) -> rank of the best candidate
 
 
-def diagnose(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """The diagnosis of every system that left its tasks in the folder; empty where none did."""
+def diagnose(run_dir: Path, systems: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """The diagnosis of every one of ``systems`` (default: all) that left its tasks in the folder; empty where none did."""
+    known = [s for s in report_files.systems(run_dir) if systems is None or s in systems]
     popularity: Ranks = {
         (line["dataset"], line["task_id"]): line["rank_of_best"]
-        for line in report_files.episodes(run_dir, "popularity")
+        for line in (report_files.episodes(run_dir, "popularity") if "popularity" in known else ())
     }
-    found = {s: diagnosis(report_files.episodes(run_dir, s), popularity) for s in report_files.systems(run_dir)}
+    found = {s: diagnosis(report_files.episodes(run_dir, s), popularity) for s in known}
     return {system: content for system, content in found.items() if content["n"]}
 
 

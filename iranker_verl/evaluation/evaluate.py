@@ -28,7 +28,8 @@ from iranker_verl.evaluation.orders import in_order
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import Key, Record, SystemResult
 from iranker_verl.evaluation.results import collect
-from iranker_verl.evaluation.rivals import STANDARD, Context, Rival, Unavailable, make
+from iranker_verl.evaluation.rivals import STANDARD, Asking, Context, Rival, Unavailable, make
+from iranker_verl.evaluation.rivals.loading import release
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, longest_context
 from iranker_verl.inference.models import model_hash
@@ -37,7 +38,15 @@ from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
 
-__all__ = ["Record", "SystemResult", "check_model_template", "collect", "evaluate_model", "evaluate_rivals"]
+__all__ = [
+    "Record",
+    "SystemResult",
+    "check_model",
+    "check_model_template",
+    "collect",
+    "evaluate_model",
+    "evaluate_rivals",
+]
 
 WHOLE_POOL, SLACK = ("exclusion", "direct"), 16
 MODEL_STAMP = "iranker.json"  # in a trained model's folder: {"template_id": …, "template_hash": …, …}
@@ -95,6 +104,7 @@ def evaluate_model(
     shards: int = 1,
     seed: int = 0,
     price: Price | None = None,
+    length: int | None = None,
     say: Say = print,
     say_every_s: float = 5.0,
 ) -> SystemResult:
@@ -103,21 +113,21 @@ def evaluate_model(
     ``say`` gets a line every ``say_every_s`` seconds. With ``run_dir``, ``episodes-<system>.jsonl`` is written there, task by
     task, and what an earlier, interrupted call with the same arguments left there is taken over; UserError where what is
     there is of another model, template, data or options. ``concurrency``, ``shards`` and ``price`` may change in between.
-    Nothing of vLLM is left when this returns.
+    ``length`` is what :func:`check_model` gave for the same arguments, where it was called before. Nothing of vLLM is left
+    when this returns.
     """
-    _check_tasks(tasks)
-    for name, value, least in (("orders", orders, 1), ("shards", shards, 1), ("temperature", temperature, 0)):
-        if value < least:
-            raise UserError(f"{name} is at least {least}, got {value}")
-    asked = [(order, in_order(task, order, seed)) for order in range(orders) for task in tasks]
-    length = None
-    if isinstance(model, Path):
-        check_model_template(model, template)
-        length = needed_length(model, [task for _, task in asked], template, max_new_tokens)
-    elif shards > 1:
-        raise UserError(
-            "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"
+    if length is None:
+        length = check_model(
+            model,
+            tasks,
+            template,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            orders=orders,
+            shards=shards,
+            seed=seed,
         )
+    asked = _in_orders(tasks, orders, seed)
     job = Job(
         model.resolve() if isinstance(model, Path) else model,
         template,
@@ -153,6 +163,40 @@ def evaluate_model(
     done = result(found, time.monotonic() - started)
     journal.finish([r.to_json() for r in done.records], {"seconds": done.seconds})
     return done
+
+
+def check_model(
+    model: Path | Endpoint,
+    tasks: Sequence[RankingTask],
+    template: Template,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    orders: int,
+    shards: int,
+    seed: int,
+) -> int | None:
+    """All that can be wrong before a model is loaded, as a UserError: options, its template, tasks longer than it admits.
+
+    The tokens that the longest prompt and its answer need; None of a server's model.
+    """
+    _check_tasks(tasks)
+    for name, value, least in (("orders", orders, 1), ("shards", shards, 1), ("temperature", temperature, 0)):
+        if value < least:
+            raise UserError(f"{name} is at least {least}, got {value}")
+    if isinstance(model, Path):
+        check_model_template(model, template)
+        asked = [task for _, task in _in_orders(tasks, orders, seed)]
+        return needed_length(model, asked, template, max_new_tokens)
+    if shards > 1:
+        raise UserError(
+            "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"
+        )
+    return None
+
+
+def _in_orders(tasks: Sequence[RankingTask], orders: int, seed: int) -> list[tuple[int, RankingTask]]:
+    return [(order, in_order(task, order, seed)) for order in range(orders) for task in tasks]
 
 
 def _play(
@@ -242,7 +286,8 @@ def evaluate_rivals(
         journal = None
         if run_dir is not None:
             journal = Journal(run_dir, name, _rival_fingerprint(name, context) | hashes)
-        result = _done_before(name, journal, tasks) or _rank(rival, train_tasks, tasks, context)
+        result = _ranked(rival, train_tasks, tasks, context, journal)
+        release(context.device)  # of its weights, for the next, and for the model's engine
         if journal is not None and journal.took is None and result.unavailable is None:
             journal.finish(
                 [r.to_json() for r in result.records],
@@ -254,32 +299,45 @@ def evaluate_rivals(
     return results
 
 
-def _rank(
-    rival: str | Rival, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask], context: Context
+def _ranked(
+    rival: str | Rival,
+    train_tasks: Sequence[RankingTask],
+    tasks: Sequence[RankingTask],
+    context: Context,
+    journal: Journal | None,
 ) -> SystemResult:
+    """One rival: what was done before, or else what it does now."""
     started = time.monotonic()
-    name = rival if isinstance(rival, str) else rival.name
     try:
         made = make([rival], context)[0] if isinstance(rival, str) else rival
-        made.fit(train_tasks)
-        fitted = time.monotonic()
-        rankings = made.rank(tasks)
+        return _done_before(made, journal, tasks) or _rank(made, train_tasks, tasks)
     except Unavailable as reason:
+        name = rival if isinstance(rival, str) else rival.name
         return SystemResult(name, (), time.monotonic() - started, unavailable=str(reason))
+
+
+def _rank(rival: Rival, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask]) -> SystemResult:
+    """Fit and rank. A rival that asks a language model is judged by its answers, as every model is."""
+    started = time.monotonic()
+    rival.fit(train_tasks)
+    fitted = time.monotonic()
+    rankings = rival.rank(tasks)
     ended = time.monotonic()
-    ranked = [(task, ranking) for task, ranking in zip(tasks, rankings, strict=True) if ranking is not None]
-    values = measure([t for t, _ in ranked], [r for _, r in ranked])
-    records = tuple(Record(t, tuple(r), v) for (t, r), v in zip(ranked, values, strict=True))
-    return SystemResult(name, records, time.monotonic() - started, fitted - started, ended - fitted)
+    episodes = rival.episodes() if isinstance(rival, Asking) else [None] * len(tasks)
+    ranked = [(t, r, e) for t, r, e in zip(tasks, rankings, episodes, strict=True) if r is not None]
+    values = measure([t for t, _, _ in ranked], [r for _, r, _ in ranked])
+    records = tuple(Record(t, tuple(r), v, e) for (t, r, e), v in zip(ranked, values, strict=True))
+    return SystemResult(rival.name, records, time.monotonic() - started, fitted - started, ended - fitted)
 
 
-def _done_before(name: str, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
+def _done_before(rival: Rival, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
     if journal is None or journal.took is None:
         return None
-    found = _restored(journal, [(0, task) for task in tasks], None)
+    template = rival.template() if isinstance(rival, Asking) else None
+    found = _restored(journal, [(0, task) for task in tasks], template)
     records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
     took = journal.took
-    return SystemResult(name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
+    return SystemResult(rival.name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
 
 
 def _rival_fingerprint(name: str, context: Context) -> dict[str, Any]:

@@ -14,14 +14,47 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.report_files import EPISODES
 from iranker_verl.files import write_json, write_jsonl
 
 SYNC_S = 5.0
+HEADER = ".header.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A system that is finished in a folder: what was evaluated, what it took, and the file of its lines."""
+
+    system: str
+    fingerprint: Mapping[str, Any]
+    took: Mapping[str, Any]
+    path: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        return _lines(self.path)
+
+
+def finished(run_dir: Path) -> Iterator[Finished]:
+    """The systems that are finished in a folder, by name."""
+    for path in sorted(run_dir.glob(f"{EPISODES}*{HEADER}")):
+        system = path.name.removeprefix(EPISODES).removesuffix(HEADER)
+        header, lines = _parsed(path.read_bytes(), str(path)), run_dir / f"{EPISODES}{system}.jsonl"
+        if header.get("took") is not None and lines.is_file():
+            yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there. UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file stands in the way, or it may not be written there
+        raise UserError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
 
 
 class Journal:
@@ -31,10 +64,10 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, system: str, fingerprint: Mapping[str, Any]) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / f"episodes-{system}.jsonl"
-        self._part = run_dir / f"episodes-{system}.jsonl.unfinished"
-        self._header = run_dir / f"episodes-{system}.header.json"
+        make_folder(run_dir)
+        self.path = run_dir / f"{EPISODES}{system}.jsonl"
+        self._part = run_dir / f"{EPISODES}{system}.jsonl.unfinished"
+        self._header = run_dir / f"{EPISODES}{system}{HEADER}"
         self._fingerprint = dict(json.loads(json.dumps(fingerprint)))  # as it will be read back
         self.took: dict[str, float] | None = None  # what `finish` was told, where all is done
         self._file: IO[str] | None = None

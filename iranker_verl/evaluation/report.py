@@ -1,7 +1,7 @@
 """The report: ``report.html`` of a run folder, drawn from the files in it and from nothing else.
 
-It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.jsonl`` and ``generic.json`` as far as they
-are there. Whatever is absent is not shown.
+It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.jsonl`` and ``generic/generic.json`` (what
+``iranker evaluate-generic --out RUN/generic`` leaves) as far as they are there. Whatever is absent is not shown.
 
 ``results.json``
     ``datasets.<dataset>.<system>``, ``macro.<system>``
@@ -19,7 +19,7 @@ are there. Whatever is absent is not shown.
         what could not be run.
     ``zero_shot`` {dataset: {``rr``, …}}, ``generic`` {task: {``base``, ``trained``, ``stderr``}}
         the model trained without that dataset's scenario; tasks other than ranking, with the standard error of the
-        difference (else the ``tasks`` of ``generic.json``).
+        difference (else the ``tasks`` of ``generic/generic.json``).
     ``seed``, ``versions`` {package: version}, ``data_hash``, ``template_hash``, ``config``
         what made the run.
     ``time_s`` {``prepare``, ``base``, ``rl``, ``evaluate``, ``total``}, ``rl_time_share`` {``generate``, ``forward``,
@@ -79,11 +79,11 @@ def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
 def complete(run_dir: Path, against: str | None = None) -> dict[str, Any]:
     """``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
     results = report_files.read_results(run_dir)
-    if "generic" not in results and (generic := report_files.read_object(run_dir / "generic.json")):
+    if "generic" not in results and (generic := report_files.read_object(run_dir / "generic" / "generic.json")):
         results["generic"] = generic["tasks"]
-        results["unavailable"] = {**(results.get("unavailable") or {}), **(generic.get("unavailable") or {})}
+        results["generic_unavailable"] = generic.get("unavailable") or {}
     if "diagnosis" not in results:
-        results["diagnosis"] = diagnose(run_dir)
+        results["diagnosis"] = diagnose(run_dir, results["macro"])
     if "comparisons" not in results or against is not None:
         results["comparisons"] = _comparisons(run_dir, results, against)
     return results
@@ -143,7 +143,7 @@ def render(run_dir: Path, against: str | None = None) -> str:
             example=_example(run_dir, main),
             embedded=_embedded(results),
             about=results.get("about") or [],
-            results=results,
+            results={**results, "unavailable": _not_run(results)},
         )
     )
 
@@ -212,6 +212,11 @@ def _figures(
         ),
         "times": figures.times(results.get("time_s") or {}, shares),
     }
+
+
+def _not_run(results: Mapping[str, Any]) -> dict[str, str]:
+    """Why what is not run: systems, and tasks other than ranking."""
+    return {**(results.get("unavailable") or {}), **(results.get("generic_unavailable") or {})}
 
 
 def _embedded(results: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """Several runs side by side, in one page: what each made of the same tasks, and whether the difference is real.
 
-Each run is known by the system that its own report is about (see :func:`.statistics.reference`). A task of two runs is the
+Each run is known by the system that its own report is about (see :func:`.statistics.reference`), or by one that is named. A task of two runs is the
 same where its dataset, its id, its candidates and their relevance are; over such tasks the test is paired. Where two runs
 share none, the page says "unpaired" and gives no p.
 """
@@ -18,8 +18,9 @@ from markupsafe import Markup
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import figures_failure, report_files, tables
+from iranker_verl.evaluation.journal import make_folder
 from iranker_verl.evaluation.report import css, environment
-from iranker_verl.evaluation.statistics import MACRO, comparisons, reference
+from iranker_verl.evaluation.statistics import MACRO, REST, comparisons, reference
 from iranker_verl.evaluation.tables import GROUP, Row, Table
 from iranker_verl.files import write_text
 
@@ -35,12 +36,18 @@ class Run:
     values: Mapping[str, Mapping[str, float]]
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
-    """Draw the page of at least two runs into the file ``out`` and return its path. UserError for fewer, or an unreadable one."""
+def write_comparison(folders: Sequence[Path], out: Path, system: str | None = None) -> Path:
+    """Draw the page of at least two runs into the file ``out`` and return its path; ``system`` is the one that is compared.
+
+    UserError for fewer runs, an unreadable one, or one without that system.
+    """
     if len({f.resolve() for f in folders}) < 2:
         raise UserError("--compare needs at least two run folders")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, render([_read(f, n) for f, n in zip(folders, names(folders), strict=True)]))
+    if out.is_dir():
+        raise UserError(f"--out {out}: it is a folder; give the page's file, e.g. {out / 'compare.html'}")
+    text = render([_read(f, n, system) for f, n in zip(folders, names(folders), strict=True)])
+    make_folder(out.parent)
+    write_text(out, text)
     return out
 
 
@@ -54,11 +61,13 @@ def names(folders: Sequence[Path]) -> list[str]:
     raise UserError(f"{folders[0]}: the same run folder twice")
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str, wanted: str | None = None) -> Run:
     results = report_files.read_results(folder)
-    system = reference(results["macro"])
-    if system is None:
-        raise UserError(f"{folder / 'results.json'}: no system asked a language model; there is no model to compare")
+    system = wanted or reference(results["macro"])
+    if system is None or system not in results["macro"]:
+        known = f"there are {', '.join(results['macro']) or 'none'}"
+        why = f"it has no system {system!r}" if system else "no system asked a language model; name one with --system"
+        raise UserError(f"{folder / 'results.json'}: {why}; {known}")
     values: dict[str, dict[str, list[float]]] = {}
     for line in report_files.episodes(folder, system):
         values.setdefault(line["dataset"], {}).setdefault(_key(line), []).append(line["rr"])
@@ -67,9 +76,9 @@ def _read(folder: Path, name: str) -> Run:
 
 
 def _key(line: Mapping[str, Any]) -> str:
-    """A task's identity, whatever the order in which its candidates were shown."""
+    """A task's identity, whatever the order in which its candidates were shown; its query's is before :data:`.statistics.REST`."""
     pool = sorted((c["id"], c["text"], r) for c, r in zip(line["candidates"], line["relevance"], strict=True))
-    return hashlib.sha256(json.dumps([line["task_id"], line["context"], pool]).encode()).hexdigest()
+    return line["task_id"] + REST + hashlib.sha256(json.dumps([line["context"], pool]).encode()).hexdigest()
 
 
 def tests(runs: Sequence[Run], seed: int = 0) -> list[dict[str, Any]]:

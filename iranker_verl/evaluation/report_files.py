@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.statistics import ByTask
 
 EPISODES = "episodes-"
+NUMBERS = ("rr", "ndcg@5", "ndcg@10", "hit@1", "n")  # of every system, beside its ci95
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -22,7 +24,27 @@ def read_results(run_dir: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; {run_dir} holds no finished evaluation")
     if not isinstance(results.get("datasets"), dict) or not isinstance(results.get("macro"), dict):
         raise UserError(f"{path}: it needs `datasets` and `macro`; evaluate the run again")
+    for where, found in [("macro", results["macro"]), *results["datasets"].items()]:
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: {where} has to hold {{system: numbers}}; evaluate the run again")
+        for system, numbers in found.items():
+            if missing := _missing(numbers):
+                raise UserError(f"{path}: {system} under {where} has no {missing}; evaluate the run again")
     return results
+
+
+def _missing(numbers: Any) -> str | None:
+    """The first of a system's numbers that is none, if any."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    if not isinstance(numbers, dict):
+        return "numbers"
+    ends = numbers.get("ci95")
+    there = {name: is_number(numbers.get(name)) for name in NUMBERS}
+    there["ci95"] = isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends))
+    return next((name for name, good in there.items() if not good), None)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iranker_verl.evaluation.published import Published, PublishedSystem
+from iranker_verl.evaluation.rivals.base import brief
 from iranker_verl.evaluation.statistics import MACRO, reference
 from iranker_verl.ranking import DATASETS
 
@@ -18,6 +19,8 @@ Results = Mapping[str, Any]
 
 # Row kinds: a heading over the rows that follow, the system that the table is about, what others published.
 GROUP, OURS, PUBLISHED = "group", "ours", "published"
+
+REASON = 60  # characters of why a system was not run, in a row's name
 
 SHORT = {
     "rec-movie": "Movie",
@@ -96,7 +99,8 @@ def datasets_in_order(datasets: Iterable[str]) -> list[str]:
 
 
 def main_table(results: Results, published: Published | None = None) -> Table | None:
-    """The paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours."""
+    """The paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours. A system that could not
+    run (``unavailable``) has a row that says why, and no number."""
     found, macro = results["datasets"], results["macro"]
     nine = list(DATASETS) if published and set(found) & set(DATASETS) else []
     columns = datasets_in_order({*found, *nine})
@@ -114,6 +118,10 @@ def main_table(results: Results, published: Published | None = None) -> Table | 
     ]
     if not rows:
         return None
+    rows += [
+        Row((f"{label(system, macro)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro"))))
+        for system, reason in sorted((results.get("unavailable") or {}).items())
+    ]
     note = "MRR × 100. Macro: the mean over datasets, each weighing the same; (k of n) where a system applies to k of them."
     if nine and published:
         rows = [Row(("measured here",), GROUP), *rows, Row((f"published: {published.source}",), GROUP)]
@@ -321,6 +329,11 @@ def _published_rows(systems: Iterable[PublishedSystem], columns: Sequence[str]) 
         )
         for s in systems
     ]
+
+
+def _why(system: str, reason: str) -> str:
+    """A reason in few words: without the system's name, and without the way out that follows it."""
+    return brief(" ".join(reason.removeprefix(f"{system}: ").split("; ")[0].split()), REASON)
 
 
 def _part(numbers: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.tables import GROUP, OURS, PUBLISHED, Table
 from iranker_verl.files import write_text
 
+ALL = "all"  # "dataset" of what is meaned over all tasks, whatever their dataset
 CSV_COLUMNS = ("source", "system", "dataset", "measure", "value")
 
 
@@ -110,9 +111,13 @@ def _pipes(cells: Iterable[str]) -> str:
 
 
 def long_csv(results: Mapping[str, Any], published: Published) -> str:
-    """Every number of the results and every published one, unrounded, one a line under :data:`CSV_COLUMNS`.
+    """Every number that the tables and figures of the results show and every published one, unrounded, one a line under
+    :data:`CSV_COLUMNS`, and each once.
 
-    ``source`` is ``measured`` or ``published``; shares and ranks are between 0 and 1 in both.
+    ``source`` is ``measured`` or ``published``; shares and ranks are between 0 and 1 in both. A system that could not run
+    has one line, whose source is ``not run:`` and why, and whose value is empty. Numbers within others have dots in their
+    measure (``orders.sd``, ``survival.7.alive.3``: of pools of 7, after 3 exclusions); a diagnosis is of the dataset
+    :data:`ALL`, as its means are over tasks and not over datasets.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # a lone "\r" is quoted only so
@@ -129,13 +134,8 @@ def long_csv(results: Mapping[str, Any], published: Published) -> str:
 
 def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     def numbers(system: str, dataset: str, found: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        for measure, value in found.items():
-            if measure == "ci95":
-                yield from zip(
-                    *[("measured",) * 2, (system,) * 2, (dataset,) * 2, ("rr_low", "rr_high"), value], strict=True
-                )
-            elif isinstance(value, int | float):
-                yield ("measured", system, dataset, measure, value)
+        for measure, value in _flat(found):
+            yield ("measured", system, dataset, _CI95.get(measure, measure), value)
 
     for system, found in results["macro"].items():
         yield from numbers(system, MACRO, found)
@@ -143,15 +143,52 @@ def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         for system, found in systems.items():
             yield from numbers(system, dataset, found)
     for dataset, found in (results.get("zero_shot") or {}).items():
-        yield from numbers("zero-shot", dataset, found)
+        if (
+            found not in results["datasets"].get(dataset, {}).values()
+        ):  # a zero-shot run's own are there, by another name
+            yield from numbers("zero-shot", dataset, found)
+    for system, reason in (results.get("unavailable") or {}).items():
+        yield (f"not run: {reason}", system, MACRO, "rr", "")
     for task, found in (results.get("generic") or {}).items():
-        for system, measure, key in (
-            ("base", "score", "base"),
-            ("trained", "score", "trained"),
-            ("trained minus base", "stderr", "stderr"),
-        ):
+        for system, measure, key in _GENERIC:
             if found.get(key) is not None:
                 yield ("measured", system, task, measure, found[key])
     for one in results.get("comparisons") or []:
-        for measure in ("difference", "p", "p_holm"):
-            yield ("measured", one["system"], one["dataset"], f"{measure} against {one['against']}", one[measure])
+        for measure, value in _flat({key: one.get(key) for key in ("difference", "ci95", "p", "p_holm", "n")}):
+            name = _COMPARED.get(measure, measure)
+            yield ("measured", one["system"], one["dataset"], f"{name} against {one['against']}", value)
+    for system, found in (results.get("diagnosis") or {}).items():
+        yield from numbers(system, ALL, {key: value for key, value in found.items() if key != "regret_by_dataset"})
+        for dataset, regret in (found.get("regret_by_dataset") or {}).items():
+            yield from numbers(system, dataset, {"regret": regret})
+
+
+_CI95 = {"ci95.0": "rr_low", "ci95.1": "rr_high"}
+_COMPARED = {"ci95.0": "difference_low", "ci95.1": "difference_high"}
+_GENERIC = (
+    ("base", "score", "base"),
+    ("base", "stderr", "base_stderr"),
+    ("trained", "score", "trained"),
+    ("trained", "stderr", "trained_stderr"),
+    ("trained minus base", "difference", "difference"),
+    ("trained minus base", "stderr", "stderr"),
+)
+
+
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in nested content, each with its way in, joined by dots. A bin (an object in a list) goes by its first value."""
+    if isinstance(content, int | float):
+        yield name, content
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(content, Mapping):
+        inner = content.items()
+    elif isinstance(content, list | tuple):
+        inner = (_bin(part) if isinstance(part, Mapping) else (i, part) for i, part in enumerate(content))
+    for key, value in inner:
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
+
+
+def _bin(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    (_, value), *rest = content.items()
+    return value, dict(rest)

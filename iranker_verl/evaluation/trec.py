@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_prep.reading.lines import number, text_lines
 from data_prep.reading.text import shown
@@ -21,6 +21,7 @@ from iranker_verl.files import write_text
 STANDARD = ("nDCG@10", "RR", "Success@1")
 RUN_COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
 QRELS_COLUMNS = ("query", "iteration", "document", "grade")
+INT32 = 2**31  # trec_eval's grades, cutoffs and levels are C ints: what is greater wraps around without a word
 
 Run = dict[str, dict[str, float]]  # query -> document -> score
 Qrels = dict[str, dict[str, int]]  # query -> document -> grade
@@ -37,13 +38,17 @@ def read_run(path: Path) -> Run:
 
 
 def read_qrels(path: Path) -> Qrels:
-    """The judgements. UserError, by file and row, for a line of other columns, a grade that is no whole number, a document
-    judged twice."""
+    """The judgements. UserError, by file and row, for a line of other columns, a grade that is no whole number of 32
+    bits, a document judged twice."""
     qrels: Qrels = {}
     for row, (query, _, document, grade) in _rows(path, QRELS_COLUMNS):
         value = number(grade, path, row, "grade")
         if value != int(value):
             raise UserError(f"{path} row {row}: grade is {shown(grade)}, not a whole number; correct or remove the row")
+        if not -INT32 <= value < INT32:
+            raise UserError(
+                f"{path} row {row}: grade is {shown(grade)}, which does not fit 32 bits; correct it or give lower grades"
+            )
         _put(qrels.setdefault(query, {}), document, int(value), path, row, query)
     return qrels
 
@@ -82,26 +87,65 @@ class Scores:
 
 
 def score(run: Run, qrels: Qrels, measures: Sequence[str] = STANDARD) -> Scores:
-    """Score a run with ``ir_measures``. UserError for a measure that it does not know, or where no query is judged."""
+    """Score a run with ``ir_measures``. UserError for a measure that it does not know or cannot compute, and where no query
+    is judged."""
     import ir_measures
 
-    asked = []
-    for name in measures:
-        try:
-            asked.append(ir_measures.parse_measure(name))
-        except (NameError, ValueError, SyntaxError) as error:
-            raise UserError(
-                f"unknown measure {name!r}; write it as ir_measures does, e.g. nDCG@10, RR, RR(rel=2), AP, P@5, Success@1"
-            ) from error
+    asked = {name: _measure(name) for name in measures}
     shared = qrels.keys() & run.keys()
     if not shared:
         raise UserError("no query of the run is judged in the qrels; do the two files belong together?")
-    try:
-        found = ir_measures.calc_aggregate(asked, qrels, run)
-    except (ValueError, NameError, AssertionError) as error:  # e.g. a measure that only an absent library computes
-        raise UserError(f"{', '.join(measures)}: cannot be computed ({str(error).splitlines()[0]})") from error
-    means = {name: float(found[measure]) for name, measure in zip(measures, asked, strict=True)}
+    means = {}
+    for name, measure in asked.items():
+        _check_gdeval(name, measure, run, qrels)
+        try:
+            means[name] = float(ir_measures.calc_aggregate([measure], qrels, run)[measure])
+        except Exception as error:  # whatever the libraries behind it raise; one may be absent
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"measure {name!r} cannot be computed ({reason}); leave it out of --measures") from error
     return Scores(means, len(qrels), len(qrels) - len(shared), len(run) - len(shared))
+
+
+def _measure(name: str) -> Any:
+    """A measure of ``ir_measures`` whose parameters are complete and in range: the C code behind it aborts on a cutoff of 0."""
+    import ir_measures
+
+    try:
+        measure = ir_measures.parse_measure(name)
+    except (NameError, ValueError, SyntaxError, TypeError) as error:
+        raise UserError(
+            f"unknown measure {name!r}; write it as ir_measures does, e.g. nDCG@10, RR, RR(rel=2), AP, P@5, Success@1"
+        ) from error
+    known, given = measure.SUPPORTED_PARAMS, measure.params
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"measure {name!r} has no parameter {key}; it has {', '.join(known) or 'none'}")
+        if not known[key].validate(value) or (known[key].dtype is int and isinstance(value, bool)):
+            raise UserError(f"measure {name!r}: {key} cannot be {value!r} ({known[key].desc})")
+        if key in ("cutoff", "rel") and not 1 <= value < INT32:
+            raise UserError(f"measure {name!r}: {key} is {value}; it has to be at least 1 and to fit 32 bits")
+    if missing := [key for key, info in known.items() if info.required and key not in given]:
+        form = f"{measure.NAME}@10" if missing == ["cutoff"] else f"{name}({','.join(f'{key}=…' for key in missing)})"
+        raise UserError(f"measure {name!r} needs {' and '.join(missing)}; write it e.g. as {form}")
+    return measure
+
+
+def _check_gdeval(name: str, measure: Any, run: Run, qrels: Qrels) -> None:
+    """UserError for what gdeval.pl, which computes these measures, dies of: other query ids than numbers, grades above 4."""
+    if measure.NAME != "ERR" and measure.params.get("dcg") != "exp-log2":
+        return
+    for query in (*qrels, *run):
+        if not re.fullmatch("[0-9]+", query):
+            raise UserError(
+                f"measure {name!r}: gdeval, which computes it, takes whole numbers as query ids, not {shown(query)}; number "
+                "the queries in both files, or leave the measure out"
+            )
+    for query, grades in qrels.items():
+        if high := [grade for grade in grades.values() if grade > 4]:
+            raise UserError(
+                f"measure {name!r}: gdeval, which computes it, takes grades up to 4, and query {query} has {high[0]}; "
+                "leave the measure out, or lower the grades"
+            )
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -99,7 +99,10 @@ class locked:
     def __enter__(self) -> None:
         import fcntl
 
-        self._file = self.path.open("a+")
+        try:
+            self._file = self.path.open("a+")
+        except OSError as error:
+            raise UserError(f"{self.path.parent}: cannot be written to ({error.strerror})") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

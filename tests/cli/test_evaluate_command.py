@@ -17,6 +17,7 @@ from iranker_verl.cli.evaluate import evaluate
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.methods import choose
 from iranker_verl.evaluation.trec import read_qrels, read_run
+from iranker_verl.job.pipeline import locked
 from iranker_verl.ranking.templates import load
 from tests.data_prep import prepared_folder
 from tests.fake_openai import FakeServer, answer
@@ -169,6 +170,7 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
     out, run_file = tmp_path / "out", tmp_path / "a.run"
     run_file.write_text("q Q0 d 1 1 tag\n")
     common = ["--data", data, "--out", out]
+    model = ["--model", "fake", "--endpoint", "http://host/v1"]
     for arguments, words in (
         ([], ["--data", "--run"]),
         (["--model", tmp_path], ["--data"]),
@@ -182,17 +184,89 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         ([*common, "--model", tmp_path], ["no config.json"]),
         ([*common, "--rivals", "bm26"], ["unknown rival 'bm26'", "bm25"]),
         ([*common, "--models", "bm25"], ["NAME=FOLDER"]),
-        ([*common, "--system", "a/b"], ["--system 'a/b'"]),
-        ([*common, "--system", "bm25"], ["no rival's name"]),
+        ([*common, *model, "--system", "a/b"], ["--system 'a/b'"]),
+        ([*common, *model, "--system", "bm25"], ["no rival's name"]),
         ([*common, "--models", "bm26=folder"], ["NAME one of"]),
         ([*common, "--tasks", "rec-music"], ["'rec-music'", *DATASETS]),
-        ([*common, "--method", "listwise"], ["unknown method"]),
-        ([*common, "--template", "lable"], ["unknown template 'lable'"]),
+        ([*common, *model, "--method", "listwise"], ["unknown method"]),
+        ([*common, *model, "--template", "lable"], ["unknown template 'lable'"]),
         (["--data", tmp_path, "--out", out], ["manifest.json"]),
+        (["--data", data, "--out", run_file], ["a.run: cannot be made a folder", "choose another"]),
+        (["--data", data, "--out", run_file / "sub"], ["a.run/sub: cannot be made a folder"]),
+        ([*common, *model, "--shards", "2"], ["a server is asked from here"]),
     ):
         line = refused(*arguments)
         assert all(word in line for word in words), line
+    negative = run(*common, "--seed", "-1")
+    assert negative.exit_code == 2 and "--seed" in negative.output
     assert not out.exists()
+
+
+def test_options_without_effect_are_refused(data, tmp_path):
+    out, run_file = tmp_path / "out", tmp_path / "a.run"
+    run_file.write_text("q Q0 d 1 1 tag\n")
+    common, scored = ["--data", data, "--out", out], ["--run", run_file, "--qrels", run_file]
+    model = ["--model", "fake", "--endpoint", "http://host/v1"]
+    for arguments, words in (
+        ([*scored, "--out", out], "--out has no effect with --run"),
+        ([*scored, "--rivals", "random,popularity,bm25"], "--rivals has no effect with --run"),  # even the default
+        ([*scored, "--endpoint", "http://host/v1"], "--endpoint has no effect with --run"),
+        ([*scored, "--system", "after"], "--system has no effect with --run"),
+        ([*common, "--measures", "RR"], "--measures has no effect without --run"),
+        ([*common, "--prices", run_file], "--prices has no effect without --model"),
+        ([*common, "--max-new-tokens", "9"], "--max-new-tokens has no effect without --model"),
+        ([*common, *model, "--retriever", "folder"], "--retriever has no effect without --thoughts"),
+        ([*common, *model, "--examples", "2"], "--examples has no effect without --thoughts"),
+        ([*common, "--models", "r1-rec=folder"], "--models r1-rec=folder has no effect, as --rivals"),
+    ):
+        assert words in refused(*arguments)
+    assert not out.exists()
+
+
+def test_a_model_is_checked_before_rivals_are_trained(data, tmp_path, monkeypatch):
+    (tmp_path / "iranker.json").write_text(json.dumps({"template_id": "label", "template_hash": "0" * 16}))
+    monkeypatch.setattr("iranker_verl.inference.models.model_folder", lambda model: Path(model))
+    out = tmp_path / "out"
+    assert "0" * 16 in refused("--model", tmp_path, "--data", data, "--out", out)
+    assert not out.exists()
+
+
+def test_one_evaluation_at_a_time_in_a_folder(data, tmp_path):
+    with locked(tmp_path):
+        assert "another job is running in this folder" in refused("--data", data, "--out", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+
+
+def test_what_is_finished_in_the_folder_stands_in_one_table(data, tmp_path):
+    server = FakeServer(names_one)
+    out, results = tmp_path / "out", {}
+    with server.serving():
+        common = ["--endpoint", server.url, "--model", "fake", "--data", data, "--out", out, "--max-new-tokens", "8"]
+        for more in (
+            ["--system", "before", "--rivals", "random"],
+            ["--system", "setwise", "--method", "setwise", "--rivals", "none"],
+            ["--system", "few", "--limit", "2", "--rivals", "none"],
+            ["--system", "after", "--rivals", "none", "--orders", "2"],
+        ):
+            result = run(*common, *more)
+            assert result.exit_code == 0
+            results[more[1]] = json.loads((out / "results.json").read_text())
+    assert {name: set(found["macro"]) for name, found in results.items()} == {
+        "before": {"before", "random"},
+        "setwise": {"setwise", "before", "random"},
+        "few": {"few"},
+        "after": {"after", "before", "setwise", "random"},
+    }
+    assert "few: left out of the results" in result.output and "on other tasks" in result.output
+    last = results["after"]
+    assert set(last["diagnosis"]) == set(last["datasets"]["rec-movie"]) == set(last["macro"])
+    assert last["paired_p"] is not None and {c["system"] for c in last["comparisons"]} == set(last["macro"]) - {"after"}
+    for system in ("before", "setwise", "random"):  # read back, its numbers are those of its own call
+        assert last["macro"][system] == results["before" if system == "random" else system]["macro"][system]
+    path = out / "episodes-before.jsonl"
+    path.write_text('{"task_id": "t"}\n' + path.read_text())
+    line = refused("--data", data, "--out", out, "--rivals", "random")
+    assert "episodes-before.jsonl row 1" in line and "evaluate before again" in line
 
 
 def test_help_loads_nothing_heavy():

@@ -140,3 +140,13 @@ def test_a_run_is_read_back_from_its_files(tmp_path):
     )  # four deviations of 60
     assert sum(b["n"] for b in found["after"]["by_popularity"]) == 30  # only where popularity ranked
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_only_the_systems_asked_for(tmp_path):
+    tasks = make_tasks(n=4)
+    for system in ("after", "before", "popularity"):
+        lines = [json.dumps(r.to_json()) for r in play_as(system, tasks, knows=0).records]
+        (tmp_path / f"episodes-{system}.jsonl").write_text("\n".join(lines))
+    assert set(diagnose(tmp_path, ["popularity", "after", "none"])) == {"after", "popularity"}
+    alone = diagnose(tmp_path, ["after"])
+    assert set(alone) == {"after"} and "by_popularity" not in alone["after"]  # popularity is of other tasks, perhaps

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.journal import Journal
+from iranker_verl.evaluation.journal import Journal, finished
 
 PRINT = {"model_hash": "abc", "seed": 1, "temperature": 0.0}
 
@@ -93,3 +93,21 @@ def test_killed_while_finishing(tmp_path):
     (tmp_path / "episodes-after.jsonl").write_text(part.read_text())
     journal = Journal(tmp_path, "after", PRINT)
     assert journal.took is None and len(journal.lines) == 2
+
+
+@pytest.mark.parametrize("folder", ["file", "file/sub"])
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"{folder}: cannot be made a folder .*choose another"):
+        Journal(tmp_path / folder, "after", PRINT)
+
+
+def test_what_is_finished(tmp_path):
+    half_done(tmp_path)
+    for system in ("setwise", "before.2"):
+        Journal(tmp_path, system, PRINT).finish([{"number": 7}], {"seconds": 3.5})
+    Journal(tmp_path, "lost", PRINT).finish([], {"seconds": 1})
+    (tmp_path / "episodes-lost.jsonl").unlink()
+    first, second = finished(tmp_path)
+    assert (first.system, second.system) == ("before.2", "setwise")
+    assert (first.fingerprint, first.took, first.lines()) == (PRINT, {"seconds": 3.5}, [{"number": 7}])

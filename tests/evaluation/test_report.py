@@ -39,7 +39,7 @@ def test_everything_is_there(page):
         *(
             "tiny",
             "1.000",
-            "Paired test of the mean: p < 0.001; all p are",
+            "Paired test of the mean: p = 0.005; all p are",  # 12 queries, in both datasets: 2 / 2^12, times 10
             "higher than before on 2 of 2 (2 with p < 0.05)",
         ),
         *(
@@ -129,7 +129,8 @@ def test_rivals_alone_are_enough(tmp_path):
 def test_what_was_not_run_says_why(tmp_path):
     folder = make_run(tmp_path / "tiny", n=3)
     change_results(folder, lambda r: r.update(unavailable={"monot5": f"no weights {EVIL}"}))
-    (folder / "generic.json").write_text(
+    (folder / "generic").mkdir()  # where `iranker evaluate-generic --out RUN/generic` writes
+    (folder / "generic" / "generic.json").write_text(
         json.dumps(
             {
                 "tasks": {"gsm8k": {"base": 0.5, "trained": 0.75, "stderr": 0.01}},
@@ -141,6 +142,10 @@ def test_what_was_not_run_says_why(tmp_path):
     assert {"unavailable", "generic"} <= set(page.ids)
     for words in ("monot5", EVIL, "mbpp", "code is not run without the flag", "73.69", "+25.00"):
         assert words in page.text, words
+    assert "MonoT5 (not run: no weights" in page.text
+    assert "mbpp (not run" not in page.text  # a task is no system
+    write_tables(folder)
+    assert "MonoT5 (not run: no weights" in (folder / "tables.md").read_text()
 
 
 def test_zero_shot_strict_orders_and_cost_are_shown(tmp_path):

@@ -70,6 +70,51 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_folder_is_no_page(runs, tmp_path):
+    with pytest.raises(UserError, match=r"--out .*: it is a folder; give the page's file"):
+        write_comparison(runs[:2], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be made a folder"):
+        write_comparison(runs[:2], tmp_path / "file" / "page.html")
+
+
+def test_a_system_that_is_named_is_compared(runs, tmp_path):
+    folders = [make_run(tmp_path / name, n=5, seed=seed) for seed, name in enumerate(("one", "two"))]
+
+    def rivals_only(results):
+        for found in (results["macro"], *results["datasets"].values()):
+            del found["before"], found["after"]
+
+    for folder in folders:
+        change_results(folder, rivals_only)
+    with pytest.raises(UserError, match=r"no system asked a language model; name one with --system; there are .*bm25"):
+        write_comparison(folders, tmp_path / "page.html")
+    with pytest.raises(UserError, match=r"one/results\.json: it has no system 'after'; there are .*bm25"):
+        write_comparison(folders, tmp_path / "page.html", "after")
+    page = Page(write_comparison(folders, tmp_path / "page.html", "bm25").read_text())
+    assert "figure-runs" in page.ids and "bm25" in page.text.lower()
+    read = report_compare._read(runs[0], "good", "before")
+    assert read.system == "before" and read.values != report_compare._read(runs[0], "good").values
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r["macro"]["after"].pop("rr"), "after under macro has no rr"),
+        (lambda r: r["datasets"]["rec-movie"]["bm25"].pop("ci95"), "bm25 under rec-movie has no ci95"),
+        (lambda r: r["macro"]["bm25"].update(ci95=[0.1]), "bm25 under macro has no ci95"),
+        (lambda r: r["macro"]["bm25"].update(n="many"), "bm25 under macro has no n;"),
+        (lambda r: r["macro"].update(bm25=None), "bm25 under macro has no numbers"),
+        (lambda r: r["datasets"].update({"rec-movie": []}), "rec-movie has to hold"),
+    ],
+)
+def test_incomplete_numbers_are_one_line(iranker, tmp_path, change, said):
+    folder = make_run(tmp_path / "run", n=3)
+    change_results(folder, change)
+    error = iranker(folder).exception
+    assert isinstance(error, UserError) and said in str(error) and "results.json" in str(error)
+
+
 @pytest.fixture
 def iranker():
     app = typer.Typer()
@@ -80,6 +125,7 @@ def iranker():
 def test_command_line(iranker, runs, tmp_path):
     out = tmp_path / "page.html"
     result = iranker("--compare", *runs[:2], "--out", out)
+    assert iranker("--compare", *runs[:2], "--out", out, "--system", "bm25").exit_code == 0
     assert result.exit_code == 0 and out.is_file() and result.output.strip().replace("\n", "") == str(out)
     result = iranker(runs[0], "--tables")
     assert result.exit_code == 0 and [line.split("/")[-1] for line in result.output.split()] == [
@@ -89,7 +135,12 @@ def test_command_line(iranker, runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("a", "b"), "--compare"), (("a", "--out", "x.html"), "--out"), (("a", "b", "--compare", "--tables"), "--tables")],
+    [
+        (("a", "b"), "--compare"),
+        (("a", "--out", "x.html"), "--out"),
+        (("a", "b", "--compare", "--tables"), "--tables"),
+        (("a", "--system", "bm25"), "--system is of --compare"),
+    ],
 )
 def test_what_does_not_go_together_is_refused(iranker, words, said):
     error = iranker(*words).exception

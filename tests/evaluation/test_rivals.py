@@ -5,8 +5,11 @@ from collections import Counter
 import pytest
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.evaluate import collect, evaluate_rivals
 from iranker_verl.evaluation.rivals import RIVALS, Context, make
+from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import Candidate, RankingTask
+from iranker_verl.ranking.templates import load
 
 
 def task(texts, *, id="t", scenario="recommendation", dataset="rec-movie", context="", positive=0):
@@ -99,3 +102,39 @@ def test_the_order_shown_decides_nothing(model):
     model.fit([])
     shown, turned = task(["w", "x", "y", "z"]), task(["z", "y", "x", "w"], positive=3)
     assert rank(model, shown) == rank(model, turned)
+
+
+class Asks:
+    """A rival that has a model rank: it answers the first task well, and the second by half."""
+
+    name = "asks"
+
+    def __init__(self):
+        self.ranked = 0
+
+    def fit(self, train):
+        pass
+
+    def rank(self, tasks):
+        self.ranked += 1
+        self.states = [self.template().start(task) for task in tasks]
+        for state, answer in zip(self.states, ("[B] > [A]", "[B]"), strict=True):
+            state.step(answer)
+        return [state.ranking() for state in self.states]
+
+    def episodes(self):
+        return [Episode(s.task.id, s.task.dataset, tuple(s.ranking()), tuple(s.steps), 9, 2, 0.5) for s in self.states]
+
+    def template(self):
+        return load("direct-label")
+
+
+def test_a_rival_that_asks_a_model_is_judged_by_its_answers(tmp_path):
+    tasks = [task(["a", "b"], id=f"t{i}", positive=1) for i in range(2)]
+    rival, said = Asks(), []
+    for _ in range(2):  # the second time what was done before is read again
+        [result] = evaluate_rivals([], tasks, rivals=[rival], run_dir=tmp_path, say=said.append)
+        numbers = collect([result])["macro"]["asks"]
+        assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["new_tokens_per_task"]) == (0.5, 1, 2)
+        assert (numbers["rr"], numbers["rr_strict"]) == (1.0, 0.75)  # the second answer names half of the candidates
+    assert rival.ranked == 1

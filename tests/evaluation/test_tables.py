@@ -81,6 +81,23 @@ def test_macro_of_some_datasets_says_so(results):
     assert any(c[0] == "popularity" and c[-1].endswith(" (1 of 2)") for c in cells(table))
 
 
+def test_what_could_not_run_has_a_row_that_says_why_and_no_number():
+    reasons = {
+        "monot5": "monot5: no model is named for it; name a model folder with --models monot5=FOLDER",
+        "rankbert": f"rankbert: {'somewhat ' * 20}",
+    }
+    results = with_rr(after=0.5, bm25=0.75) | {"unavailable": reasons}
+    cut = " ".join(["somewhat"] * 6)
+    assert cells(tables.main_table(results, published.load()))[2:] == [
+        ("MonoT5 (not run: no model is named for it)", "–", "–"),
+        (f"RankBERT (not run: {cut} …)", "–", "–"),
+    ]
+    rows = list(csv.reader(io.StringIO(long_csv(results, published.load()))))
+    assert [row for row in rows if row[1] == "monot5"] == [
+        [f"not run: {reasons['monot5']}", "monot5", "macro", "rr", ""]
+    ]
+
+
 def test_stars_stand_beside_their_p():
     one = {"against": "after", "dataset": "macro", "difference": -0.25, "ci95": [-0.3, -0.2], "n": 1234}
     found = [one | {"system": "bm25", "p": 1e-5, "p_holm": 2e-5}, one | {"system": "random", "p": 0.04, "p_holm": 0.5}]
@@ -228,6 +245,60 @@ def test_csv_gives_every_name_and_number_back(systems, dataset):
         assert ["measured", system, dataset, "rr", repr(found["rr"])] in rows
         assert ["measured", system, dataset, "rr_low", "0.05"] in rows
     assert ["published", "IRanker-3B", "rec-movie", "rr", "0.3469"] in rows
+
+
+def measured(results):
+    """{(system, dataset, measure): value} of the CSV; each stands there once."""
+    rows = list(csv.reader(io.StringIO(long_csv(results, published.load()), newline="")))[1:]
+    found = {tuple(row[1:4]): float(row[4]) for row in rows if row[0] == "measured"}
+    assert len(found) == sum(row[0] == "measured" for row in rows)
+    return found
+
+
+def test_csv_has_what_is_within_other_numbers():
+    results = with_rr(after=0.5, bm25=0.25)
+    results["macro"]["after"]["orders"] = {"k": 3, "sd": 0.0125, "position_bias": -0.5}
+    results["macro"]["bm25"]["orders"] = None
+    one = {"system": "bm25", "against": "after", "dataset": "d", "difference": -0.25, "ci95": [-0.3, -0.2]}
+    results["comparisons"] = [one | {"p": 0.01, "p_holm": 0.02, "n": 3}]
+    results["diagnosis"] = {
+        "after": {
+            "n": 3,
+            "survival": {"2": {"n": 3, "alive": [1.0, 0.75], "random": [1.0, 0.5]}},
+            "regret": 0.25,
+            "regret_random": 0.625,
+            "regret_by_dataset": {"d": 0.375},
+            "by_position": [{"position": 4, "n": 2, "rr": 0.5}],
+            "statuses": {"ok": 7},
+        }
+    }
+    results["generic"] = {"gsm8k": {"base": 0.5, "trained": 0.75, "difference": 0.25, "stderr": 0.01}}
+    found = measured(results)
+    expected = {
+        ("after", "macro", "orders.k"): 3,
+        ("after", "macro", "orders.sd"): 0.0125,
+        ("after", "macro", "orders.position_bias"): -0.5,
+        ("bm25", "d", "difference_low against after"): -0.3,
+        ("bm25", "d", "difference_high against after"): -0.2,
+        ("bm25", "d", "n against after"): 3,
+        ("after", "all", "survival.2.alive.1"): 0.75,
+        ("after", "all", "survival.2.random.1"): 0.5,
+        ("after", "all", "regret"): 0.25,
+        ("after", "all", "regret_random"): 0.625,
+        ("after", "d", "regret"): 0.375,
+        ("after", "all", "by_position.4.rr"): 0.5,
+        ("after", "all", "statuses.ok"): 7,
+        ("trained minus base", "gsm8k", "difference"): 0.25,
+        ("after", "d", "rr_low"): 0.5,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_csv_has_a_zero_shot_number_once():
+    merged = with_rr(**{"after": 0.75, "zero-shot": 0.5})
+    assert measured(merged | {"zero_shot": {"d": merged["datasets"]["d"]["zero-shot"]}}) == measured(merged)
+    other = measured(merged | {"zero_shot": {"elsewhere": {"rr": 0.125}}})
+    assert other["zero-shot", "elsewhere", "rr"] == 0.125
 
 
 def test_all_tables_of_a_run_are_written(results):

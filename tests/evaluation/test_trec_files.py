@@ -1,6 +1,7 @@
 """TREC files: what is read and written, what is refused, and the published numbers of published runs."""
 
 import gzip
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_reading(tmp_path):
     run = file(tmp_path, "q1 Q0 d1 1 2.5 tag\nq1\tQ0\td2\t2\t-1e-3\ttag\r\n\nq2 Q0 d1 1 0 tag")
     assert read_run(run) == {"q1": {"d1": 2.5, "d2": -0.001}, "q2": {"d1": 0.0}}
     assert read_qrels(file(tmp_path, "q1 0 d1 3\nq1 Q0 d2 -1\n")) == {"q1": {"d1": 3, "d2": -1}}
+    assert read_qrels(file(tmp_path, "q 0 d 2147483647\n")) == {"q": {"d": 2**31 - 1}}
 
 
 def test_gzipped(tmp_path):
@@ -45,6 +47,10 @@ def test_gzipped(tmp_path):
         (read_qrels, "q 0 d 0.5\n", 1, "grade is '0.5', not a whole number"),
         (read_qrels, "q 0 d good\n", 1, "grade is 'good'"),
         (read_qrels, b"q 0 d 1\nq 0 \xff 1\n", 2, "not utf-8"),
+        (read_qrels, "q 0 d 1\nq 0 e 1e300\n", 2, "grade is '1e300', which does not fit 32 bits"),
+        (read_qrels, "q 0 d 99999999999\n", 1, "grade is '99999999999', which does not fit 32 bits"),
+        (read_qrels, "q 0 d 2147483648\n", 1, "does not fit 32 bits"),
+        (read_qrels, "q 0 d -2147483649\n", 1, "does not fit 32 bits"),
     ],
 )
 def test_refused_by_file_and_row(tmp_path, read, text, row, message):
@@ -104,6 +110,40 @@ def test_unknown_measures_and_files_of_different_collections():
         score({"q": {"d": 1.0}}, {"q": {"d": 1}}, ["nDGC@10"])
     with pytest.raises(UserError, match="no query of the run is judged"):
         score({"q": {"d": 1.0}}, {"p": {"d": 1}})
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ("nDCG@0", "cutoff is 0; it has to be at least 1"),  # else a C assertion ends Python
+        ("Judged@0", "cutoff is 0"),
+        ("RR(rel=0)", "rel is 0"),
+        ("nDCG@99999999999", "fit 32 bits"),
+        ("nDCG@-1", "unknown measure"),
+        ("nDCG@1.5", "cutoff cannot be 1.5"),
+        ("nDCG@True", "cutoff cannot be True"),
+        ("RR(foo=1)", "no parameter foo; it has cutoff, rel, judged_only"),
+        ("P", "needs cutoff; write it e.g. as P@10"),
+        ("INST", r"needs max_rel; write it e.g. as INST\(max_rel=…\)"),
+        ("SDCG", r"needs cutoff and max_rel; write it e.g. as SDCG\(cutoff=…,max_rel=…\)"),
+        ("ERR@20", r"whole numbers as query ids, not 'q'.*leave the measure out"),
+        ("nDCG(dcg='exp-log2')@5", "whole numbers as query ids"),
+        ("alpha_nDCG@20", "cannot be computed .*leave it out"),  # of an absent library
+        ("Accuracy", "cannot be computed .*division by zero"),  # of a query without anything irrelevant
+    ],
+)
+def test_what_a_measure_lacks_is_one_line(measure, words):
+    with pytest.raises(UserError, match=words) as error:
+        score({"q": {"d": 1.0}}, {"q": {"d": 1}}, ["RR", measure])
+    assert repr(measure) in str(error.value) and "\n" not in str(error.value) and "object at" not in str(error.value)
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="gdeval is a Perl script")
+def test_err_of_numbered_queries():
+    run = {"1": {"d": 1.0, "e": 2.0}}
+    assert score(run, {"1": {"d": 4}}, ["ERR@5"]).means["ERR@5"] == pytest.approx(15 / 16 / 2, abs=1e-4)
+    with pytest.raises(UserError, match="grades up to 4, and query 1 has 5"):
+        score(run, {"1": {"d": 5}}, ["ERR@5"])
 
 
 @needs_data

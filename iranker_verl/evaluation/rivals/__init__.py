@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.rivals.base import Context, Ranking, Rival, Unavailable
+from iranker_verl.evaluation.rivals.base import Asking, Context, Ranking, Rival, Unavailable
 
-__all__ = ["RIVALS", "STANDARD", "Context", "Ranking", "Rival", "Unavailable", "make"]
+__all__ = ["RIVALS", "STANDARD", "Asking", "Context", "Ranking", "Rival", "Unavailable", "make"]
 
 RIVALS = {
     "random": "random_order:RandomOrder",

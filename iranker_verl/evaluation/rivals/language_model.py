@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.rivals.base import Context, Ranking, Unavailable
+from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, load
 
@@ -27,6 +28,7 @@ class R1Rec:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._played: list[Episode | None] = []
 
     def fit(self, train: Sequence[RankingTask]) -> None:
         """Nothing to learn: the model has learned. Looks whether it is there, and what it is."""
@@ -37,6 +39,7 @@ class R1Rec:
 
         model, template = self._model()
         own = [task for task in tasks if task.scenario == "recommendation"]
+        self._played = [None] * len(tasks)
         if not own:
             return [None] * len(tasks)
         played = evaluate_model(
@@ -48,8 +51,16 @@ class R1Rec:
             seed=self._context.seed,
             say=self._context.say,
         )
-        rankings = iter(played.records)
-        return [list(next(rankings).ranking) if task.scenario == "recommendation" else None for task in tasks]
+        records = iter(played.records)
+        found = [next(records) if task.scenario == "recommendation" else None for task in tasks]
+        self._played = [record.episode if record else None for record in found]
+        return [list(record.ranking) if record else None for record in found]
+
+    def episodes(self) -> list[Episode | None]:
+        return self._played
+
+    def template(self) -> Template:
+        return self._model()[1]
 
     def _model(self) -> tuple[Path, Template]:
         """The model's folder, and the template that its ``iranker.json`` names."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.rivals.base import Context, Unavailable
+from iranker_verl.evaluation.rivals.base import Context, Unavailable, brief
 
 LIMIT = 512  # tokens that a pair of query and passage may take, where the model admits as many
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -131,6 +131,17 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
+def release(device: str) -> None:
+    """Give back to the GPU what torch keeps of rivals that are gone: an engine that starts next looks at what is free."""
+    if device.startswith("cuda"):
+        import gc
+
+        import torch
+
+        gc.collect()  # models are full of cycles
+        torch.cuda.empty_cache()
+
+
 class Progress:
     """Says how far long work is, at most every ``every_s`` seconds."""
 
@@ -151,4 +162,4 @@ def _way_out(rival: str) -> str:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {brief(text, 200)}" if text else type(error).__name__

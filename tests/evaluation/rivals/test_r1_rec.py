@@ -12,7 +12,8 @@ from id_worlds import task
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import evaluate
 from iranker_verl.evaluation.evaluate import Record, SystemResult
-from iranker_verl.evaluation.rivals import Context, Unavailable, language_model, make
+from iranker_verl.evaluation.rivals import Asking, Context, Unavailable, language_model, make
+from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import templates
 from reward_fns import direct
 from tests import tiny_models
@@ -58,7 +59,11 @@ def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeyp
         call = signature.bind(*args, **options).arguments
         asked.append(call)
         ranked = [tuple(sorted(c.id for c in t.candidates)) for t in call["tasks"]]
-        return SystemResult("r1-rec", tuple(Record(t, r, {}) for t, r in zip(call["tasks"], ranked, strict=True)), 1.0)
+        records = [
+            Record(t, r, {}, Episode(t.id, t.dataset, r, (), 7, 3, 0.5))
+            for t, r in zip(call["tasks"], ranked, strict=True)
+        ]
+        return SystemResult("r1-rec", tuple(records), 1.0)
 
     monkeypatch.setattr(evaluate, "evaluate_model", played)
     model = rival(stamped(tmp_path))
@@ -68,8 +73,11 @@ def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeyp
         task("2", [], "b", ["a"], scenario="passage", dataset="passage-5"),
         task("3", ["x"], "e", ["d"]),
     ]
+    assert isinstance(model, Asking) and model.template().id == "direct-think-label"
     assert model.rank(tasks) == [["a", "b", "c"], None, ["d", "e"]]
-    assert model.rank(tasks[1:2]) == [None]
+    first, nothing, last = model.episodes()  # its answers count as a model's do
+    assert nothing is None and (first.task_id, last.task_id, last.new_tokens) == ("1", "3", 3)
+    assert model.rank(tasks[1:2]) == [None] == model.episodes()
     (call,) = asked
     assert call["model"] == tmp_path and call["template"].id == "direct-think-label" and call["seed"] == 3
     assert call["tasks"] == [tasks[0], tasks[2]] and call.get("run_dir") is None
@@ -84,6 +92,7 @@ def test_a_model_is_played_on_vllm(tmp_path, monkeypatch):
     model.fit([])
     rankings = model.rank(tasks)
     assert [sorted(r) for r in rankings] == [["a", "b", "c"]] * 3
+    assert [list(e.ranking) for e in model.episodes()] == rankings and all(e.calls == 1 for e in model.episodes())
     assert model.rank(tasks) == rankings
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from iranker_verl.inference.endpoint import Endpoint
     from iranker_verl.ranking import RankingTask
 
-MEASURES = "nDCG@10,RR,Success@1"
 # options that have an effect only where another is given
 NEEDS = {
     "run": ("measures",),
@@ -75,7 +74,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="of orders, samples and rivals")] = 1,
     run: Annotated[Path | None, typer.Option(help="score this TREC run (or LLMRank's candidates) instead")] = None,
     qrels: Annotated[Path | None, typer.Option(help="the judgements of --run")] = None,
-    measures: Annotated[str, typer.Option(help="for --run, in the words of ir_measures")] = MEASURES,
+    measures: Annotated[
+        str | None, typer.Option(help="for --run, in the words of ir_measures [default: nDCG@10,RR,Success@1]")
+    ] = None,
 ) -> None:
     """Rank every test task with a model and its rivals; or score a run file (--run, --qrels)."""
     if run is not None or qrels is not None:
@@ -110,7 +111,7 @@ def evaluate(
     used, chosen = choose(method, template, manifest)
     proof = None
     if thoughts is not None:
-        from iranker_verl.cli.thoughts import with_thoughts
+        from iranker_verl.evaluation.thoughts import with_thoughts
 
         chosen, proof = with_thoughts(chosen, thoughts, data, examples, retriever)
     names = _rivals(rivals, system)
@@ -160,7 +161,9 @@ def evaluate(
                 **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
                 **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
                 **{"max_new_tokens": max_new_tokens, "rivals": list(names), "models": dict(made_with.models)},
-                "thoughts": proof.to_json() if proof is not None else None,
+                "thoughts": proof.to_json() | {"examples": examples, "retriever": retriever}
+                if proof is not None
+                else None,
             },
         }
         write_json(out / "results.json", content)
@@ -257,7 +260,7 @@ def _print(content: Mapping[str, Any]) -> None:
     show([("Mean over datasets", made, "\n".join(notes))])
 
 
-def _score(run: Path, qrels: Path, measures: str) -> None:
+def _score(run: Path, qrels: Path, measures: str | None) -> None:
     import re
 
     from iranker_verl.evaluation import ranked_candidates, trec
@@ -267,7 +270,9 @@ def _score(run: Path, qrels: Path, measures: str) -> None:
         truth = ranked_candidates.read_truth(qrels, ranked)
     else:
         ranked, truth = trec.read_run(run), trec.read_qrels(qrels)
-    names = [name.strip() for name in re.split(r",(?![^(]*\))", measures)]  # RR(rel=2,…) is one
+    names = (
+        trec.STANDARD if measures is None else [n.strip() for n in re.split(r",(?![^(]*\))", measures)]
+    )  # RR(rel=2,…) is one
     scores = trec.score(ranked, truth, names)
     made = table("measure", run.name)
     for name, value in scores.means.items():

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-TASKS = "gsm8k,ifeval,mmlu,mbpp,humaneval,openbookqa,hellaswag,mathqa"
-
 
 def evaluate_generic(
     base: Annotated[Path, typer.Option(help="Hugging Face model folder before training")],
     trained: Annotated[Path, typer.Option(help="the one after, e.g. runs/NAME/model")],
     out: Annotated[Path, typer.Option(help="folder for generic.json; what is done there is not done again")],
-    tasks: Annotated[str, typer.Option(help="the paper's tasks, separated by commas")] = TASKS,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="of gsm8k, ifeval, mmlu, mbpp, humaneval, openbookqa, hellaswag, mathqa, separated by commas [default: all]"
+        ),
+    ] = None,
     backend: Annotated[str, typer.Option(help="vllm or hf (transformers)")] = "vllm",
     chat_template: Annotated[
         bool, typer.Option("--chat-template/--no-chat-template", help="put questions into the models' chat template")

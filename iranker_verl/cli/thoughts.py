@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from iranker_verl.errors import UserError
-
-if TYPE_CHECKING:
-    from iranker_verl.evaluation.thoughts import Proof, Store, ThoughtTemplate
-    from iranker_verl.ranking import RankingTask
-    from iranker_verl.ranking.templates import Template
 
 app = typer.Typer(no_args_is_help=True, help="Thoughts that emerged in training, as worked examples (IRanker-COT).")
 
@@ -41,6 +36,7 @@ def collect(
     from iranker_verl.evaluation.thoughts import write
     from iranker_verl.evaluation.thoughts.collect import template_of
     from iranker_verl.evaluation.thoughts.guard import without
+    from iranker_verl.evaluation.thoughts.prepared import side_of_test
     from iranker_verl.ranking.templates import load
 
     chosen = load(template or template_of(rollouts))
@@ -63,43 +59,6 @@ def check(
 ) -> None:
     """Prove that no test query's thought is in a store; print what was compared."""
     from iranker_verl.evaluation.thoughts import read
+    from iranker_verl.evaluation.thoughts.prepared import proved
 
     print(json.dumps(proved(read(store), data, near_duplicate).to_json()))
-
-
-def with_thoughts(
-    base: Template, store: Path, data: Path, examples: int = 1, model: str | None = None
-) -> tuple[ThoughtTemplate, Proof]:
-    """``base`` with worked examples from a store, and the proof that none is of a test query of ``data``. They are retrieved
-    by words, or by the embeddings of ``model``, a sentence-transformers folder or name."""
-    from iranker_verl.evaluation.thoughts import Bm25, Embeddings, ThoughtTemplate, encoder, read
-
-    content = read(store)
-    proof = proved(content, data)
-    retriever = Bm25(content) if model is None else Embeddings(content, encoder(model), model)
-    return ThoughtTemplate.over(base, retriever, examples), proof
-
-
-def proved(store: Store, data: Path, near_duplicate: float = 0.8) -> Proof:
-    """The guard's proof over the test queries of prepared data. UserError where a thought is of one of them."""
-    from iranker_verl.evaluation.thoughts import guard
-
-    tasks, groups = side_of_test(data)
-    return guard(store, tasks, groups=groups, threshold=near_duplicate)
-
-
-def side_of_test(data: Path) -> tuple[list[RankingTask], dict[tuple[str, str], str]]:
-    """The test tasks of prepared data, and their groups by dataset and task id. Without the users of a split by time: they
-    are on both sides of it on purpose, with contexts of their own."""
-    from data_prep.schema import read_manifest, read_rows
-    from iranker_verl.ranking import RankingTask
-
-    by_time = read_manifest(data)["options"]["split"] == "time"
-    tasks: list[RankingTask] = []
-    groups: dict[tuple[str, str], str] = {}
-    for row in read_rows(data / "test.parquet"):
-        task = RankingTask.from_row(row)
-        tasks.append(task)
-        if not (by_time and task.scenario == "recommendation"):
-            groups[task.dataset, task.id] = row["extra_info"]["group"] or ""
-    return tasks, groups

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from data_prep.schema import SCHEMA
-from iranker_verl.cli.thoughts import app, with_thoughts
+from iranker_verl.cli.thoughts import app
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.rivals import loading
-from iranker_verl.evaluation.thoughts import read
+from iranker_verl.evaluation.thoughts import read, with_thoughts
 from iranker_verl.ranking import Elimination
 from tests.evaluation.thoughts.samples import LONG, TEMPLATE, dump, line, task
 

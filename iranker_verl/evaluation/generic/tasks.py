@@ -42,10 +42,10 @@ class Unavailable(Exception):
     """A task cannot be had here; says why, in one line. It gets no number."""
 
 
-def choose(text: str, allow_code: bool) -> list[str]:
-    """The tasks of a comma-separated list, in its order. UserError for an unknown one, one named twice, and one that runs
+def choose(text: str | None, allow_code: bool) -> list[str]:
+    """The tasks of a comma-separated list (None: all), in its order. UserError for an unknown one, one named twice, and one that runs
     what a model wrote where that is not allowed."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = list(TASKS) if text is None else [name.strip() for name in text.split(",") if name.strip()]
     if unknown := [name for name in names if name not in TASKS]:
         raise UserError(f"--tasks {unknown[0]}: no such task; there are {', '.join(TASKS)}")
     if not names or len(set(names)) < len(names):

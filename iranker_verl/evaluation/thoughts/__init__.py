@@ -5,10 +5,12 @@
 :mod:`.retrieve`  which thoughts are of contexts like this one
 :mod:`.template`  a prompt template that puts them in front
 :mod:`.guard`     proof that no test query's thought is in a store
+:mod:`.prepared`  the template and the proof, over prepared data
 """
 
 from iranker_verl.evaluation.thoughts.collect import collect
 from iranker_verl.evaluation.thoughts.guard import Proof, guard
+from iranker_verl.evaluation.thoughts.prepared import with_thoughts
 from iranker_verl.evaluation.thoughts.retrieve import Bm25, Embeddings, Retriever, encoder
 from iranker_verl.evaluation.thoughts.store import Store, Thought, read, write
 from iranker_verl.evaluation.thoughts.template import ThoughtTemplate
@@ -25,5 +27,6 @@ __all__ = [
     "encoder",
     "guard",
     "read",
+    "with_thoughts",
     "write",
 ]

@@ -94,8 +94,7 @@ def in_order(results: Results) -> list[str]:
 
 def datasets_in_order(datasets: Iterable[str]) -> list[str]:
     """The paper's datasets in its order, then the others by name."""
-    known = list(DATASETS)
-    return sorted(datasets, key=lambda d: (known.index(d) if d in known else len(known), d))
+    return sorted(datasets, key=_place)
 
 
 def main_table(results: Results, published: Published | None = None) -> Table | None:

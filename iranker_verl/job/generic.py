@@ -29,6 +29,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.generic import compare, side, tasks
 from iranker_verl.files import write_json
 from iranker_verl.inference.engine import check_model
+from iranker_verl.inference.models import model_hash
 from iranker_verl.job import supervise
 from iranker_verl.job.pipeline import locked
 
@@ -135,16 +136,8 @@ def on_cpu() -> bool:
 
 
 def _model(folder: Path) -> dict[str, str]:
-    """Path, and 16 hex digits of SHA-256 over configuration, tokenizer and weights."""
     check_model(folder)
-    digest = hashlib.sha256()
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".json", ".jinja", ".safetensors", ".bin", ".model")
-    ):
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return {"path": str(folder.resolve()), "hash": digest.hexdigest()[:16]}
+    return {"path": str(folder.resolve()), "hash": model_hash(folder)}
 
 
 def _chat_template(models: dict[str, dict[str, str]], applied: bool) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from iranker_verl.evaluation.published import PublishedSystem
 from iranker_verl.evaluation.tables import label
 from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
 
 RIVAL_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
 BEST_OTHER = "D"
+PUBLISHED_MARKS = ("|", "_")  # not a rival's, since they are not of these tasks
 LONGEST_NAME = 22  # characters of a data set's name beside an axis
 
 Points = Sequence[tuple[float, float]]  # (step, value)
@@ -67,10 +69,15 @@ def learning(
     return svg(draw, 1.55 * len(panels) + 0.35, "learning")
 
 
-def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]], main: str | None = "after") -> str | None:
+def by_dataset(
+    datasets: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    main: str | None = "after",
+    theirs: Sequence[PublishedSystem] = (),
+) -> str | None:
     """MRR of every system on every dataset: ``before`` and ``main`` with their 95 % intervals, the others as marks.
 
-    Of more others than have a mark of their own, the best on each dataset is shown.
+    Of more others than have a mark of their own, the best on each dataset is shown. ``theirs`` are published numbers, at most
+    two systems', on the datasets that both know.
     """
     if not datasets:
         return None
@@ -78,6 +85,7 @@ def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]], main: st
     present = list(dict.fromkeys(s for systems in datasets.values() for s in systems))
     models = [(s, c) for s, c in (("before", "before"), (main, "after")) if s in present]
     marked = [s for s in RIVAL_MARKS if s in present]
+    theirs = [system for system in theirs if system.values.keys() & datasets.keys()]
     unmarked = {s for s in present if s not in marked and s not in [m for m, _ in models]}
 
     def draw(figure: Figure) -> None:
@@ -94,6 +102,9 @@ def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]], main: st
                     _rival(ax, numbers["rr"], row, RIVAL_MARKS[system])
             if others := [systems[s]["rr"] for s in unmarked if s in systems]:
                 _rival(ax, max(others), row, BEST_OTHER)
+            for one, mark in zip(theirs, PUBLISHED_MARKS, strict=False):
+                if name in one.values:
+                    _published(ax, one.values[name] / 100, row, mark)
         ax.set_yticks(range(len(names)), [shorten(n) for n in names])
         ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
         ax.set_ylim(len(names) - 0.45, -0.55)
@@ -109,9 +120,13 @@ def by_dataset(datasets: Mapping[str, Mapping[str, Mapping[str, Any]]], main: st
                 *([(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other rival")] if unmarked else []),
             ]
         ]
-        figure.legend(handles=keys, loc="outside upper left", ncols=3, **LEGEND)
+        keys += [
+            Line2D([], [], color=COLOURS["ink"], marker=mark, ms=8, mew=1.3, lw=0, label=f"published: {system.name}")
+            for system, mark in zip(theirs, PUBLISHED_MARKS, strict=False)
+        ]
+        figure.legend(handles=keys, loc="outside upper left", ncols=2 if theirs else 3, **LEGEND)
 
-    return svg(draw, 0.43 * len(names) + 1.15, "datasets")
+    return svg(draw, 0.43 * len(names) + (1.75 if theirs else 1.15), "datasets")
 
 
 def shorten(name: str) -> str:
@@ -194,6 +209,10 @@ def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str
 
 def _rival(ax: Axes, x: float, row: float, mark: str) -> None:
     ax.plot(x, row, mark, color=COLOURS["rival"], mfc="none", ms=6, mew=1.3, zorder=1.9)
+
+
+def _published(ax: Axes, x: float, row: float, mark: str) -> None:
+    ax.plot(x, row, mark, color=COLOURS["ink"], ms=8, mew=1.3, zorder=1.9)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

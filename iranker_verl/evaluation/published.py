@@ -30,6 +30,11 @@ class Published:
     zero_shot: tuple[PublishedSystem, ...]
     generic: dict[str, tuple[float, float]]
 
+    def rows(self, zero_shot: bool) -> list[PublishedSystem]:
+        """The rows that a figure shows: the paper's own two, or what it has without the tested scenario."""
+        named = {system.name: system for system in self.systems}
+        return list(self.zero_shot) if zero_shot else [named["IRanker-3B"], named["DRanker-3B"]]
+
 
 @cache
 def load() -> Published:

@@ -192,7 +192,10 @@ def _figures(
         if c["dataset"] == MACRO
     ]
     return {
-        "datasets": figures.by_dataset(datasets, main),
+        # the embedded world's tasks bear the names of the paper's, and nothing else of them
+        "datasets": figures.by_dataset(
+            datasets, main, () if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
+        ),
         "learning": figures.learning(
             reward=_curve(steps, "reward/corrected"),
             candidates=_curve(steps, "episode/candidates"),

@@ -79,12 +79,15 @@ def test_both_colour_schemes(page):
 
 def test_published_numbers_are_marked_and_folded_away_from_the_embedded_world(page, tmp_path):
     table = page.source[page.source.index('id="table-ranking"') : page.source.index("the paper's own numbers")]
-    assert "IRanker-3B" not in table and 'class="published"' not in table
+    assert "IRanker-3B" not in table and 'class="published"' not in table and "published: IRanker-3B" not in page.text
     assert "This run's tasks are of the embedded world" in page.text
     folder = make_run(tmp_path / "real", n=3)
     change_results(folder, lambda r: r["config"]["data"].update(raw="data/raw"))
     real = page_of(folder)
     assert "embedded world" not in real.text
+    assert (
+        "published: IRanker-3B" in real.text and "published: DRanker-3B" in real.text and "of other tasks" in real.text
+    )
     assert real.source.count('class="published"') == 8 and "no test compares them with ours" in real.text
 
 

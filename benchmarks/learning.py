@@ -29,10 +29,9 @@ from iranker_verl.training.metrics_log import read
 
 RECIPES = Path("recipes/tiny_cpu")
 DEFAULT = "exclusion_expected"
-HALF = (
-    "half the tokens"  # the default again, ended before half of --tokens: what do the others reach with twice as many?
-)
-HALF_SHARE = 0.45  # a run ends with the step that passes its budget
+# The default again, ended at about half of --tokens: what do the others reach with twice as many? A run ends with the step that
+# passes its budget, so that is set lower.
+HALF, HALF_SHARE = "half the tokens", 0.45
 # Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows). Each
 # takes eight optimiser steps of it; the default, whose answers do not go stale, three times eight.
 ONCE = ("actor_rollout_ref.actor.ppo_epochs=1",)

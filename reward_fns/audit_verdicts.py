@@ -47,17 +47,21 @@ class Scorer:
         self.reward, self.reward_kwargs, self.sees_prompt = reward, dict(reward_kwargs), sees_prompt
         self.crashes: list[str] = []
 
+    def call(self, task: Task, response: str) -> Any:
+        """What the function returns, or raises; of a coroutine function, what it comes to."""
+        result = self.reward(
+            data_source=task.source,
+            solution_str=task.prompt + response if self.sees_prompt else response,
+            ground_truth=task.truth,
+            extra_info=task.extra,
+            **self.reward_kwargs,
+        )
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
     def parts(self, task: Task, response: str) -> Parts:
         """The score and all other numbers that the function returns; a crash scores NaN."""
         try:
-            result = self.reward(
-                data_source=task.source,
-                solution_str=task.prompt + response if self.sees_prompt else response,
-                ground_truth=task.truth,
-                extra_info=task.extra,
-                **self.reward_kwargs,
-            )
-            result = asyncio.run(result) if inspect.iscoroutine(result) else result
+            result = self.call(task, response)
             given = result if isinstance(result, dict) else {"score": result}
             if not isinstance(given.get("score"), Real):
                 raise TypeError(f"the score is a {type(given.get('score')).__name__}; it has to be a real number")

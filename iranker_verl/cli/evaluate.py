@@ -270,9 +270,8 @@ def _score(run: Path, qrels: Path, measures: str | None) -> None:
         truth = ranked_candidates.read_truth(qrels, ranked)
     else:
         ranked, truth = trec.read_run(run), trec.read_qrels(qrels)
-    names = (
-        trec.STANDARD if measures is None else [n.strip() for n in re.split(r",(?![^(]*\))", measures)]
-    )  # RR(rel=2,…) is one
+    # RR(rel=2,…) is one
+    names = trec.STANDARD if measures is None else [n.strip() for n in re.split(r",(?![^(]*\))", measures)]
     scores = trec.score(ranked, truth, names)
     made = table("measure", run.name)
     for name, value in scores.means.items():

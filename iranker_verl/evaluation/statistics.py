@@ -68,7 +68,7 @@ def interval(values: Values, *, seed: int, resamples: int = RESAMPLES) -> tuple[
     def statistic(*drawn: Any, axis: int) -> Any:
         return sum(size * np.mean(d, axis=axis) for size, d in zip(sizes, drawn, strict=True))
 
-    interval = stats.bootstrap(
+    ends = stats.bootstrap(
         samples,
         statistic,
         n_resamples=resamples,
@@ -78,7 +78,7 @@ def interval(values: Values, *, seed: int, resamples: int = RESAMPLES) -> tuple[
         batch=_BATCH,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(interval.low), float(interval.high)
+    return float(ends.low), float(ends.high)
 
 
 def paired_p(before: Values, after: Values, *, seed: int, permutations: int = PERMUTATIONS) -> float:

@@ -143,9 +143,8 @@ def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         for system, found in systems.items():
             yield from numbers(system, dataset, found)
     for dataset, found in (results.get("zero_shot") or {}).items():
-        if (
-            found not in results["datasets"].get(dataset, {}).values()
-        ):  # a zero-shot run's own are there, by another name
+        # a zero-shot run's own are among its datasets, by another name
+        if found not in results["datasets"].get(dataset, {}).values():
             yield from numbers("zero-shot", dataset, found)
     for system, reason in (results.get("unavailable") or {}).items():
         yield (f"not run: {reason}", system, MACRO, "rr", "")

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
 from reward_fns.audit_policies import Task, dialects
+from reward_fns.audit_verdicts import Scorer
 
 # The module whose engine computes the log-probs of all labels.
 ENGINE = "iranker_verl.training.answer_engine"
@@ -203,14 +202,10 @@ def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
     """
     texts = ["Alder", "Birch", "Cedar"]
     values = {"target": 0, "relevance": [1.0, 0.5, 0.0], "effect": [1.0, 0.5, 0.0], "cost": [0.0, 0.0, 0.0]}
-    task = Task("rec-movie", "", {"candidates": texts, **values}, {})
+    task, scorer = Task("rec-movie", "", {"candidates": texts, **values}, {}), Scorer(score, {}, sees_prompt=False)
 
     def earned(answer: str) -> float:
-        found = score(
-            data_source=task.source, solution_str=answer, ground_truth=dict(task.truth), extra_info=dict(task.extra)
-        )
-        if inspect.isawaitable(found):
-            found = asyncio.run(_awaited(found))
+        found = scorer.call(task, answer)
         return float(found["score"] if isinstance(found, dict) else found)
 
     try:
@@ -228,10 +223,6 @@ def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
             f"reward.custom_reward_function pays {what} perfectly no more than at worst; is it of the recipe's kind? "
             f"pkg://reward_fns.{'direct' if ranking else 'exclusion'} is the usual one; `iranker audit-reward` looks closer"
         )
-
-
-async def _awaited(found: Any) -> Any:
-    return await found
 
 
 def _check_share(config: DictConfig, name: str) -> None:

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,6 @@ from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training import credit
 from iranker_verl.training.curriculum import FIRST_POOL, Curriculum
 from iranker_verl.training.metrics_log import MetricsLog, step_metrics
-
-# tasks of each dataset that are looked at to see how many candidates it has
 
 
 def _plain(values: Any) -> list[Any]:
@@ -88,7 +87,7 @@ class EliminationTrainer(PPOTrainerSync):
         super().init()
         self._save_due = False
         if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
-            most = max(max(candidates.values()) for candidates in self._pools().values())
+            most = max(max(candidates.values()) for candidates in self._pools.values())
             label_tokens(self.tokenizer, most)  # an error now and not after the first rollout
         self.metrics_log = MetricsLog(self.config.iranker.metrics_file, last_step=self.global_steps)
         self.curriculum = self._begin_curriculum()
@@ -101,15 +100,16 @@ class EliminationTrainer(PPOTrainerSync):
         options = self.config.iranker.curriculum
         if options.first_pool is None:
             return None
-        curriculum = Curriculum(self._pools(), seed=self.config.iranker.seed, **options)
+        curriculum = Curriculum(self._pools, seed=self.config.iranker.seed, **options)
         for line in self.metrics_log.lines:
             curriculum.draw(self.config.data.train_batch_size)
             curriculum.observe(line)
         return curriculum
 
+    @cached_property
     def _pools(self) -> dict[str, dict[int, int]]:
         """By dataset, the places of its training rows and the number of candidates of each."""
-        table = self.train_dataset.dataframe.with_format("arrow")[:]
+        table = self.train_dataset.dataframe.select_columns(["data_source", "reward_model"]).with_format("arrow")[:]
         pools = pc.struct_field(table["reward_model"], ["ground_truth", "candidates"])
         rows: dict[str, dict[int, int]] = defaultdict(dict)
         for place, (dataset, candidates) in enumerate(

@@ -18,7 +18,7 @@ dry_run   = $(if $(DRY_RUN),--dry-run)
 tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate test test-fast lint bench bench-learning doctor clean
+.PHONY: help setup data train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint bench bench-learning doctor clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
@@ -49,6 +49,9 @@ data: setup      ## prepare all raw files in DATA (default data/raw) into OUT (d
 
 evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
 	@$(BIN)/iranker evaluate --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
+
+serve: setup     ## /v1/rerank with MODEL=folder (docs/serving.md)
+	@$(BIN)/iranker serve --model $(or $(MODEL),runs/tiny/model) $(ARGS)
 
 test: setup      ## all tests, end-to-end ones included
 	@$(BIN)/python -m pytest $(ARGS)

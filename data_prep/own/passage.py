@@ -33,6 +33,7 @@ from data_prep.reading.text import shown
 from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, tables
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import clean
 
 LONG = ("query", "passage", "relevance")
 NESTED = ("query", "candidates")
@@ -134,12 +135,12 @@ def _long(path: Path, dropped: Counter[str]) -> Iterator[Open]:
 
 def _key(query: Any, query_id: Any) -> bytes:
     """A query's identity, short: its id, or else its text."""
-    name = f"text {passage.clean(str(query))}" if query_id == "" else f"id {query_id}"
+    name = f"text {clean(str(query))}" if query_id == "" else f"id {query_id}"
     return hashlib.blake2b(name.encode(), digest_size=12).digest()
 
 
 def _open(path: Path, row: int, query: Any, query_id: Any, side: str | None) -> Open:
-    shown_text = passage.clean(text(query, path, row, "query"))
+    shown_text = clean(text(query, path, row, "query"))
     if not shown_text:
         raise UserError(f"{path} row {row}: query is empty; correct or remove the row")
     return Open(path, row, identified(query_id, path, row, "query id"), shown_text, side)

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.own import Side, rows, text
-from data_prep.reading.text import one_line, shown
+from data_prep.reading.text import shown
 from data_prep.scenarios import routing
 from data_prep.tasks import Draft, Dropped, nothing_dropped, tables
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import one_line
 
 COLUMNS = ("query", "llm", "effect", "cost")
 

@@ -1,17 +1,14 @@
-"""Text as prompts show it."""
+"""Texts of raw files, made ready for prompts; what a prompt shows is :mod:`iranker_verl.ranking.text`'s."""
 
 from __future__ import annotations
 
 import html
 import re
 
+from iranker_verl.ranking.text import one_line
+
 # A tag, or one that was cut off at the end of the text. "I <3 You" is no tag.
 _TAG = re.compile(r"</?[a-zA-Z!][^<>]*(?:>|$)")
-
-
-def one_line(text: str) -> str:
-    """White space of every kind, line breaks included, becomes single spaces."""
-    return " ".join(text.split())
 
 
 def without_html(text: str) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.reading.text import one_line, without_html
+from data_prep.reading.text import without_html
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
+from iranker_verl.ranking.text import one_line
 
 # One row an event, in the file's order. ``time`` is any number that orders: seconds, or milliseconds as they are.
 EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64())])

@@ -9,18 +9,17 @@ be what the query asks about. Passages with one text stay apart, by their ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
-from data_prep.reading.text import one_line, query_key
+from data_prep.reading.text import query_key
 from data_prep.tasks import Draft, Dropped
 from iranker_verl.ranking import Candidate, RankingTask
+from iranker_verl.ranking.text import clean
 
 DATASETS = tuple(name for name, preset in PRESETS.items() if preset.passages is not None)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,6 @@ class Query:
     text: str
     passages: tuple[Candidate, ...]
     relevance: tuple[float, ...]
-
-
-def clean(text: str) -> str:
-    """On one line, and without halves of characters (a JSON file can hold them, Parquet cannot)."""
-    return one_line(_SURROGATE.sub("\ufffd", text))
 
 
 def query(id: str, text: str, passages: Iterable[tuple[str, str, float]]) -> Query:

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_prep.reading.text import without_html
-from data_prep.scenarios.passage import clean
 from iranker_verl.ranking import DATASETS
+from iranker_verl.ranking.text import clean
 
 PREFERENCES = {
     "router-performance": "quality only",

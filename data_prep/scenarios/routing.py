@@ -49,11 +49,12 @@ import pyarrow as pa
 from data_prep.options import Options
 from data_prep.presets import PRESETS
 from data_prep.reading.lines import number
-from data_prep.reading.text import one_line, query_key, shown
+from data_prep.reading.text import query_key, shown
 from data_prep.split import TEST, TRAIN, sides
 from data_prep.tasks import Draft, Dropped, Unit, tables
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
+from iranker_verl.ranking.text import one_line
 
 ROUTERS = tuple(name for name, scenario in DATASETS.items() if scenario == "routing")
 NAN = math.nan

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import data, evaluate, generic, inspect, prompt, report, reward, thoughts
+from iranker_verl.cli import data, evaluate, generic, inspect, prompt, report, reward, serving, thoughts
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 for command in (
     *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),
-    *(evaluate.evaluate, generic.evaluate_generic, report.report),
+    *(evaluate.evaluate, generic.evaluate_generic, report.report, serving.rank, serving.serve),
 ):
     app.command()(command)
 app.add_typer(prompt.app, name="prompt")

@@ -21,15 +21,12 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import Engine
-from iranker_verl.inference.play import Answers, Episode, Progress, play
+from iranker_verl.inference.play import AHEAD, Answers, Episode, Progress, play
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
 Say = Callable[[str], None]
 OnDone = Callable[[int, Episode], None]
-# As many tasks again wait in the engine's own queue, so that a place in its batch is never empty while a task's next
-# prompt is made.
-AHEAD = 2
 
 
 @dataclass(frozen=True)

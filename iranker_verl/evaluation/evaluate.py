@@ -13,7 +13,6 @@ was (:mod:`.journal`).
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.asking import Job, run_sharded
-from iranker_verl.evaluation.journal import Journal
+from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import in_order
 from iranker_verl.evaluation.prices import Price
@@ -32,7 +31,7 @@ from iranker_verl.evaluation.rivals import STANDARD, Asking, Context, Rival, Una
 from iranker_verl.evaluation.rivals.loading import release
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, longest_context
-from iranker_verl.inference.models import model_hash
+from iranker_verl.inference.models import model_hash, trained_with
 from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
@@ -49,24 +48,14 @@ __all__ = [
 ]
 
 WHOLE_POOL, SLACK = ("exclusion", "direct"), 16
-MODEL_STAMP = "iranker.json"  # in a trained model's folder: {"template_id": …, "template_hash": …, …}
 
 Say = Callable[[str], None]
 
 
 def check_model_template(model: Path, template: Template) -> None:
     """UserError, with both hashes, where a model folder says that it was trained with another template."""
-    stamp = model / MODEL_STAMP
-    if not stamp.is_file():
-        return  # an untrained model: any template may be tried on it
-    try:
-        content = json.loads(stamp.read_text(encoding="utf-8"))
-        id, hash = content["template_id"], content["template_hash"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{stamp}: it has to hold template_id and template_hash ({type(error).__name__}: {error})"
-        ) from error
-    check_hash(template, id, hash, str(model))
+    if (own := trained_with(model)) is not None:  # on an untrained model any template may be tried
+        check_hash(template, own.template_id, own.template_hash, str(model))
 
 
 def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int) -> int:
@@ -151,7 +140,7 @@ def evaluate_model(
         found: dict[Key, Record] = {}
         _play(job, asked, found, shards, lambda record: None, tell)
         return result(found, time.monotonic() - started)
-    journal = Journal(run_dir, system, _fingerprint(job, tasks, orders))
+    journal = Journal(of_system(run_dir, system), _fingerprint(job, tasks, orders))
     found = _restored(journal, asked, template)
     if journal.took is not None:
         tell("done before")
@@ -285,7 +274,7 @@ def evaluate_rivals(
         name = rival if isinstance(rival, str) else rival.name
         journal = None
         if run_dir is not None:
-            journal = Journal(run_dir, name, _rival_fingerprint(name, context) | hashes)
+            journal = Journal(of_system(run_dir, name), _rival_fingerprint(name, context) | hashes)
         result = _ranked(rival, train_tasks, tasks, context, journal)
         release(context.device)  # of its weights, for the next, and for the model's engine
         if journal is not None and journal.took is None and result.unavailable is None:

@@ -1,9 +1,11 @@
-"""An evaluation that can be stopped at any moment and goes on where it was.
+"""Work on many tasks that can be stopped at any moment and goes on where it was.
 
-Beside ``episodes-<system>.jsonl``, the whole result in the order of the tasks, which appears when all is done, lie
+Beside ``NAME.jsonl``, the whole result in the order of the tasks, which appears when all is done, lie
 
-``episodes-<system>.header.json``       the fingerprint: what was evaluated, on what, with which options; and what it took
-``episodes-<system>.jsonl.unfinished``  the lines so far, each written as its task ends; gone when all is done
+``NAME.header.json``       the fingerprint: what was done (evaluated, ranked), on what, with which options; and what it took
+``NAME.jsonl.unfinished``  the lines so far, each written as its task ends; gone when all is done
+
+An evaluation's are called ``episodes-<system>``.
 
 A line reaches the operating system at once, so that it survives the death of this process, and the disk every few seconds.
 The last line may be cut short by a kill; it is dropped, and its task ranked again.
@@ -44,7 +46,7 @@ def finished(run_dir: Path) -> Iterator[Finished]:
     """The systems that are finished in a folder, by name."""
     for path in sorted(run_dir.glob(f"{EPISODES}*{HEADER}")):
         system = path.name.removeprefix(EPISODES).removesuffix(HEADER)
-        header, lines = _parsed(path.read_bytes(), str(path)), run_dir / f"{EPISODES}{system}.jsonl"
+        header, lines = _parsed(path.read_bytes(), str(path)), of_system(run_dir, system)
         if header.get("took") is not None and lines.is_file():
             yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
 
@@ -57,17 +59,22 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
 
 
+def of_system(run_dir: Path, system: str) -> Path:
+    """Where an evaluation keeps a system."""
+    return run_dir / f"{EPISODES}{system}.jsonl"
+
+
 class Journal:
-    """The files of one system in ``run_dir``. UserError where they are of another evaluation, naming the first difference.
+    """The files of one result, ``path``. UserError where they are of other work, naming the first difference.
 
     ``lines`` are those of before. ``append`` new ones within ``with``, then ``finish``.
     """
 
-    def __init__(self, run_dir: Path, system: str, fingerprint: Mapping[str, Any]) -> None:
-        make_folder(run_dir)
-        self.path = run_dir / f"{EPISODES}{system}.jsonl"
-        self._part = run_dir / f"{EPISODES}{system}.jsonl.unfinished"
-        self._header = run_dir / f"{EPISODES}{system}{HEADER}"
+    def __init__(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
+        make_folder(path.parent)
+        self.path = path
+        self._part = path.with_name(path.name + ".unfinished")
+        self._header = path.with_name(path.name.removesuffix(".jsonl") + HEADER)
         self._fingerprint = dict(json.loads(json.dumps(fingerprint)))  # as it will be read back
         self.took: dict[str, float] | None = None  # what `finish` was told, where all is done
         self._file: IO[str] | None = None
@@ -86,8 +93,8 @@ class Journal:
         for name in (*self._fingerprint, *before):
             if before.get(name) != self._fingerprint.get(name):
                 raise UserError(
-                    f"{self._header}: an evaluation with another {name} (was {before.get(name)!r}, is now "
-                    f"{self._fingerprint.get(name)!r}); choose another folder, or remove {self.path.stem}.*"
+                    f"{self._header}: what was begun there has another {name} (was {before.get(name)!r}, is now "
+                    f"{self._fingerprint.get(name)!r}); choose another place, or remove {self.path.stem}.*"
                 )
         if done:
             self.took = header["took"]
@@ -131,7 +138,7 @@ def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         if not cut:
-            raise UserError(f"{path}: its last line is not finished; remove {path} and evaluate again")
+            raise UserError(f"{path}: its last line is not finished; remove {path} and begin again")
         os.truncate(path, whole)
     return [_parsed(line, f"{path} row {row}") for row, line in enumerate(content[:whole].split(b"\n")[:-1], 1)]
 
@@ -140,7 +147,7 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error}); remove the file and evaluate again") from error
+        raise UserError(f"{where}: not valid JSON ({error}); remove the file and begin again") from error
     if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object; remove the file and evaluate again")
+        raise UserError(f"{where}: not a JSON object; remove the file and begin again")
     return value

@@ -230,6 +230,12 @@ class Engine:
             return Generation(answer.text, tuple(answer.token_ids), len(token_ids))
         raise RuntimeError("vLLM ended a request without an answer")
 
+    async def check_alive(self) -> None:
+        """Raises vLLM's EngineDeadError where its processes have died; RuntimeError where the engine is not open."""
+        if self._llm is None:
+            raise RuntimeError("the engine is not open; use it within `async with`")
+        await self._llm.check_health()
+
     def _start(self) -> Any:
         _set_environment(ENVIRONMENT)
         cpu = not _has_gpu()

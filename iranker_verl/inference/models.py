@@ -1,9 +1,11 @@
-"""Where a model's files are: a Hugging Face folder or name, or a checkpoint that verl wrote."""
+"""Where a model's files are (a Hugging Face folder or name, or a checkpoint that verl wrote), and what it was trained with."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from iranker_verl.errors import UserError
@@ -11,6 +13,7 @@ from iranker_verl.errors import UserError
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")  # no pickled weights
 SAMPLE = 1 << 20
+STAMP = "iranker.json"  # in a trained model's folder
 
 
 def model_folder(model: str) -> Path:
@@ -59,6 +62,30 @@ def _of_hub(name: str) -> Path:
         raise UserError(
             f"{name}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub ({reason}); "
             "give the folder of a model that is on this machine"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a trained model's folder says of its training: the template, and how long an answer could be (None: it does not say)."""
+
+    template_id: str
+    template_hash: str
+    max_new_tokens: int | None = None
+
+
+def trained_with(model: Path) -> Stamp | None:
+    """The stamp of a model folder; None where it has none. UserError for one that cannot be read."""
+    stamp = model / STAMP
+    if not stamp.is_file():
+        return None
+    try:
+        content = json.loads(stamp.read_text(encoding="utf-8"))
+        length = content.get("max_new_tokens")
+        return Stamp(content["template_id"], content["template_hash"], None if length is None else int(length))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{stamp}: it has to hold template_id and template_hash ({type(error).__name__}: {error})"
         ) from error
 
 

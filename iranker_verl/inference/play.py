@@ -17,6 +17,10 @@ from iranker_verl.inference.engine import Generation
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
+# Tasks under way for a place in an engine's batch: as many again wait in its own queue, so that a place is never empty while
+# a task's next prompt is made.
+AHEAD = 2
+
 
 class Answers(Protocol):
     """What :func:`play` asks of an engine. ``seed`` is passed only where the temperature is above 0."""
@@ -106,26 +110,22 @@ async def play(
         if on_progress is not None:
             on_progress(Progress(done, len(tasks), calls, malformed, time.monotonic() - started))
 
-    async def ask(task: RankingTask, state: Any) -> Generation:
-        messages = template.messages(state)
-        if temperature == 0:
-            return await engine.ask(messages, max_new_tokens, temperature)
-        own = call_seed(seed, task, len(state.steps))
-        return await engine.ask(messages, max_new_tokens, temperature, seed=own)
+    def count(step: Answered) -> None:
+        nonlocal calls, malformed
+        calls, malformed = calls + 1, malformed + step.malformed
 
     async def one(place: int, task: RankingTask) -> Episode:
-        nonlocal done, calls, malformed
+        nonlocal done
         async with gate:
-            began = time.monotonic()
-            state: Any = template.start(task)
-            prompt_tokens = new_tokens = 0
-            while not state.done:
-                answer = await ask(task, state)
-                prompt_tokens += answer.prompt_tokens
-                new_tokens += answer.new_tokens
-                step = state.step(answer.text)
-                calls, malformed = calls + 1, malformed + step.malformed
-            episode = _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began)
+            episode = await play_one(
+                task,
+                template,
+                engine,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                on_step=count,
+            )
         done += 1
         if on_done is not None:
             on_done(place, episode)
@@ -146,6 +146,32 @@ async def play(
         await asyncio.gather(*episodes, ticker, return_exceptions=True)
     report()
     return list(played)
+
+
+async def play_one(
+    task: RankingTask,
+    template: Template,
+    engine: Answers,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    window: int | None = None,
+    on_step: Callable[[Answered], None] | None = None,
+) -> Episode:
+    """Rank one task. ``window`` is :class:`~iranker_verl.ranking.Elimination`'s; ``on_step`` gets each step as it is made."""
+    began = time.monotonic()
+    state: Any = template.start(task, window)
+    prompt_tokens = new_tokens = 0
+    while not state.done:
+        own = {} if temperature == 0 else {"seed": call_seed(seed, task, len(state.steps))}
+        answer = await engine.ask(template.messages(state), max_new_tokens, temperature, **own)
+        prompt_tokens += answer.prompt_tokens
+        new_tokens += answer.new_tokens
+        step = state.step(answer.text)
+        if on_step is not None:
+            on_step(step)
+    return _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began)
 
 
 def call_seed(seed: int, task: RankingTask, step: int) -> int:

@@ -37,8 +37,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RankingTask:
-    """One thing to rank. ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. ``history`` holds the
-    ids of the items that the context tells of, oldest first (recommendation; empty elsewhere).
+    """One thing to rank. ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. It is empty where nobody
+    knows it, in serving: such a task can be ranked, but neither trained on nor measured. ``history`` holds the ids of the
+    items that the context tells of, oldest first (recommendation; empty elsewhere).
 
     Raises :class:`UserError` for fewer than two candidates, a repeated id, an empty text, relevance of another length,
     not finite, or all equal (nothing to rank).
@@ -64,6 +65,8 @@ class RankingTask:
             raise UserError(f"{where}: candidate id {twice!r} occurs twice; ids have to be unique within a task")
         if empty := [c.id for c in self.candidates if not c.text.strip()]:
             raise UserError(f"{where}: candidate {empty[0]!r} has an empty text")
+        if self.relevance == ():
+            return
         if len(self.relevance) != len(self.candidates):
             raise UserError(f"{where}: {len(self.candidates)} candidates but {len(self.relevance)} relevance values")
         if not all(math.isfinite(r) for r in self.relevance):

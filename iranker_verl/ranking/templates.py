@@ -90,9 +90,10 @@ class Template:
     user: dict[str, str]
     hash: str
 
-    def start(self, task: RankingTask) -> State:
-        """The state machine that this kind of template is asked through, before its first prompt."""
-        return _MACHINES[self.kind](task)
+    def start(self, task: RankingTask, window: int | None = None) -> State:
+        """The state machine that this kind of template is asked through, before its first prompt. An elimination shows
+        ``window`` candidates at most; the other kinds know no window."""
+        return Elimination(task, window) if self.kind == "exclusion" else _MACHINES[self.kind](task)
 
     def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
         """The :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.
@@ -117,16 +118,23 @@ class Template:
             )
         return self._asked(state.task, [c.text for c in state.pool])
 
-    def longest(self, task: RankingTask, length: Callable[[str], int]) -> list[Message]:
+    def longest(self, task: RankingTask, length: Callable[[str], int], window: int | None = None) -> list[Message]:
         """The messages of the longest prompt that ranking ``task`` may take, where ``length`` is that of a text.
 
         It is the first one, except where a step shows a part of the candidates: then it is that of the longest texts. In
         tokens it may be one or two short of the longest for every candidate shown, as texts are measured one by one.
         """
-        texts, machine = [c.text for c in task.candidates], _MACHINES[self.kind]
-        if issubclass(machine, Sorting):
-            texts = sorted(texts, key=length, reverse=True)[: machine.shows]
+        texts, shows = [c.text for c in task.candidates], self.shows(window)
+        if shows is not None and shows < len(texts):
+            texts = sorted(texts, key=length, reverse=True)[:shows]
         return self._asked(task, texts)
+
+    def shows(self, window: int | None = None) -> int | None:
+        """The most candidates that a step shows, of however many; None for all of them."""
+        machine = _MACHINES[self.kind]
+        if issubclass(machine, Sorting):
+            return machine.shows
+        return window if self.kind == "exclusion" else None
 
     def _asked(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
         head = [{"role": "system", "content": self.system}] if self.system else []

@@ -12,6 +12,7 @@ from data_prep.scenarios import passage
 from data_prep.scenarios.passage import Query
 from data_prep.tasks import Draft, nothing_dropped, tables
 from iranker_verl.ranking import Candidate, RankingTask
+from iranker_verl.ranking.text import clean
 
 
 def query(id, size=5, selected=(2,), text="how", passage_text="word"):
@@ -115,7 +116,7 @@ def test_any_text_can_be_written(text):
 
 
 def test_html_stays():
-    assert passage.clean("use <br> & &amp; <b>not</b>\r\n<p") == "use <br> & &amp; <b>not</b> <p"
+    assert clean("use <br> & &amp; <b>not</b>\r\n<p") == "use <br> & &amp; <b>not</b> <p"
 
 
 @pytest.mark.parametrize("relevance", [(2.0, 1.0, 0.0), (1.0, 1.0, 0.0)])

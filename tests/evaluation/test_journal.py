@@ -5,13 +5,13 @@ import json
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.journal import Journal, finished
+from iranker_verl.evaluation.journal import Journal, finished, of_system
 
 PRINT = {"model_hash": "abc", "seed": 1, "temperature": 0.0}
 
 
 def half_done(folder, lines=2):
-    journal = Journal(folder, "after", PRINT)
+    journal = Journal(of_system(folder, "after"), PRINT)
     with journal:
         for number in range(lines):
             journal.append({"number": number, "text": "ein Wört\u2028ch"})
@@ -20,14 +20,14 @@ def half_done(folder, lines=2):
 
 def test_it_goes_on(tmp_path):
     half_done(tmp_path)
-    journal = Journal(tmp_path, "after", PRINT)
+    journal = Journal(of_system(tmp_path, "after"), PRINT)
     assert [line["number"] for line in journal.lines] == [0, 1] and journal.took is None
     with journal:
         journal.append({"number": 2})
     journal.finish([{"number": n} for n in (0, 1, 2)], {"seconds": 3.5})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["episodes-after.header.json", "episodes-after.jsonl"]
 
-    again = Journal(tmp_path, "after", PRINT)
+    again = Journal(of_system(tmp_path, "after"), PRINT)
     assert again.took == {"seconds": 3.5} and [line["number"] for line in again.lines] == [0, 1, 2]
 
 
@@ -37,7 +37,7 @@ def test_a_last_line_cut_short_is_dropped(tmp_path, kept):
     content = part.read_bytes()
     first = content.index(b"\n") + 1
     part.write_bytes(content[: first + kept])  # also within the bytes of a letter
-    journal = Journal(tmp_path, "after", PRINT)
+    journal = Journal(of_system(tmp_path, "after"), PRINT)
     assert [line["number"] for line in journal.lines] == [0]
     with journal:
         journal.append({"number": 7})
@@ -50,7 +50,7 @@ def test_a_line_spoilt_in_the_middle_is_refused_by_row(tmp_path):
     for spoilt in (b'{"number": ', b"[1]", b""):
         part.write_bytes(b"\n".join([lines[0], spoilt, *lines[2:]]))
         with pytest.raises(UserError, match=r"unfinished row 2: not"):
-            Journal(tmp_path, "after", PRINT)
+            Journal(of_system(tmp_path, "after"), PRINT)
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path, now, message):
     part = half_done(tmp_path)
     before = part.read_bytes()
     with pytest.raises(UserError, match=message):
-        Journal(tmp_path, "after", now)
+        Journal(of_system(tmp_path, "after"), now)
     assert part.read_bytes() == before
-    Journal(tmp_path, "before", now)  # another system is another file
+    Journal(of_system(tmp_path, "before"), now)  # another system is another file
 
 
 def test_what_has_kept_nothing_refuses_nothing(tmp_path):
     half_done(tmp_path, lines=0)
-    assert Journal(tmp_path, "after", PRINT | {"seed": 2}).lines == []
+    assert Journal(of_system(tmp_path, "after"), PRINT | {"seed": 2}).lines == []
     half_done(tmp_path / "other")
     (tmp_path / "other" / "episodes-after.jsonl.unfinished").unlink()
-    assert Journal(tmp_path / "other", "after", PRINT | {"seed": 2}).lines == []
+    assert Journal(of_system(tmp_path / "other", "after"), PRINT | {"seed": 2}).lines == []
     assert '"seed": 2' in (tmp_path / "other" / "episodes-after.header.json").read_text()
 
 
 def test_lines_without_a_header_are_not_trusted(tmp_path):
     part = half_done(tmp_path)
     (tmp_path / "episodes-after.header.json").unlink()
-    assert Journal(tmp_path, "after", PRINT).lines == []
+    assert Journal(of_system(tmp_path, "after"), PRINT).lines == []
     assert not part.exists()
 
 
@@ -91,7 +91,7 @@ def test_killed_while_finishing(tmp_path):
     """The result is there, the header does not say so yet: what was kept is still there."""
     part = half_done(tmp_path)
     (tmp_path / "episodes-after.jsonl").write_text(part.read_text())
-    journal = Journal(tmp_path, "after", PRINT)
+    journal = Journal(of_system(tmp_path, "after"), PRINT)
     assert journal.took is None and len(journal.lines) == 2
 
 
@@ -99,14 +99,14 @@ def test_killed_while_finishing(tmp_path):
 def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, folder):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"{folder}: cannot be made a folder .*choose another"):
-        Journal(tmp_path / folder, "after", PRINT)
+        Journal(of_system(tmp_path / folder, "after"), PRINT)
 
 
 def test_what_is_finished(tmp_path):
     half_done(tmp_path)
     for system in ("setwise", "before.2"):
-        Journal(tmp_path, system, PRINT).finish([{"number": 7}], {"seconds": 3.5})
-    Journal(tmp_path, "lost", PRINT).finish([], {"seconds": 1})
+        Journal(of_system(tmp_path, system), PRINT).finish([{"number": 7}], {"seconds": 3.5})
+    Journal(of_system(tmp_path, "lost"), PRINT).finish([], {"seconds": 1})
     (tmp_path / "episodes-lost.jsonl").unlink()
     first, second = finished(tmp_path)
     assert (first.system, second.system) == ("before.2", "setwise")

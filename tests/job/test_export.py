@@ -31,6 +31,7 @@ def exported(run, dtype):
     (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
     config = {
         "iranker": {"template": "label"},
+        "data": {"max_response_length": 4},
         "trainer": {"default_local_dir": str(run / "checkpoints")},
         "actor_rollout_ref": {"model": {"path": str(base), "lora_rank": 0}},
     }
@@ -50,5 +51,5 @@ def test_it_loads_in_the_precision_of_its_base(tmp_path, dtype):
 def test_it_says_what_it_was_trained_with(tmp_path):
     exported(tmp_path, "float32")
     stamp = json.loads((tmp_path / "model" / "iranker.json").read_text())
-    assert stamp["template_id"] == "label" and stamp["step"] == 3
+    assert (stamp["template_id"], stamp["step"], stamp["max_new_tokens"]) == ("label", 3, 4)
     assert not (tmp_path / "model.part").exists()

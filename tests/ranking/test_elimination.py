@@ -42,6 +42,33 @@ def test_a_malformed_answer_drops_the_last_shown_and_is_counted():
     assert state.ranking() == ["id0", "id1", "id2"]
 
 
+def test_a_golden_episode_through_a_window():
+    state = Elimination(make(["v", "w", "x", "y", "z"]), window=3)
+    assert [c.id for c in state.pool] == ["id2", "id3", "id4"]
+    assert state.step("[B]").excluded == "id3"
+    assert [c.id for c in state.pool] == ["id1", "id2", "id4"]  # the next from the front comes in
+    assert state.ranking() == ["id0", "id1", "id2", "id4", "id3"]
+    assert state.step("no idea").excluded == "id4"  # the last shown
+    assert state.step("[C]").excluded == "id2"
+    assert [c.id for c in state.pool] == ["id0", "id1"]
+    assert state.step("[A]").excluded == "id0" and state.done
+    assert state.ranking() == ["id1", "id0", "id2", "id4", "id3"]
+    with pytest.raises(ValueError, match="2 candidates at least"):
+        Elimination(make(["v", "w"]), window=1)
+
+
+@given(st.permutations(range(12)), st.integers(2, 14))
+def test_a_judge_that_never_errs_has_the_best_of_a_window_in_order(worth, window):
+    state = Elimination(make([f"text {i}" for i in range(12)], relevance=worth), window=window)
+    while not state.done:
+        assert len(state.pool) == min(window, 12 - len(state.steps))
+        state.step(f"[{label(min(range(len(state.pool)), key=state.ground_truth()['relevance'].__getitem__))}]")
+    ranking, truth = state.ranking(), [f"id{i}" for i in sorted(range(12), key=lambda i: -worth[i])]
+    assert len(state.steps) == 11 and sorted(ranking) == sorted(truth)
+    assert ranking[: window - 1] == truth[: window - 1]
+    assert window < 12 or ranking == truth
+
+
 def test_nothing_is_mapped_to_the_nearest_candidate():
     # Fault 6 of the published code: an unreadable answer silently became the most similar candidate.
     step = Elimination(make(["The Matrix (1999)", "Heat (1995)", "Up (2009)"])).step("Matrix")

@@ -7,12 +7,12 @@ template that its folder says it was trained with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.rivals.base import Context, Ranking, Unavailable
+from iranker_verl.inference.models import STAMP, trained_with
 from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, load
@@ -67,15 +67,12 @@ class R1Rec:
         named = self._context.models.get(self.name)
         if not named:
             raise Unavailable("no model: give --models r1-rec=FOLDER (train one with recipes/r1_rec_3b)")
-        stamp = Path(named) / "iranker.json"
-        try:
-            template = load(json.loads(stamp.read_text(encoding="utf-8"))["template_id"])
-        except (FileNotFoundError, NotADirectoryError) as error:
+        own = trained_with(Path(named))
+        if own is None:
             raise UserError(
-                f"{stamp}: no such file; give the folder `model` of a run of recipes/r1_rec_3b, which holds it"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{stamp}: it has to name a template_id ({type(error).__name__}: {error})") from error
+                f"{Path(named) / STAMP}: no such file; give the folder `model` of a run of recipes/r1_rec_3b, which holds it"
+            )
+        template = load(own.template_id)
         if template.kind != "direct":
             raise UserError(
                 f"{named}: trained with the template {template.id}, which excludes; r1-rec ranks all at once: give a model "

@@ -61,8 +61,8 @@ class ThoughtTemplate(Template):
     def messages(self, state: State) -> list[Message]:
         return self._with_examples(state.task, super().messages(state))
 
-    def longest(self, task: RankingTask, length: Callable[[str], int]) -> list[Message]:
-        return self._with_examples(task, super().longest(task, length))
+    def longest(self, task: RankingTask, length: Callable[[str], int], window: int | None = None) -> list[Message]:
+        return self._with_examples(task, super().longest(task, length, window))
 
     def retrieved(self, task: RankingTask) -> list[Thought]:
         """The thoughts that are shown with a task, the most similar last."""

@@ -43,9 +43,9 @@ def test_a_folder_that_is_no_such_model_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"iranker\.json: no such file; .*recipes/r1_rec_3b"):
         rival(tmp_path).fit([])
     (tmp_path / "iranker.json").write_text("[]")
-    with pytest.raises(UserError, match=r"iranker\.json: it has to name a template_id"):
+    with pytest.raises(UserError, match=r"iranker\.json: it has to hold template_id and template_hash"):
         rival(tmp_path).fit([])
-    (tmp_path / "iranker.json").write_text('{"template_id": "nothing"}')
+    (tmp_path / "iranker.json").write_text('{"template_id": "nothing", "template_hash": ""}')
     with pytest.raises(UserError, match="unknown template 'nothing'"):
         rival(tmp_path).fit([])
     with pytest.raises(UserError, match="template think-label, which excludes; r1-rec ranks all at once"):

@@ -1,0 +1,195 @@
+"""``iranker rank`` and ``iranker serve``: a trained model on one's own lists, from a file or over HTTP."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iranker_verl.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.own.lists import Listed
+    from iranker_verl.inference.ranker import AsyncRanker, Ranking
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="model folder, Hugging Face name or checkpoint of verl; with --endpoint, the server's name of it"
+    ),
+]
+Endpoint_ = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
+]
+Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
+Scenario = Annotated[str, typer.Option(help="the prompt's words: passage, recommendation, routing, or a dataset's")]
+Window = Annotated[int, typer.Option(min=2, help="candidates that a step shows at most; lists may be longer")]
+NewTokens = Annotated[int | None, typer.Option(min=1, help="cap of an answer [default: the model's, else 1024]")]
+ModelLen = Annotated[
+    int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
+
+
+def rank(
+    model: Model,
+    documents: Annotated[list[str] | None, typer.Argument(help="texts to rank for --query; - reads lines")] = None,
+    query: Annotated[str | None, typer.Option(help="what to rank DOCUMENTS for")] = None,
+    lists: Annotated[
+        Path | None, typer.Option(help="many lists: .jsonl or .csv as in docs/own-data.md, judged or not")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="for --lists: .jsonl of rankings; an interrupted run goes on in it")
+    ] = None,
+    scenario: Scenario = "passage",
+    endpoint: Endpoint_ = None,
+    template: Template_ = None,
+    window: Window = 20,
+    max_new_tokens: NewTokens = None,
+    max_model_len: ModelLen = None,
+    concurrency: Concurrency = 64,
+) -> None:
+    """Rank texts for a query, or all lists of a file, with a trained model."""
+    if (lists is None) == (query is None) or (lists is None) != (out is None) or (lists is not None and documents):
+        raise UserError("give --query and texts to rank them, or --lists and --out to rank a file's lists")
+    from iranker_verl.inference.ranker import AsyncRanker, Ranker
+
+    ranker = AsyncRanker(
+        _model(model, endpoint),
+        template=template,
+        window=window,
+        max_new_tokens=max_new_tokens,
+        max_model_len=max_model_len,
+        concurrency=concurrency,
+    )
+    if lists is not None and out is not None:
+        _rank_file(ranker, lists, out, scenario)
+        return
+    texts = sys.stdin.read().splitlines() if documents == ["-"] else list(documents or [])
+    if not texts:
+        raise UserError("nothing to rank; give texts, or - to read them from standard input, one a line")
+    ranker.check(str(query), texts, scenario)
+    with Ranker(ranker) as opened:
+        _print(opened.rank(str(query), texts, scenario=scenario), texts)
+
+
+def serve(
+    model: Model,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="what clients call the model [default: its folder's or run's]")
+    ] = None,
+    endpoint: Endpoint_ = None,
+    template: Template_ = None,
+    window: Window = 20,
+    max_new_tokens: NewTokens = None,
+    max_model_len: ModelLen = None,
+    concurrency: Concurrency = 64,
+    places: Annotated[int, typer.Option(min=1, help="rankings under way or waiting; who comes then gets 429")] = 256,
+    max_documents: Annotated[int, typer.Option(min=1, help="documents of a request")] = 1000,
+) -> None:
+    """Serve /v1/rerank. With IRANKER_API_KEY in the environment, clients have to send it as a bearer token."""
+    import uvicorn
+
+    from iranker_verl.inference.ranker import AsyncRanker
+    from iranker_verl.serving.app import create_app
+
+    ranker = AsyncRanker(
+        _model(model, endpoint),
+        template=template,
+        window=window,
+        max_new_tokens=max_new_tokens,
+        max_model_len=max_model_len,
+        concurrency=concurrency,
+    )
+    key = os.environ.get("IRANKER_API_KEY") or None
+    app = create_app(ranker, name=name, places=places, max_documents=max_documents, api_key=key)
+    uvicorn.run(app, host=host, port=port)
+
+
+def _model(model: str, endpoint: str | None) -> Any:
+    from iranker_verl.inference.endpoint import Endpoint
+
+    return model if endpoint is None else Endpoint(endpoint, model)
+
+
+def _print(ranking: Ranking, texts: list[str]) -> None:
+    from iranker_verl.cli.tables import show, table
+
+    made = table("rank", "score", "text", left=0)
+    made.columns[2].justify = "left"
+    scores = ranking.scores()
+    for rank, place in enumerate(ranking.order, 1):
+        made.add_row(str(rank), f"{scores[place]:.3f}", texts[place])
+    note = f"{len(ranking.steps)} calls of the model, {ranking.malformed} answers malformed, {ranking.seconds:.1f} s"
+    show([("Best first", made, note)])
+
+
+def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> None:
+    """Rank all lists of a file; ``out`` appears when all is done."""
+    import hashlib
+
+    from data_prep.own.lists import read
+    from iranker_verl.evaluation.journal import Journal
+    from iranker_verl.inference.ranker import Ranker, Unrankable
+
+    if out.suffix != ".jsonl":
+        raise UserError(f"--out {out}: rankings are written as JSON lines; give a name that ends in .jsonl")
+    listed = read(path)
+    for one in listed:
+        try:
+            ranker.check(one.query, list(one.candidates.values()), scenario)
+        except Unrankable as error:
+            raise UserError(f"{path} row {one.row}: {error}") from error
+    content = repr([(one.id, one.query, list(one.candidates.items())) for one in listed])
+    journal = Journal(
+        out,
+        ranker.about()
+        | {"lists": len(listed), "lists_hash": hashlib.sha256(content.encode()).hexdigest()[:16], "scenario": scenario},
+    )
+    lines = {line["query_id"]: line for line in journal.lines}
+    missing = [one for one in listed if one.id not in lines]
+    if journal.took is not None:
+        print(f"{out}: done before")
+        return
+    started = told = time.monotonic()
+
+    def on_done(place: int, ranking: Ranking) -> None:
+        nonlocal told
+        one = missing[place]
+        lines[one.id] = _line(one, ranking)
+        journal.append(lines[one.id])
+        if len(lines) == len(listed) or time.monotonic() - told > 5:
+            told = time.monotonic()
+            print(f"{len(lines)}/{len(listed)} lists, {told - started:.0f} s", flush=True)
+
+    if missing:
+        print(f"{len(lines)}/{len(listed)} lists; loading {ranker.name}", flush=True)
+        with journal, Ranker(ranker) as opened:
+            opened.rank_all(
+                [(one.query, list(one.candidates.values())) for one in missing], scenario=scenario, on_done=on_done
+            )
+    journal.finish([lines[one.id] for one in listed], {"seconds": time.monotonic() - started})
+    malformed, calls = (sum(line[name] for line in lines.values()) for name in ("malformed", "calls"))
+    print(f"{out}: {len(listed):,} lists, {calls:,} calls, {malformed:,} answers malformed")
+
+
+def _line(one: Listed, ranking: Ranking) -> dict[str, Any]:
+    """A line of the result: ids, best first, and what it took."""
+    ids = list(one.candidates)
+    return {
+        "query_id": one.id,
+        "query": one.query,
+        "ranking": [ids[place] for place in ranking.order],
+        "calls": len(ranking.steps),
+        "malformed": ranking.malformed,
+        "prompt_tokens": ranking.prompt_tokens,
+        "new_tokens": ranking.new_tokens,
+        "seconds": ranking.seconds,
+        "steps": ranking.explained(),
+    }

@@ -1,0 +1,129 @@
+"""The server: ``POST /v1/rerank``, ``GET /v1/models``, ``/health`` and ``/metrics`` (Prometheus).
+
+    uvicorn.run(create_app(AsyncRanker("runs/tiny/model")))
+
+One model, one process. Requests are played side by side and batched by vLLM; who comes when ``places`` are taken gets 429 at
+once and is asked to try again, so that nobody waits in a queue without end. Who hangs up stops costing: their episode ends
+at the step that it is in. An error has OpenAI's form (:func:`.wire.problem`), and no request's text is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from iranker_verl import __version__
+from iranker_verl.errors import UserError
+from iranker_verl.inference.ranker import AsyncRanker, Ranking, Unrankable
+from iranker_verl.serving.guard import Guard, refused
+from iranker_verl.serving.metrics import Metrics
+from iranker_verl.serving.wire import RerankRequest, answer
+
+PLACES = 256  # rankings under way or waiting
+MAX_DOCUMENTS = 1000
+HUNG_UP = 499  # nobody reads it; it is counted
+
+
+def create_app(
+    ranker: AsyncRanker,
+    *,
+    name: str | None = None,
+    places: int = PLACES,
+    max_documents: int = MAX_DOCUMENTS,
+    api_key: str | None = None,
+) -> FastAPI:
+    """The application; it opens ``ranker`` as it starts and closes it as it ends. ``name`` is what clients call the model, by
+    default the model's own; with ``api_key``, ``/v1`` is for those only who send it as a bearer token."""
+    about = ranker.about() | ({"model": name} if name else {})
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with ranker:
+            yield
+
+    app = FastAPI(title="IRanker", version=__version__, lifespan=lifespan)
+    app.add_middleware(Guard, api_key=api_key)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        metrics.answered(400)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return refused(400, f"{where or 'body'}: {first['msg']}", where or None)
+
+    @app.exception_handler(HTTPException)
+    async def no_such_route(_: Request, error: HTTPException) -> Response:
+        return refused(error.status_code, str(error.detail))
+
+    @app.post("/v1/rerank")
+    async def rerank(body: RerankRequest, request: Request) -> Response:
+        response = await _rerank(body, request)
+        metrics.answered(response.status_code)
+        return response
+
+    async def _rerank(body: RerankRequest, request: Request) -> Response:
+        if body.model not in (None, about["model"]):
+            return refused(404, f"no model {body.model!r} here; this server has {about['model']!r}", "model")
+        if len(body.documents) > max_documents:
+            return refused(400, f"{len(body.documents)} documents are more than {max_documents}", "documents")
+        if metrics.under_way >= places:
+            busy = refused(429, f"{places} rankings are under way already; try again in a moment")
+            busy.headers["Retry-After"] = "1"
+            return busy
+        with metrics.one_more():
+            try:
+                ranking = await _while_connected(request, ranker.rank(body.query, body.texts(), scenario=body.scenario))
+            except Unrankable as error:
+                return refused(400, str(error))
+            except UserError as error:  # of the server behind --endpoint
+                return refused(502, str(error))
+            except Exception as error:  # whatever the engine has died of
+                return refused(503, f"the engine does not answer ({type(error).__name__}); see /health")
+        if ranking is None:
+            return Response(status_code=HUNG_UP)
+        metrics.ranked(ranking)
+        return JSONResponse(answer(f"rerank-{uuid4().hex}", body, ranking, about))
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": about["model"], "object": "model", "owned_by": "iranker", **about}]}
+
+    @app.get("/health")
+    async def health() -> Response:
+        try:
+            await ranker.check_alive()
+        except Exception as error:  # whatever the engine died of
+            return refused(503, f"the engine does not answer ({type(error).__name__}: {error}); restart the server")
+        return Response(status_code=200)
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type=metrics.media_type)
+
+    return app
+
+
+async def _while_connected(request: Request, ranking: Awaitable[Ranking]) -> Ranking | None:
+    """The ranking, or None where the client hung up before it was there; it is cancelled then."""
+    work = asyncio.ensure_future(ranking)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for job in (work, gone):
+            job.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,43 @@
+"""Who may ask, and how much: looked at before a body is read."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from iranker_verl.serving.wire import problem
+
+MAX_BYTES = 16 << 20
+
+
+def refused(status: int, message: str, param: str | None = None) -> JSONResponse:
+    """An error as a response."""
+    return JSONResponse(problem(status, message, param), status_code=status)
+
+
+class Guard:
+    """ASGI middleware over ``/v1``: the key, where there is one, and the size of a body. It hands on ``receive`` as it is (as
+    Starlette's function middleware does not), so that a client who hangs up is noticed."""
+
+    def __init__(self, app: ASGIApp, api_key: str | None) -> None:
+        self._app = app
+        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        no = self._look(scope) if scope["type"] == "http" and scope["path"].startswith("/v1/") else None
+        await (no or self._app)(scope, receive, send)
+
+    def _look(self, scope: Scope) -> JSONResponse | None:
+        headers = dict(scope["headers"])
+        if self._expected is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+            return refused(401, "send the server's key, as in `Authorization: Bearer KEY`")
+        if scope["method"] != "POST":
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit():
+            return refused(411, "send a Content-Length")
+        if int(length) > MAX_BYTES:
+            return refused(413, f"the body has {int(length):,} bytes, more than the {MAX_BYTES:,} allowed")
+        return None

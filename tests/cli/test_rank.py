@@ -1,0 +1,153 @@
+"""`iranker rank`: a list from the command line, a file of lists that is stopped and goes on, and a user's mistakes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from iranker_verl import cli
+from tests.fake_openai import FakeServer, answer
+
+pytest.importorskip("openai")
+ROOT = Path(__file__).parents[2]
+FLEAS = ["Fleas feed on blood.", "A flea can live up to a year.", "Eggs hatch in a week."]
+
+
+def by_prompt(request, number):
+    """A label that depends on the prompt alone; some answers name nobody."""
+    prompt = request["messages"][-1]["content"]
+    labels = re.findall(r"^\[([A-Z])\]", prompt, flags=re.MULTILINE)
+    chosen = zlib.crc32(prompt.encode()) % (len(labels) + 1)
+    return 200, answer("hm" if chosen == len(labels) else f"[{labels[chosen]}]")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments, stdin=None):
+        monkeypatch.setattr(sys, "argv", ["iranker", "rank", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "160")
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def server():
+    made = FakeServer(by_prompt)
+    with made.serving():
+        yield made
+
+
+def test_a_list(run, server):
+    def first(request, number):
+        return 200, answer("[A]")
+
+    made = FakeServer(first)
+    with made.serving():
+        code, out, _ = run("--endpoint", made.url, "--model", "fake", "--query", "how long do fleas live", *FLEAS)
+    assert code == 0
+    assert re.findall(r"^ *(\d) +([\d.]+) +(.*?) *$", out, flags=re.M) == [
+        ("1", "1.000", FLEAS[2]),
+        ("2", "0.500", FLEAS[1]),
+        ("3", "0.000", FLEAS[0]),
+    ]
+    assert "2 calls of the model, 0 answers malformed" in out
+
+
+def lists(folder, number=12):
+    path = folder / "lists.jsonl"
+    lines = [
+        {"query": f"query {n}", "candidates": [{"id": f"c{i}", "text": f"{n} {i}"} for i in range(4)]}
+        for n in range(number)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def stable(path):
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+
+
+def test_a_file_is_stopped_and_goes_on(run, server, tmp_path):
+    path = lists(tmp_path)
+    common = ["--endpoint", server.url, "--model", "fake", "--lists", path, "--concurrency", 2]
+    code, out, _ = run(*common, "--out", tmp_path / "whole.jsonl")
+    assert code == 0 and re.search(r"whole.jsonl: 12 lists, 36 calls, \d+ answers malformed", out)
+    whole = stable(tmp_path / "whole.jsonl")
+    assert [line["query_id"] for line in whole] == [str(n) for n in range(1, 13)]
+    assert all(sorted(line["ranking"]) == ["c0", "c1", "c2", "c3"] and line["calls"] == 3 for line in whole)
+    assert (
+        sum(line["malformed"] for line in whole)
+        == sum(s["status"] != "ok" for line in whole for s in line["steps"])
+        > 0
+    )
+    header = json.loads((tmp_path / "whole.header.json").read_text())
+    assert header["fingerprint"]["template_id"] == "think-label" and header["took"]["seconds"] > 0
+
+    slow = FakeServer(lambda request, number: (time.sleep(0.05), by_prompt(request, number))[1])
+    with slow.serving():
+        common[1] = slow.url
+        command = [
+            sys.executable,
+            "-m",
+            "iranker_verl.cli",
+            "rank",
+            *map(str, common),
+            "--out",
+            str(tmp_path / "cut.jsonl"),
+        ]
+        part = tmp_path / "cut.jsonl.unfinished"
+        for end, kept in ((signal.SIGINT, 2), (signal.SIGKILL, 5)):
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+            until = time.monotonic() + 60
+            while not (part.exists() and part.read_bytes().count(b"\n") >= kept):
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.02)
+            os.killpg(process.pid, end)
+            _, said = process.communicate(timeout=30)
+            assert process.returncode == (130 if end == signal.SIGINT else -9)
+            assert b"Traceback" not in said and not (tmp_path / "cut.jsonl").exists()
+        before, kept = len(slow.requests), part.read_bytes().count(b"\n")
+        code, out, _ = run(*common, "--out", tmp_path / "cut.jsonl")
+        assert code == 0 and f"{kept}/12 lists; loading fake" in out
+        assert len(slow.requests) - before == 3 * (12 - kept)
+        assert stable(tmp_path / "cut.jsonl") == whole and not part.exists()
+        assert "done before" in run(*common, "--out", tmp_path / "cut.jsonl")[1]
+        code, _, err = run(*common, "--out", tmp_path / "cut.jsonl", "--window", 3)
+        assert code == 2 and "another window (was 20, is now 3)" in err
+
+
+def test_mistakes_are_one_line(run, server, tmp_path):
+    path = lists(tmp_path, 2)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(path.read_text() + '{"query": "q", "candidates": ["x", " "]}\n')
+    model = ("--endpoint", server.url, "--model", "fake")
+    for arguments, words in (
+        ((*model,), "give --query and texts"),
+        ((*model, "--query", "q"), "nothing to rank"),
+        ((*model, "--query", "q", "x", " "), "candidate 1 (counted from 0) has an empty text"),
+        ((*model, "--lists", path), "--lists and --out"),
+        ((*model, "--lists", path, "--out", tmp_path / "x.csv"), "ends in .jsonl"),
+        ((*model, "--lists", bad, "--out", tmp_path / "x.jsonl"), "bad.jsonl row 3: candidate 1"),
+        (("--model", tmp_path / "none", "--query", "q", "x", "y"), "no such model folder"),
+        (("--endpoint", "nowhere", "--model", "x", "--query", "q", "x", "y"), "an address like"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and len(err.strip().splitlines()) == 1 and words in err, (arguments, err)
+    assert server.requests == [] and not (tmp_path / "x.jsonl").exists()

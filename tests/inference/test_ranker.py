@@ -1,0 +1,184 @@
+"""One's own texts, ranked by a model of a server that is none: orders, what is asked, and what is refused."""
+
+import asyncio
+import json
+import re
+import time
+
+import pytest
+
+from iranker_verl.errors import UserError
+from iranker_verl.inference import AsyncRanker, Ranker, Unrankable
+from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.ranking.templates import load
+from tests import tiny_models
+from tests.fake_openai import FakeServer, answer
+
+pytest.importorskip("openai")
+FLEAS = ["Fleas feed on blood.", "A flea can live\n up to a year.", "Eggs hatch in a week."]
+
+
+def drops(*words):
+    """Excludes the first of these words that is shown, as a label."""
+
+    def respond(request, number):
+        shown = dict(re.findall(r"^\[([A-Z])\] (.*)$", request["messages"][-1]["content"], flags=re.MULTILINE))
+        named = next((key for word in words for key, text in shown.items() if word in text), None)
+        return 200, answer(f"<answer>[{named}]</answer>" if named else "hm")
+
+    return respond
+
+
+@pytest.fixture
+def asked():
+    """A ranker over a fake server: ``asked(respond, **options)``; its ``server`` keeps the requests."""
+    opened = []
+
+    def make(respond, **options):
+        server = FakeServer(respond)
+        context = server.serving()
+        context.__enter__()
+        opened.append(context)
+        ranker = Ranker(Endpoint(server.url, "fake", retries=0), **options)
+        return server, ranker
+
+    yield make
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+def test_an_order_and_how_it_came_about(asked):
+    server, ranker = asked(drops("blood", "week"))
+    with ranker:
+        ranking = ranker.rank("how long do fleas live", FLEAS)
+    assert ranking.order == (1, 2, 0) and ranking.scores() == (0.0, 1.0, 0.5)
+    assert (ranking.malformed, ranking.prompt_tokens, ranking.new_tokens) == (0, 14, 2)
+    first, second = ranking.explained()
+    assert (first["pool"], first["excluded"], first["status"]) == ([0, 1, 2], 0, "ok")
+    assert (second["pool"], second["excluded"], second["response"]) == ([1, 2], 2, "<answer>[B]</answer>")
+    prompt = server.requests[0]["messages"][-1]["content"]
+    assert "[B] A flea can live up to a year." in prompt  # on one line, as in preparation
+    assert server.requests[0]["max_tokens"] == 1024 and server.requests[0]["temperature"] == 0
+    json.dumps(ranking.explained())
+
+
+def test_what_names_nobody_is_counted(asked):
+    _, ranker = asked(drops("blood"))
+    with ranker:
+        ranking = ranker.rank("fleas", FLEAS)
+    assert ranking.order == (1, 2, 0) and ranking.malformed == 1
+
+
+def test_nothing_is_asked_where_nothing_is_to_be_decided(asked):
+    server, ranker = asked(drops())
+    with ranker:
+        assert ranker.rank("q", ["alone"]).order == (0,) and ranker.rank("q", ["alone"]).scores() == (1.0,)
+        assert ranker.rank("q", []).order == ()
+    assert server.requests == []
+
+
+def test_a_long_list_is_shown_in_parts(asked):
+    texts = [f"number {n:02}" for n in range(30)]
+    server, ranker = asked(drops(*texts), window=4)  # the lowest number leaves
+    with ranker:
+        ranking = ranker.rank("q", texts)
+    assert ranking.order[:3] == (29, 28, 27) and len(ranking.steps) == 29
+    assert max(r["messages"][-1]["content"].count("number") for r in server.requests) == 4
+
+
+@pytest.mark.parametrize(("scenario", "words"), [("passage", "passages"), ("rec-movie", "movies"), ("routing", "llms")])
+def test_the_scenario_chooses_the_words(asked, scenario, words):
+    server, ranker = asked(drops("blood"))
+    with ranker:
+        ranker.rank("fleas", FLEAS[:2], scenario=scenario)
+    assert words in server.requests[0]["messages"][-1]["content"].lower()
+
+
+@pytest.mark.parametrize("template", ["direct-label", "setwise-label", "pairwise-label"])
+def test_other_ways_to_a_ranking(asked, template):
+    _, ranker = asked(drops("year", "week", "blood"), template=template)
+    with ranker:
+        ranking = ranker.rank("fleas", FLEAS)
+    assert ranking.order[0] == 1 and sorted(ranking.order) == [0, 1, 2]
+    json.dumps(ranking.explained())
+
+
+def test_many_lists_at_once_and_no_more_than_allowed(asked):
+    def slowly(request, number):
+        time.sleep(0.02)
+        return drops("blood", "week")(request, number)
+
+    server, ranker = asked(slowly, concurrency=3)
+    done = []
+    with ranker:
+        found = ranker.rank_all([("q", FLEAS)] * 8, on_done=lambda place, ranking: done.append((place, ranking.order)))
+    assert [r.order for r in found] == [(1, 2, 0)] * 8 and sorted(done) == [(n, (1, 2, 0)) for n in range(8)]
+    assert server.most == 3
+
+
+def test_what_cannot_be_ranked_is_one_line_and_asks_nothing(asked):
+    server, ranker = asked(drops())
+    with ranker:
+        for arguments, words in (
+            (("  ", FLEAS), "the query is empty"),
+            (("q", ["x", " \n"]), "candidate 1 (counted from 0) has an empty text"),
+        ):
+            with pytest.raises(Unrankable, match=re.escape(words)):
+                ranker.rank(*arguments)
+        with pytest.raises(Unrankable, match="scenario 'films': choose one of recommendation"):
+            ranker.rank("q", FLEAS, scenario="films")
+        with pytest.raises(Unrankable, match=r"list 1 \(counted from 0\): the query is empty"):
+            ranker.rank_all([("q", FLEAS), ("", FLEAS)])
+    assert server.requests == []
+    with pytest.raises(UserError, match="window 1"):
+        AsyncRanker(Endpoint("http://host/v1", "x"), window=1)
+
+
+def test_a_server_that_fails_ends_all(asked):
+    _, ranker = asked(lambda request, number: (400, {"error": {"message": "no"}}))
+    with ranker, pytest.raises(UserError, match="no"):
+        ranker.rank_all([("q", FLEAS)] * 3)
+
+
+def test_it_has_to_be_open():
+    ranker = AsyncRanker(Endpoint("http://host/v1", "x"))
+    with pytest.raises(RuntimeError, match="async with"):
+        asyncio.run(ranker.rank("q", FLEAS))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("transformers")
+    return tiny_models.save(tmp_path_factory.mktemp("runs") / "mine" / "model")
+
+
+def stamp(folder, **content):
+    (folder / "iranker.json").write_text(json.dumps(content))
+
+
+def test_a_trained_models_own_template_and_length(folder):
+    template = load("label")
+    stamp(folder, template_id="label", template_hash=template.hash, max_new_tokens=4)
+    ranker = AsyncRanker(folder)
+    assert ranker.name == "mine" and ranker.template.id == "label"
+    about = ranker.about()
+    assert about["template_hash"] == template.hash and about["max_new_tokens"] == 4 and len(about["model_hash"]) == 16
+    assert AsyncRanker(folder, max_new_tokens=8).about()["max_new_tokens"] == 8
+    with pytest.raises(UserError, match=f"{template.hash}.*think-label"):
+        AsyncRanker(folder, template="think-label")
+    stamp(folder, template_id="label", template_hash="0" * 16)
+    with pytest.raises(UserError, match=f"{'0' * 16}.*{template.hash}"):
+        AsyncRanker(folder)
+    (folder / "iranker.json").unlink()
+    assert AsyncRanker(folder).template.id == "think-label"
+
+
+def test_texts_that_are_too_long_are_refused_before_anything_is_loaded(folder):
+    ranker = AsyncRanker(folder, template="label", max_new_tokens=4)
+    assert ranker.check("q", ["x" * 200, "y" * 200]) is not None  # of 512 tokens, a byte each
+    with pytest.raises(Unrankable, match=r"take \d+ tokens, and there is room for 512; shorten"):
+        ranker.check("q", ["x" * 400, "y" * 200])
+    many = ["x" * 100] * 6
+    with pytest.raises(Unrankable, match="window, now 20"):
+        ranker.check("q", many)
+    assert AsyncRanker(folder, template="label", max_new_tokens=4, window=3).check("q", many) is not None

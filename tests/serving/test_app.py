@@ -1,0 +1,233 @@
+"""/v1/rerank over a model that is none: what clients get, who is refused, and what is counted."""
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+pytest.importorskip("openai")
+
+from iranker_verl.inference import AsyncRanker
+from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.ranking.templates import load
+from iranker_verl.serving.app import create_app
+from iranker_verl.serving.guard import MAX_BYTES
+from tests.fake_openai import FakeServer, answer
+
+FLEAS = ["Fleas feed on blood.", "A flea can live up to a year.", "Eggs hatch in a week."]
+BODY = {"query": "how long do fleas live", "documents": FLEAS}
+
+
+def first(request, number):
+    """Excludes the first of those shown."""
+    return 200, answer("<answer>[A]</answer>")
+
+
+@contextlib.contextmanager
+def serving(respond=first, **options):
+    """A client of a running server, and the model's server behind it."""
+    behind = FakeServer(respond)
+    with behind.serving():
+        app = create_app(AsyncRanker(Endpoint(behind.url, "fake", retries=0)), **options)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        until = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < until and thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+                yield client, behind
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as both:
+        yield both
+
+
+def begun(client, length, sent):
+    """A connection on which a request to rank has begun, of a body of ``length`` bytes."""
+    line = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+    line.sendall(
+        f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+        + sent
+    )
+    return line
+
+
+def refused(response, status):
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["code"] == status and set(error) == {"message", "type", "param", "code"}
+    return error["message"]
+
+
+def counted(client, name):
+    found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, flags=re.M)
+    return float(found[1]) if found else 0.0
+
+
+def test_an_answer(server):
+    client, _ = server
+    body = client.post("/v1/rerank", json=BODY | {"model": "fake"}).json()
+    assert body["id"].startswith("rerank-") and body["model"] == "fake"
+    assert body["results"] == [
+        {"index": 2, "relevance_score": 1.0, "document": {"text": FLEAS[2]}},
+        {"index": 1, "relevance_score": 0.5, "document": {"text": FLEAS[1]}},
+        {"index": 0, "relevance_score": 0.0, "document": {"text": FLEAS[0]}},
+    ]
+    assert body["usage"] == {"prompt_tokens": 14, "total_tokens": 16}
+    template = load("think-label")
+    assert body["ranking"].pop("seconds") >= 0
+    assert body["ranking"] == {
+        **{"template_id": template.id, "template_hash": template.hash},
+        **{"calls": 2, "malformed": 0},
+    }
+    assert "steps" not in body
+
+
+def test_options(server):
+    client, behind = server
+    objects = [{"text": text} for text in FLEAS]
+    body = client.post(
+        "/v1/rerank",
+        json=BODY
+        | {"documents": objects, "top_n": 1, "return_documents": False, "explain": True, "scenario": "routing"},
+    ).json()
+    assert body["results"] == [{"index": 2, "relevance_score": 1.0}]
+    assert [(s["pool"], s["excluded"]) for s in body["steps"]] == [([0, 1, 2], 0), ([1, 2], 1)]
+    assert "LLM" in behind.requests[-1]["messages"][-1]["content"]
+    assert (
+        client.post("/v1/rerank", json=BODY | {"documents": ["alone"], "top_n": 9}).json()["usage"]["total_tokens"] == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"documents": []}, "documents: List should have at least 1 item"),
+        ({"documents": [1]}, "documents.0"),
+        ({"documents": ["x", " "]}, "candidate 1 (counted from 0) has an empty text"),
+        ({"query": ""}, "the query is empty"),
+        ({"query": None}, "query: Input should be a valid string"),
+        ({"top_n": 0}, "top_n: Input should be greater than or equal to 1"),
+        ({"scenario": "films"}, "scenario 'films': choose one of"),
+        ({"topn": 3}, "topn: Extra inputs are not permitted"),
+        ({"documents": ["x"] * 1001}, "1001 documents are more than 1000"),
+    ],
+)
+def test_a_wrong_body(server, change, words):
+    client, behind = server
+    before = len(behind.requests), counted(client, 'iranker_requests_total{status="400"}')
+    assert words in refused(client.post("/v1/rerank", json=BODY | change), 400)
+    assert (len(behind.requests), counted(client, 'iranker_requests_total{status="400"}')) == (before[0], before[1] + 1)
+
+
+def test_other_mistakes(server):
+    client, _ = server
+    assert "this server has 'fake'" in refused(client.post("/v1/rerank", json=BODY | {"model": "gpt"}), 404)
+    cut = client.post("/v1/rerank", content=b'{"query": ', headers={"Content-Type": "application/json"})
+    assert "JSON decode error" in refused(cut, 400)
+    refused(client.get("/v1/nothing"), 404)
+    refused(client.get("/v1/rerank"), 405)
+    assert "Content-Length" in refused(client.post("/v1/rerank", content=iter([b"{}"])), 411)
+    with begun(client, MAX_BYTES + 1, b"{") as line:  # refused before its body has come
+        assert line.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_what_is_served(server):
+    client, _ = server
+    [model] = client.get("/v1/models").json()["data"]
+    assert (model["id"], model["template_hash"]) == ("fake", load("think-label").hash)
+    assert client.get("/health").status_code == 200
+
+
+def test_the_key():
+    with serving(api_key="a secret", name="mine") as (client, behind):
+        for sent in ({}, {"Authorization": "Bearer a secre"}, {"Authorization": "a secret"}):
+            refused(client.post("/v1/rerank", json=BODY, headers=sent), 401)
+            refused(client.get("/v1/models", headers=sent), 401)
+        assert behind.requests == [] and client.get("/health").status_code == 200
+        answered = client.post("/v1/rerank", json=BODY, headers={"Authorization": "Bearer a secret"})
+        assert answered.json()["model"] == "mine"
+
+
+def test_what_is_counted():
+    with serving(lambda request, number: (200, answer("hm"))) as (client, _):
+        client.post("/v1/rerank", json=BODY)
+        assert counted(client, "iranker_model_calls_total") == counted(client, "iranker_malformed_answers_total") == 2
+        assert counted(client, 'iranker_tokens_total{kind="prompt"}') == 14
+        assert (
+            counted(client, "iranker_ranking_seconds_count") == 1 and counted(client, "iranker_rankings_running") == 0
+        )
+
+
+def test_a_model_that_fails():
+    with serving(lambda request, number: (400, {"error": {"message": "out of order"}})) as (client, _):
+        assert "out of order" in refused(client.post("/v1/rerank", json=BODY), 502)
+        assert counted(client, 'iranker_requests_total{status="502"}') == 1
+
+
+def test_a_full_house():
+    """Who comes too late is told so at once, and nobody who is in loses anything."""
+    free = threading.Event()
+
+    def waits(request, number):
+        free.wait(20)
+        return first(request, number)
+
+    with serving(waits, places=2) as (client, _):
+        found = []
+
+        def ask():
+            found.append(client.post("/v1/rerank", json=BODY).status_code)
+
+        waiting = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        until = time.monotonic() + 20
+        while counted(client, "iranker_rankings_running") < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        late = client.post("/v1/rerank", json=BODY)
+        assert "try again" in refused(late, 429) and late.headers["Retry-After"] == "1"
+        free.set()
+        for thread in waiting:
+            thread.join(20)
+        assert found == [200, 200]
+        assert client.post("/v1/rerank", json=BODY).status_code == 200
+
+
+def test_who_hangs_up_stops_costing():
+    def slowly(request, number):
+        time.sleep(0.1)
+        return first(request, number)
+
+    with serving(slowly) as (client, behind):
+        body = json.dumps({"query": "q", "documents": [f"text {n}" for n in range(200)]}).encode()
+        with begun(client, len(body), body):
+            until = time.monotonic() + 20
+            while len(behind.requests) < 3:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        until = time.monotonic() + 20
+        while counted(client, "iranker_rankings_running") > 0:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        asked = len(behind.requests)
+        time.sleep(0.5)
+        assert len(behind.requests) == asked < 100
+        assert counted(client, 'iranker_requests_total{status="499"}') == 1

@@ -57,6 +57,7 @@ def rank(
     if (lists is None) == (query is None) or (lists is None) != (out is None) or (lists is not None and documents):
         raise UserError("give --query and texts to rank them, or --lists and --out to rank a file's lists")
     from iranker_verl.inference.ranker import AsyncRanker, Ranker
+    from iranker_verl.ranking.text import clean
 
     ranker = AsyncRanker(
         _model(model, endpoint),
@@ -69,7 +70,7 @@ def rank(
     if lists is not None and out is not None:
         _rank_file(ranker, lists, out, scenario)
         return
-    texts = sys.stdin.read().splitlines() if documents == ["-"] else list(documents or [])
+    texts = _standard_input() if documents == ["-"] else [clean(text) for text in documents or []]
     if not texts:
         raise UserError("nothing to rank; give texts, or - to read them from standard input, one a line")
     ranker.check(str(query), texts, scenario)
@@ -116,6 +117,15 @@ def _model(model: str, endpoint: str | None) -> Any:
     from iranker_verl.inference.endpoint import Endpoint
 
     return model if endpoint is None else Endpoint(endpoint, model)
+
+
+def _standard_input() -> list[str]:
+    """Its lines that are not blank."""
+    try:
+        lines = sys.stdin.buffer.read().decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input: not UTF-8 ({error})") from error
+    return [line for line in lines if line.strip()]
 
 
 def _print(ranking: Ranking, texts: list[str]) -> None:

@@ -10,6 +10,7 @@ at the step that it is in. An error has OpenAI's form (:func:`.wire.problem`), a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,7 @@ from iranker_verl.serving.guard import Guard, refused
 from iranker_verl.serving.metrics import Metrics
 from iranker_verl.serving.wire import RerankRequest, answer
 
+LOG = logging.getLogger("uvicorn.error")
 PLACES = 256  # rankings under way or waiting
 MAX_DOCUMENTS = 1000
 HUNG_UP = 499  # nobody reads it; it is counted
@@ -52,6 +54,13 @@ def create_app(
 
     app = FastAPI(title="IRanker", version=__version__, lifespan=lifespan)
     app.add_middleware(Guard, api_key=api_key)
+
+    async def died() -> str | None:
+        try:
+            await ranker.check_alive()
+        except Exception as error:  # vLLM does not say of what
+            return f"the engine has died ({type(error).__name__}); restart the server"
+        return None
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -86,8 +95,11 @@ def create_app(
                 return refused(400, str(error))
             except UserError as error:  # of the server behind --endpoint
                 return refused(502, str(error))
-            except Exception as error:  # whatever the engine has died of
-                return refused(503, f"the engine does not answer ({type(error).__name__}); see /health")
+            except Exception as error:
+                if reason := await died():
+                    return refused(503, reason)
+                LOG.exception("a ranking failed")
+                return refused(500, f"an error of the server's own ({type(error).__name__}); its log says more")
         if ranking is None:
             return Response(status_code=HUNG_UP)
         metrics.ranked(ranking)
@@ -95,15 +107,13 @@ def create_app(
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": about["model"], "object": "model", "owned_by": "iranker", **about}]}
+        shown = {name: value for name, value in about.items() if name not in ("model", "endpoint")}
+        return {"object": "list", "data": [{"id": about["model"], "object": "model", "owned_by": "iranker", **shown}]}
 
     @app.get("/health")
     async def health() -> Response:
-        try:
-            await ranker.check_alive()
-        except Exception as error:  # whatever the engine died of
-            return refused(503, f"the engine does not answer ({type(error).__name__}: {error}); restart the server")
-        return Response(status_code=200)
+        reason = await died()
+        return refused(503, reason) if reason else Response(status_code=200)
 
     @app.get("/metrics")
     async def prometheus() -> Response:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iranker_verl.serving.wire import problem
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 4 << 20
 
 
 def refused(status: int, message: str, param: str | None = None) -> JSONResponse:

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from iranker_verl.inference.ranker import Ranking
 
 
+def whole(text: str) -> str:
+    """Without halves of characters, which JSON can hold and an answer cannot: each becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
 class Document(BaseModel):
     """A document that is not a plain string. Other fields (an image, a title) would have no effect, and are refused."""
 
@@ -29,7 +34,8 @@ class RerankRequest(BaseModel):
     explain: bool = False
 
     def texts(self) -> list[str]:
-        return [document if isinstance(document, str) else document.text for document in self.documents]
+        """The documents' texts."""
+        return [whole(document if isinstance(document, str) else document.text) for document in self.documents]
 
 
 def answer(id: str, request: RerankRequest, ranking: Ranking, about: dict[str, Any]) -> dict[str, Any]:
@@ -61,4 +67,4 @@ def problem(status: int, message: str, param: str | None = None) -> dict[str, An
     """An error's body, as OpenAI's and vLLM's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+    return {"error": {"message": whole(message), "type": kind, "param": param and whole(param), "code": status}}

@@ -1,5 +1,6 @@
 """`iranker rank`: a list from the command line, a file of lists that is stopped and goes on, and a user's mistakes."""
 
+import io
 import json
 import os
 import re
@@ -65,6 +66,14 @@ def test_a_list(run, server):
         ("3", "0.000", FLEAS[0]),
     ]
     assert "2 calls of the model, 0 answers malformed" in out
+
+
+def test_lines_of_standard_input(run, server, monkeypatch):
+    model = ("--endpoint", server.url, "--model", "fake", "--query", "q", "-")
+    for content, words in ((b"eins\n\nzwei\n", "zwei"), (b"\xff\n", "not UTF-8"), (b"\n", "nothing to rank")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        code, out, err = run(*model)
+        assert words in out + err and code == (0 if words == "zwei" else 2)
 
 
 def lists(folder, number=12):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import re
 import socket
 import threading
@@ -146,6 +147,27 @@ def test_other_mistakes(server):
     assert "Content-Length" in refused(client.post("/v1/rerank", content=iter([b"{}"])), 411)
     with begun(client, MAX_BYTES + 1, b"{") as line:  # refused before its body has come
         assert line.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_half_a_character_is_no_error_of_the_servers(server):
+    client, _ = server
+    head = {"Content-Type": "application/json"}
+    cut = client.post("/v1/rerank", content=b'{"query": "q \\ud83d", "documents": ["x \\ud83d", "y"]}', headers=head)
+    assert {result["document"]["text"] for result in cut.json()["results"]} == {"x ?", "y"}
+    named = client.post("/v1/rerank", content=b'{"\\ud83d": 1, "query": "q", "documents": ["x"]}', headers=head)
+    refused(named, 400)
+
+
+def test_an_error_of_its_own_is_told_and_logged(monkeypatch, caplog):
+    async def wrong(*_, **__):
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(AsyncRanker, "rank", wrong)
+    with serving() as (client, _):
+        logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+        assert "ZeroDivisionError" in refused(client.post("/v1/rerank", json=BODY), 500)
+        assert "of ours" in caplog.text
+        assert client.get("/health").status_code == 200
 
 
 def test_what_is_served(server):

@@ -52,6 +52,16 @@ def test_the_server_ranks_as_the_library_does_and_ends_when_told(tmp_path):
                 assert body["ranking"]["malformed"] == 0
             too_long = client.post("/v1/rerank", json={"query": "q", "documents": ["x" * 3000, "y"]})
             assert too_long.status_code == 400 and "shorten the texts" in too_long.json()["error"]["message"]
+            [worker] = subprocess.run(
+                ["pgrep", "-g", str(process.pid), "-f", "EngineCore"], capture_output=True, text=True
+            ).stdout.split()
+            os.kill(int(worker), signal.SIGKILL)
+            until = time.monotonic() + 30
+            while client.get("/health").status_code != 503:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            dead = client.post("/v1/rerank", json={"query": "q", "documents": ["x", "y"]})
+            assert dead.status_code == 503 and "restart the server" in dead.json()["error"]["message"]
         os.kill(process.pid, signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode in (0, -signal.SIGTERM)  # uvicorn raises the signal again once all is closed

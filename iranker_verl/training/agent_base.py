@@ -15,7 +15,7 @@ row's, so that holds the metrics of the whole episode, equal in all its rows.
 ``malformed``   1 where the answer is not one of the form asked for
 ``survived``    1 where the best candidate is still in after the exclusion; of a direct ranking, where it is not ranked last
 ``score``       the reward
-``what_if``     with ``exclusion_expected``: what each label would have earned, and what any other answer; otherwise empty
+``what_if``     in training by ``exclusion_expected``: what each label would have earned, and any other answer; otherwise empty
 ``parts``       all numbers that the reward function returned, by name
 ==============  ======================================================================================================
 """

@@ -49,7 +49,8 @@ class EliminationAgentLoop(RankingAgentLoop):
         answer = await self.ask(state, sampling_params, priority)
         truth = state.ground_truth()
         parts = await self.parts(row, answer.text, truth)
-        what_if = await self._what_if(row, truth) if self.looks_around else ()
+        learns = self.looks_around and row["extra_info"]["split"] == "train"
+        what_if = await self._what_if(row, truth) if learns else ()
         relevance = relevance_of(truth)[1]
         step = state.step(answer.text)
         return output(

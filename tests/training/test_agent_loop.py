@@ -97,8 +97,9 @@ def test_what_the_other_exclusions_would_have_earned():
         [0.0, 1.0, -0.5],
     ]
     assert [s["score"] for s in steps(outputs)] == [1.0, -0.5, 0.0] and len(asked) == 3
-    outputs, _ = play(make(4), ["[A]"] * 3)
-    assert {tuple(s["what_if"]) for s in steps(outputs)} == {()}
+    for options in ({"split": "train"}, {"looks_around": True}):  # another estimator; a validation, which teaches nothing
+        outputs, _ = play(make(4, positive=1), ["[B]"] * 3, **options)
+        assert {tuple(s["what_if"]) for s in steps(outputs)} == {()}
 
 
 def test_a_perfect_training_episode():

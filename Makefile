@@ -67,6 +67,7 @@ bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.data_prep
 	@$(BIN)/python -m benchmarks.reward
 	@$(BIN)/python -m benchmarks.evaluation
+	@$(BIN)/python -m benchmarks.serving
 
 bench-learning: setup ## which algorithm teaches better at equal LLM tokens: all of them, seeds 1, 2 and 3 (hours)
 	@$(BIN)/python -m benchmarks.learning $(ARGS)

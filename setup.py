@@ -29,7 +29,7 @@ setup(
         ],
         # general tasks; the last three are what IFEval asks for
         "generic": ["lm_eval==0.4.13", "langdetect", "immutabledict", "nltk"],
-        "serve": ["fastapi", "uvicorn", "prometheus-client"],
+        "serve": ["fastapi", "uvicorn", "prometheus-client", "openai"],
         # websockets: the page test speaks to a browser
         "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "websockets"],
     },

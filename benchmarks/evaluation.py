@@ -33,9 +33,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.evaluation.asking import AHEAD
 from iranker_verl.inference.engine import Engine, Generation
-from iranker_verl.inference.play import play
+from iranker_verl.inference.play import AHEAD, play
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, load
 

@@ -4,7 +4,8 @@ A row a list: ``{"query": …, "candidates": ["text", {"id": …, "text": …}, 
 candidate: ``query, passage`` and perhaps ``query_id`` and ``passage_id``; a list's rows may stand anywhere. Other columns, such as
 ``relevance``, are not read. Without ids a list is called by its row, and a candidate by its place, from 0.
 
-Refused are a candidate's id that is there twice in a list, a query id with two texts or in two rows of lists, and what is no text.
+A passage that is there twice, with its id, counts once. Refused are an id with two texts, a query id in two rows of lists, and
+what is no text.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from data_prep.own import identified, is_csv, names, rows, suffix, text
 from data_prep.own.passage import NESTED
 from data_prep.reading.text import shown
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import clean
 
 LONG = ("query", "passage")
 
@@ -40,7 +42,10 @@ def read(path: Path) -> list[Listed]:
     found: dict[str, Listed] = {}
     for one in (_long if is_csv(path) or set(LONG) <= set(names(path)) else _nested)(path):
         if (other := found.setdefault(one.id, one)) is not one:
-            raise UserError(f"{path} row {one.row}: query id {shown(one.id)} was there before, in row {other.row}")
+            raise UserError(
+                f"{path} row {one.row}: a list called {shown(one.id)} was there before, in row {other.row} (without a query id, "
+                "one is called by its row); give all of them ids of their own, or none"
+            )
     if not found:
         raise UserError(f"{path}: there is no list in it")
     return list(found.values())
@@ -71,11 +76,15 @@ def _long(path: Path) -> Iterator[Listed]:
 
 
 def _begun(path: Path, row: int, query: Any, query_id: Any) -> Listed:
-    return Listed(row, identified(query_id, path, row, "query id") or str(row), text(query, path, row, "query"))
+    return Listed(row, identified(query_id, path, row, "query id") or str(row), clean(text(query, path, row, "query")))
 
 
 def _add(one: Listed, path: Path, row: int, id: Any, candidate: Any) -> None:
-    name = identified(id, path, row, "candidate id") or str(len(one.candidates))
-    if name in one.candidates:
-        raise UserError(f"{path} row {row}: candidate id {shown(name)} is there twice for this query; correct it")
-    one.candidates[name] = text(candidate, path, row, "candidate")
+    given = identified(id, path, row, "candidate id")
+    name, said = given or str(len(one.candidates)), text(candidate, path, row, "candidate")
+    if one.candidates.get(name, said) != said or (name in one.candidates and not given):
+        raise UserError(
+            f"{path} row {row}: two candidates of this query are called {shown(name)} (without an id, one is called by its "
+            "place); give all of them ids of their own, or none"
+        )
+    one.candidates[name] = said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,11 +28,14 @@ Endpoint_ = Annotated[
 ]
 Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
 Scenario = Annotated[str, typer.Option(help="the prompt's words: passage, recommendation, routing, or a dataset's")]
-Window = Annotated[int, typer.Option(min=2, help="candidates that a step shows at most; lists may be longer")]
+Window = Annotated[
+    int | None, typer.Option(min=2, help="candidates that a step of an elimination shows at most [default: 20]")
+]
 NewTokens = Annotated[int | None, typer.Option(min=1, help="cap of an answer [default: the model's, else 1024]")]
 ModelLen = Annotated[
     int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
 ]
+SHUTDOWN_S = 30  # for rankings under way, once the server is told to end
 Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
 
 
@@ -48,7 +52,7 @@ def rank(
     scenario: Scenario = "passage",
     endpoint: Endpoint_ = None,
     template: Template_ = None,
-    window: Window = 20,
+    window: Window = None,
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
@@ -87,7 +91,7 @@ def serve(
     ] = None,
     endpoint: Endpoint_ = None,
     template: Template_ = None,
-    window: Window = 20,
+    window: Window = None,
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
@@ -110,7 +114,8 @@ def serve(
     )
     key = os.environ.get("IRANKER_API_KEY") or None
     app = create_app(ranker, name=name, places=places, max_documents=max_documents, api_key=key)
-    uvicorn.run(app, host=host, port=port)
+    with suppress(KeyboardInterrupt):  # uvicorn has closed all by then
+        uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=SHUTDOWN_S)
 
 
 def _model(model: str, endpoint: str | None) -> Any:
@@ -120,9 +125,9 @@ def _model(model: str, endpoint: str | None) -> Any:
 
 
 def _standard_input() -> list[str]:
-    """Its lines that are not blank."""
+    """Its lines that are not blank. Line feeds end them, and nothing else that a text may hold."""
     try:
-        lines = sys.stdin.buffer.read().decode().splitlines()
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"standard input: not UTF-8 ({error})") from error
     return [line for line in lines if line.strip()]
@@ -151,22 +156,19 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
     if out.suffix != ".jsonl":
         raise UserError(f"--out {out}: rankings are written as JSON lines; give a name that ends in .jsonl")
     listed = read(path)
-    for one in listed:
+    for one in listed:  # before the model is loaded
         try:
             ranker.check(one.query, list(one.candidates.values()), scenario)
         except Unrankable as error:
             raise UserError(f"{path} row {one.row}: {error}") from error
     content = repr([(one.id, one.query, list(one.candidates.items())) for one in listed])
-    journal = Journal(
-        out,
-        ranker.about()
-        | {"lists": len(listed), "lists_hash": hashlib.sha256(content.encode()).hexdigest()[:16], "scenario": scenario},
-    )
-    lines = {line["query_id"]: line for line in journal.lines}
-    missing = [one for one in listed if one.id not in lines]
+    hashed = hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
+    journal = Journal(out, ranker.about() | {"lists": len(listed), "lists_hash": hashed, "scenario": scenario})
     if journal.took is not None:
         print(f"{out}: done before")
         return
+    lines = {line["query_id"]: line for line in journal.lines}
+    missing = [one for one in listed if one.id not in lines]
     started = told = time.monotonic()
 
     def on_done(place: int, ranking: Ranking) -> None:

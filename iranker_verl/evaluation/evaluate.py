@@ -30,7 +30,7 @@ from iranker_verl.evaluation.results import collect
 from iranker_verl.evaluation.rivals import STANDARD, Asking, Context, Rival, Unavailable, make
 from iranker_verl.evaluation.rivals.loading import release
 from iranker_verl.inference.endpoint import Endpoint
-from iranker_verl.inference.engine import ChatTokenizer, longest_context
+from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
 from iranker_verl.inference.models import model_hash, trained_with
 from iranker_verl.inference.play import Episode
 from iranker_verl.ranking import RankingTask
@@ -47,7 +47,7 @@ __all__ = [
     "evaluate_rivals",
 ]
 
-WHOLE_POOL, SLACK = ("exclusion", "direct"), 16
+SLACK = 16
 
 Say = Callable[[str], None]
 
@@ -61,20 +61,16 @@ def check_model_template(model: Path, template: Template) -> None:
 def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int) -> int:
     """Tokens that the longest prompt and its answer need. UserError names the task that does not fit in the model."""
     tokenizer, admitted = ChatTokenizer(model), longest_context(model)
-
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode([{"role": "user", "content": text}]))
-
     longest = 0
     for task in tasks:
-        length = len(tokenizer.encode(template.longest(task, tokens))) + max_new_tokens
+        length = longest_prompt(tokenizer, template, task) + max_new_tokens
         if admitted is not None and length > admitted:
             raise UserError(
                 f"task {task.id!r} of {task.dataset!r}: its prompt and answer need {length} tokens, "
                 f"but the model {model} admits {admitted}"
             )
         longest = max(longest, length)
-    if template.kind not in WHOLE_POOL:  # measured text by text: together they may be a token or two longer
+    if template.shows() is not None:  # measured text by text: together they may be a token or two longer
         longest = min(longest + SLACK, admitted or longest + SLACK)
     return longest
 

@@ -83,23 +83,35 @@ class Journal:
 
     def _open(self) -> list[dict[str, Any]]:
         header = _parsed(self._header.read_bytes(), str(self._header)) if self._header.is_file() else {}
+        if not header and self.path.exists():
+            raise UserError(
+                f"{self.path} is there already, and no {self._header.name} beside it says whose it is; choose another"
+            )
         done = header.get("took") is not None and self.path.is_file()
         begun = bool(header) and self._part.is_file() and self._part.stat().st_size > 0
         if not done and not begun:  # nothing is lost: it failed before its first task, say for want of an option
-            self._part.unlink(missing_ok=True)
-            write_json(self._header, {"fingerprint": self._fingerprint, "took": None})
+            try:
+                self._part.unlink(missing_ok=True)
+                write_json(self._header, {"fingerprint": self._fingerprint, "took": None})
+            except OSError as error:
+                raise UserError(
+                    f"{self._header}: cannot be written ({error.strerror or error}); choose another place"
+                ) from error
             return []
         before = header.get("fingerprint") or {}
         for name in (*self._fingerprint, *before):
             if before.get(name) != self._fingerprint.get(name):
                 raise UserError(
                     f"{self._header}: what was begun there has another {name} (was {before.get(name)!r}, is now "
-                    f"{self._fingerprint.get(name)!r}); choose another place, or remove {self.path.stem}.*"
+                    f"{self._fingerprint.get(name)!r}); choose another place, or remove {' and '.join(map(str, self._files()))}"
                 )
         if done:
             self.took = header["took"]
             return _lines(self.path)
         return _lines(self._part, cut=True)
+
+    def _files(self) -> list[Path]:
+        return [path for path in (self._header, self._part, self.path) if path.exists()]
 
     def __enter__(self) -> Journal:
         self._file = self._part.open("a", encoding="utf-8")

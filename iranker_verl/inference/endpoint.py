@@ -17,10 +17,19 @@ from urllib.parse import urlsplit
 
 from iranker_verl.errors import UserError
 from iranker_verl.inference.engine import Generation
+from iranker_verl.ranking.text import whole
 
 RETRIES = 6  # half a second, doubled up to eight: half a minute in all
 TIMEOUT_S = 600.0  # a long thought on a busy server
 NO_KEY = "none"  # the client insists on one; servers without keys ignore it
+
+
+class Refused(UserError):
+    """The server answered with an error. ``status`` is HTTP's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Endpoint:
@@ -76,7 +85,7 @@ class Endpoint:
                 model=self.model, messages=[dict(m) for m in messages], **options
             )
         except APIStatusError as error:
-            raise UserError(self._refused(error.status_code, str(error))) from error
+            raise Refused(self._refused(error.status_code, str(error)), error.status_code) from error
         except APIConnectionError as error:  # a time-out is one
             raise UserError(
                 f"{self.url}: no answer after {self._retries + 1} tries ({_first_line(error)}); is the server up? "
@@ -94,7 +103,7 @@ class Endpoint:
         if not isinstance(asked, int) or not isinstance(said, int):
             raise UserError(f"{self.url}: it answers without usage.prompt_tokens and usage.completion_tokens")
         # Without text all tokens went into a thought that the server hides.
-        return Generation(choices[0].message.content or "", (), asked, counted=said)
+        return Generation(whole(choices[0].message.content or ""), (), asked, counted=said)
 
     def _refused(self, status: int, message: str) -> str:
         first = (message.splitlines() or [""])[0][:300]

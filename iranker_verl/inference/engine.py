@@ -25,6 +25,8 @@ from typing import Any
 from iranker_verl import vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.inference.orphans import Guard
+from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.templates import Template
 
 # Read by vLLM and the Hugging Face libraries when they start; what the user has set already stays.
 ENVIRONMENT = {
@@ -80,6 +82,15 @@ class ChatTokenizer:
         return str(
             self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True, tokenize=False)
         )
+
+
+def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
+    """Tokens of the longest prompt that ranking ``task`` may take (see :meth:`~.templates.Template.longest`)."""
+
+    def tokens(text: str) -> int:
+        return len(tokenizer.encode([{"role": "user", "content": text}]))
+
+    return len(tokenizer.encode(template.longest(task, tokens, window)))
 
 
 def check_tokenizer(model: Path) -> None:

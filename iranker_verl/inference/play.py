@@ -110,7 +110,7 @@ async def play(
         if on_progress is not None:
             on_progress(Progress(done, len(tasks), calls, malformed, time.monotonic() - started))
 
-    def count(step: Answered) -> None:
+    def count(step: Answered, _: Generation) -> None:
         nonlocal calls, malformed
         calls, malformed = calls + 1, malformed + step.malformed
 
@@ -157,9 +157,10 @@ async def play_one(
     temperature: float = 0.0,
     seed: int = 0,
     window: int | None = None,
-    on_step: Callable[[Answered], None] | None = None,
+    on_step: Callable[[Answered, Generation], None] | None = None,
 ) -> Episode:
-    """Rank one task. ``window`` is :class:`~iranker_verl.ranking.Elimination`'s; ``on_step`` gets each step as it is made."""
+    """Rank one task. ``window`` is :class:`~iranker_verl.ranking.Elimination`'s; ``on_step`` gets each step as it is
+    made, and the answer that made it."""
     began = time.monotonic()
     state: Any = template.start(task, window)
     prompt_tokens = new_tokens = 0
@@ -170,7 +171,7 @@ async def play_one(
         new_tokens += answer.new_tokens
         step = state.step(answer.text)
         if on_step is not None:
-            on_step(step)
+            on_step(step, answer)
     return _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began)
 
 

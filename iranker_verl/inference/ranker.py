@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
-from iranker_verl.inference.engine import ChatTokenizer, Engine, longest_context
+from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, longest_context, longest_prompt
 from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
 from iranker_verl.inference.play import AHEAD, Answered, Answers, play_one
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
@@ -32,7 +32,8 @@ UNTRAINED = "think-label"  # the template for an instruct model that was not tra
 MAX_NEW_TOKENS = 1024
 MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs in memory is asked for, not taken
 HOLD_IDS = ("pool", "excluded", "chosen", "named")
-SLACK = 16  # texts are measured one by one; together they may be a few tokens longer
+CHARACTERS = 32  # more than a token has on the average, of any text
+INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
 
 
 class Unrankable(UserError):
@@ -82,8 +83,9 @@ class AsyncRanker:
 
     ``model`` is what ``iranker evaluate --model`` takes (a folder, a checkpoint of verl, a name of the hub), or an
     :class:`~iranker_verl.inference.endpoint.Endpoint`. ``template`` and ``max_new_tokens``, the cap of an answer, are by
-    default those that the model was trained with, else ``think-label`` and 1024. A step of an elimination shows ``window`` candidates at most, so that a list of any length can be ranked
-    (:mod:`iranker_verl.ranking.elimination`). UserError for a model or template that cannot be used, before anything is loaded.
+    default those that the model was trained with, else ``think-label`` and 1024. A step of an elimination shows ``window``
+    candidates at most (by default 20), so that a list of any length can be ranked (:mod:`iranker_verl.ranking.elimination`).
+    UserError for what cannot be used, before anything is loaded.
     """
 
     def __init__(
@@ -91,53 +93,68 @@ class AsyncRanker:
         model: str | Path | Endpoint,
         *,
         template: str | None = None,
-        window: int = WINDOW,
+        window: int | None = None,
         max_new_tokens: int | None = None,
         max_model_len: int | None = None,
         concurrency: int = 64,
     ) -> None:
+        for name, value, least in (
+            ("window", window, 2),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("concurrency", concurrency, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} is at least {least}, got {value}")
         self.model = model if isinstance(model, Endpoint) else model_folder(str(model))
+        self.name = self.model.model if isinstance(self.model, Endpoint) else _name(str(model), self.model)
         stamp = trained_with(self.model) if isinstance(self.model, Path) else None
         self.template = _template(self.model, stamp, template)
-        if window < 2:
-            raise UserError(f"window {window}: a step shows 2 candidates at least")
-        self.window = window
+        if window is not None and self.template.kind != "exclusion":
+            raise UserError(
+                f"window {window} has no effect with the template {self.template.id}, which is no elimination"
+            )
+        self.window = window or (WINDOW if self.template.kind == "exclusion" else None)
         self._max_new_tokens = max_new_tokens or (stamp and stamp.max_new_tokens) or MAX_NEW_TOKENS
-        self._max_model_len, self._concurrency = max_model_len, concurrency
-        self._tokenizer: ChatTokenizer | None = None
+        self._concurrency = concurrency
         self._engine: Answers | None = None
         self._gate: asyncio.Semaphore  # of lists under way
+        self._checking: asyncio.Lock  # a tokenizer is for one thread at a time
         self._opened = AsyncExitStack()
+        self._tokenizer = self._limit = None
         if isinstance(self.model, Path):
-            self._tokenizer = ChatTokenizer(self.model)
-            admitted = longest_context(self.model)
-            if max_model_len is None:
-                self._max_model_len = min(MAX_MODEL_LEN, admitted or MAX_MODEL_LEN)
+            self._tokenizer, self._limit = ChatTokenizer(self.model), self._room(self.model, max_model_len)
+        elif max_model_len is not None:
+            raise UserError(f"max_model_len {max_model_len} has no effect with an endpoint, whose server decides that")
 
-    @property
-    def name(self) -> str:
-        """The model's name: that of its folder or run, or the server's of it."""
-        if isinstance(self.model, Endpoint):
-            return self.model.model
-        folder = self.model.resolve()
-        return folder.parent.name if folder.name in ("model", "huggingface") else folder.name
+    def _room(self, model: Path, wanted: int | None) -> int:
+        admitted = longest_context(model)
+        if wanted is not None and admitted is not None and wanted > admitted:
+            raise UserError(f"{model}: max_model_len is {wanted}, but the model admits {admitted}")
+        limit = wanted or min(MAX_MODEL_LEN, admitted or MAX_MODEL_LEN)
+        if self._max_new_tokens >= limit:
+            raise UserError(
+                f"{model}: an answer of up to {self._max_new_tokens} tokens leaves no room for a prompt in {limit}; give a "
+                "smaller max_new_tokens"
+            )
+        return limit
 
     def about(self) -> dict[str, Any]:
-        """What a ranking depends on beside its texts: the model and the template, with their hashes, and the limits."""
-        own = (
-            {"endpoint": self.model.url} if isinstance(self.model, Endpoint) else {"model_hash": model_hash(self.model)}
-        )
+        """What a ranking depends on beside its texts: the model and the template, by their hashes, and the limits."""
+        if isinstance(self.model, Endpoint):
+            own = {"model": self.model.model, "endpoint": self.model.url}
+        else:
+            own = {"model_hash": model_hash(self.model)}
         prompt = {"template_id": self.template.id, "template_hash": self.template.hash}
-        limits = {"window": self.window, "max_new_tokens": self._max_new_tokens}
-        return {"model": self.name, **own, **prompt, **limits}
+        return own | prompt | {"window": self.window, "max_new_tokens": self._max_new_tokens}
 
     async def __aenter__(self) -> AsyncRanker:
+        self._checking = asyncio.Lock()
         if isinstance(self.model, Endpoint):
             self._gate = asyncio.Semaphore(self._concurrency)
             self._engine = await self._opened.enter_async_context(self.model)
         else:
             self._gate = asyncio.Semaphore(AHEAD * self._concurrency)
-            engine = Engine(self.model, max_model_len=self._max_model_len, max_num_seqs=self._concurrency)
+            engine = Engine(self.model, max_model_len=self._limit, max_num_seqs=self._concurrency)
             self._engine = await self._opened.enter_async_context(engine)
         return self
 
@@ -146,6 +163,11 @@ class AsyncRanker:
     ) -> None:
         self._engine = None
         await self._opened.aclose()
+
+    async def check_alive(self) -> None:
+        """Raises what the engine has died of. Of a server nothing is asked."""
+        if isinstance(self._engine, Engine):
+            await self._engine.check_alive()
 
     def check(self, query: str, candidates: Sequence[str], scenario: str = "passage") -> RankingTask | None:
         """The task that :meth:`rank` would ask about, its texts on one line each as in preparation; None where there is one
@@ -165,36 +187,53 @@ class AsyncRanker:
             return None
         shown = tuple(Candidate(str(place), text) for place, text in enumerate(texts))
         task = RankingTask("", DATASETS.get(scenario, scenario), scenario, context, shown, ())
-        if self._tokenizer is not None and self._max_model_len is not None:
-            self._check_length(task, self._tokenizer, self._max_model_len)
+        if self._tokenizer is not None and self._limit is not None:
+            self._check_length(task, self._tokenizer, self._limit)
         return task
 
     def _check_length(self, task: RankingTask, tokenizer: ChatTokenizer, limit: int) -> None:
-        def tokens(text: str) -> int:
-            return len(tokenizer.encode([{"role": "user", "content": text}]))
-
-        needed = len(tokenizer.encode(self.template.longest(task, tokens, self.window))) + self._max_new_tokens
-        parts = self.template.shows(self.window)
-        if parts is not None and parts < len(task.candidates):
-            needed += SLACK
+        longest = max(len(task.context), *(len(c.text) for c in task.candidates))
+        if longest > CHARACTERS * limit:  # not worth measuring, which takes seconds a MB
+            raise Unrankable(f"a text of {longest:,} characters is too long for {limit:,} tokens; shorten it")
+        needed = longest_prompt(tokenizer, self.template, task, self.window) + self._max_new_tokens
         if needed > limit:
+            fewer = ", show fewer at once (window)" if self.window else ""
             raise Unrankable(
-                f"a prompt and its answer of up to {self._max_new_tokens} tokens take {needed} tokens, and there is room for "
-                f"{limit}; shorten the texts, or show fewer at once (window, now {self.window})"
+                f"a prompt and its answer of up to {self._max_new_tokens} tokens take {needed:,}, and there is room for "
+                f"{limit:,}; shorten the texts{fewer}, or allow shorter answers (max_new_tokens)"
             )
 
-    async def check_alive(self) -> None:
-        """Raises what the engine has died of. Of a server nothing is asked."""
-        if isinstance(self._engine, Engine):
-            await self._engine.check_alive()
-
-    async def rank(self, query: str, candidates: Sequence[str], *, scenario: str = "passage") -> Ranking:
+    async def rank(
+        self,
+        query: str,
+        candidates: Sequence[str],
+        *,
+        scenario: str = "passage",
+        on_step: Callable[[Answered, Generation], None] | None = None,
+    ) -> Ranking:
         """Rank texts for a query: N - 1 calls of the model, one after the other, for N texts.
 
         ``scenario`` chooses the prompt's words: ``passage`` (a query), ``recommendation`` (the query tells what a user has
-        chosen), ``routing`` (candidates are LLMs), or one of the nine datasets. Unrankable as :meth:`check`.
+        chosen), ``routing`` (candidates are LLMs), or one of the nine datasets. ``on_step`` gets each step and the answer that
+        made it, as it is made. Unrankable as :meth:`check`.
         """
-        return await self._play(self.check(query, candidates, scenario), len(candidates))
+        if self._engine is None:
+            raise RuntimeError("the ranker is not open; use it within `async with`")
+        async with self._checking:  # in a thread: a long text must not keep all others waiting
+            task = await asyncio.to_thread(self.check, query, candidates, scenario)
+        if task is None:
+            return Ranking(tuple(range(len(candidates))))
+        async with self._gate:
+            played = await play_one(
+                task,
+                self.template,
+                self._engine,
+                max_new_tokens=self._max_new_tokens,
+                window=self.window,
+                on_step=on_step,
+            )
+        order = tuple(int(id) for id in played.ranking)
+        return Ranking(order, played.steps, played.prompt_tokens, played.new_tokens, played.seconds)
 
     async def rank_all(
         self,
@@ -204,16 +243,15 @@ class AsyncRanker:
         on_done: Callable[[int, Ranking], None] | None = None,
     ) -> list[Ranking]:
         """Many lists at once, each a query and its texts: batched, so much faster than one after the other. ``on_done`` gets
-        each list's place and its ranking as it ends. Unrankable that names the list's place, before any is ranked."""
-        tasks = []
-        for place, (query, candidates) in enumerate(lists):
-            try:
-                tasks.append(self.check(query, candidates, scenario))
-            except Unrankable as error:
-                raise Unrankable(f"list {place} (counted from 0): {error}") from error
+        each list's place and its ranking as it ends. The first error, or a cancellation, ends all; Unrankable names the list's
+        place."""
 
         async def one(place: int) -> Ranking:
-            ranking = await self._play(tasks[place], len(lists[place][1]))
+            query, candidates = lists[place]
+            try:
+                ranking = await self.rank(query, candidates, scenario=scenario)
+            except Unrankable as error:
+                raise Unrankable(f"list {place} (counted from 0): {error}") from error
             if on_done is not None:
                 on_done(place, ranking)
             return ranking
@@ -222,20 +260,9 @@ class AsyncRanker:
         try:
             return list(await asyncio.gather(*jobs))
         finally:
-            for job in jobs:  # an error, or a cancellation, ends all
+            for job in jobs:
                 job.cancel()
-
-    async def _play(self, task: RankingTask | None, count: int) -> Ranking:
-        if self._engine is None:
-            raise RuntimeError("the ranker is not open; use it within `async with`")
-        if task is None:
-            return Ranking(tuple(range(count)))
-        async with self._gate:
-            played = await play_one(
-                task, self.template, self._engine, max_new_tokens=self._max_new_tokens, window=self.window
-            )
-        order = tuple(int(id) for id in played.ranking)
-        return Ranking(order, played.steps, played.prompt_tokens, played.new_tokens, played.seconds)
+            await asyncio.gather(*jobs, return_exceptions=True)
 
 
 class Ranker:
@@ -275,6 +302,16 @@ class Ranker:
     ) -> list[Ranking]:
         """See :meth:`AsyncRanker.rank_all`."""
         return self._runner.run(self._ranker.rank_all(lists, scenario=scenario, on_done=on_done))
+
+
+def _name(given: str, folder: Path) -> str:
+    """What a model is called: by its name on the hub, or by the folder of its run or its own."""
+    if not Path(given).is_dir():
+        return given
+    parts = folder.resolve().parts
+    while parts and (parts[-1] in INSIDE_A_RUN or parts[-1].startswith("global_step_")):
+        parts = parts[:-1]
+    return parts[-1] if len(parts) > 1 else folder.resolve().name
 
 
 def _template(model: Path | Endpoint, stamp: Stamp | None, named: str | None) -> Template:

@@ -12,6 +12,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def whole(text: str) -> str:
+    """Without halves of characters, which JSON can hold and UTF-8 cannot: U+FFFD stands in their places."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
 def clean(text: str) -> str:
-    """On one line, and without halves of characters (a JSON file can hold them, Parquet cannot)."""
-    return one_line(_SURROGATE.sub("\ufffd", text))
+    """:func:`whole`, and on one line."""
+    return one_line(whole(text))

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
+from iranker_verl.inference.endpoint import Endpoint, Refused
 from iranker_verl.inference.ranker import AsyncRanker, Ranking, Unrankable
 from iranker_verl.serving.guard import Guard, refused
 from iranker_verl.serving.metrics import Metrics
@@ -44,7 +45,7 @@ def create_app(
 ) -> FastAPI:
     """The application; it opens ``ranker`` as it starts and closes it as it ends. ``name`` is what clients call the model, by
     default the model's own; with ``api_key``, ``/v1`` is for those only who send it as a bearer token."""
-    about = ranker.about() | ({"model": name} if name else {})
+    about, name = ranker.about(), name or ranker.name
     metrics = Metrics()
 
     @asynccontextmanager
@@ -53,7 +54,7 @@ def create_app(
             yield
 
     app = FastAPI(title="IRanker", version=__version__, lifespan=lifespan)
-    app.add_middleware(Guard, api_key=api_key)
+    app.add_middleware(Guard, api_key=api_key, counted=metrics.answered)
 
     async def died() -> str | None:
         try:
@@ -71,44 +72,55 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def no_such_route(_: Request, error: HTTPException) -> Response:
-        return refused(error.status_code, str(error.detail))
+        return refused(error.status_code, str(error.detail), headers=error.headers)
 
+    @app.post("/rerank")  # vLLM's server knows all three
     @app.post("/v1/rerank")
+    @app.post("/v2/rerank")
     async def rerank(body: RerankRequest, request: Request) -> Response:
         response = await _rerank(body, request)
         metrics.answered(response.status_code)
         return response
 
     async def _rerank(body: RerankRequest, request: Request) -> Response:
-        if body.model not in (None, about["model"]):
-            return refused(404, f"no model {body.model!r} here; this server has {about['model']!r}", "model")
+        if body.model not in (None, name):
+            return refused(404, f"no model {body.model!r} here; this server has {name!r}", "model")
         if len(body.documents) > max_documents:
             return refused(400, f"{len(body.documents)} documents are more than {max_documents}", "documents")
         if metrics.under_way >= places:
-            busy = refused(429, f"{places} rankings are under way already; try again in a moment")
-            busy.headers["Retry-After"] = "1"
-            return busy
+            message = f"{places} rankings are under way already; try again in a moment"
+            return refused(429, message, headers={"Retry-After": "1"})
+        asked = ranker.rank(body.query, body.documents, scenario=body.scenario or "passage", on_step=metrics.called)
         with metrics.one_more():
             try:
-                ranking = await _while_connected(request, ranker.rank(body.query, body.texts(), scenario=body.scenario))
-            except Unrankable as error:
-                return refused(400, str(error))
-            except UserError as error:  # of the server behind --endpoint
-                return refused(502, str(error))
+                ranking = await _while_connected(request, asked)
             except Exception as error:
-                if reason := await died():
-                    return refused(503, reason)
-                LOG.exception("a ranking failed")
-                return refused(500, f"an error of the server's own ({type(error).__name__}); its log says more")
+                return await failed(error)
         if ranking is None:
             return Response(status_code=HUNG_UP)
-        metrics.ranked(ranking)
-        return JSONResponse(answer(f"rerank-{uuid4().hex}", body, ranking, about))
+        metrics.ranked(ranking.seconds)
+        return JSONResponse(answer(f"rerank-{uuid4().hex}", body, ranking, name, about))
+
+    async def failed(error: Exception) -> Response:
+        """What a client is told. Of a server behind --endpoint, whose address is nobody's business, only the log says more."""
+        if isinstance(error, Unrankable):
+            return refused(400, str(error))
+        if isinstance(error, UserError) and isinstance(ranker.model, Endpoint):
+            LOG.error("%s", error)
+            if isinstance(error, Refused) and error.status == 400:
+                return refused(400, "the model's server refuses what it was asked; the texts may be too long")
+            return refused(502, "the model's server does not answer as it should")
+        if isinstance(error, UserError):  # a prompt a few tokens longer than it was measured
+            return refused(400, str(error))
+        if reason := await died():
+            return refused(503, reason)
+        LOG.error("a ranking failed", exc_info=error)
+        return refused(500, f"an error of the server's own ({type(error).__name__}); its log says more")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         shown = {name: value for name, value in about.items() if name not in ("model", "endpoint")}
-        return {"object": "list", "data": [{"id": about["model"], "object": "model", "owned_by": "iranker", **shown}]}
+        return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "iranker", **shown}]}
 
     @app.get("/health")
     async def health() -> Response:
@@ -132,6 +144,7 @@ async def _while_connected(request: Request, ranking: Awaitable[Ranking]) -> Ran
     finally:
         for job in (work, gone):
             job.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
 
 
 async def _hung_up(request: Request) -> None:

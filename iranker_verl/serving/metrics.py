@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from iranker_verl.inference.ranker import Ranking
+from iranker_verl.inference.engine import Generation
+from iranker_verl.inference.play import Answered
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -48,13 +49,16 @@ class Metrics:
         """A request to rank was answered, if only refused."""
         self._requests.labels(str(status)).inc()
 
-    def ranked(self, ranking: Ranking) -> None:
-        """What a ranking cost."""
-        self._seconds.observe(ranking.seconds)
-        self._calls.inc(len(ranking.steps))
-        self._malformed.inc(ranking.malformed)
-        self._tokens.labels("prompt").inc(ranking.prompt_tokens)
-        self._tokens.labels("new").inc(ranking.new_tokens)
+    def called(self, step: Answered, answer: Generation) -> None:
+        """The model was called once."""
+        self._calls.inc()
+        self._malformed.inc(step.malformed)
+        self._tokens.labels("prompt").inc(answer.prompt_tokens)
+        self._tokens.labels("new").inc(answer.new_tokens)
+
+    def ranked(self, seconds: float) -> None:
+        """A list was ranked to its end."""
+        self._seconds.observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from iranker_verl.inference.ranker import Ranking
+from iranker_verl.ranking.text import whole
 
 
-def whole(text: str) -> str:
-    """Without halves of characters, which JSON can hold and an answer cannot: each becomes a question mark."""
-    return text.encode(errors="replace").decode()
-
-
-class Document(BaseModel):
-    """A document that is not a plain string. Other fields (an image, a title) would have no effect, and are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-    text: str
+def _text(document: Any) -> str:
+    text = document.get("text") if isinstance(document, dict) else document
+    if not isinstance(text, str):
+        raise ValueError("a text is needed, or an object with a text")
+    return whole(text)
 
 
 class RerankRequest(BaseModel):
-    """``scenario`` and ``explain`` are ours; an unknown field is refused, as it would have no effect."""
+    """``scenario`` and ``explain`` are ours. Clients send null, and a ``top_n`` of 0, for what they leave open. What is in
+    ``Any`` below they may send, and it changes nothing: texts are never cut, they are refused where they are too long. A
+    document's other fields are not read. Any other field is refused, as it would have no effect."""
 
     model_config = ConfigDict(extra="forbid")
     query: str
-    documents: list[str | Document] = Field(min_length=1)
+    # the first wrong document ends the reading: a million of them would make a million errors
+    documents: Annotated[list[Annotated[str, BeforeValidator(_text)]], FailFast()] = Field(min_length=1)
     model: str | None = None
-    top_n: int | None = Field(default=None, ge=1)
-    return_documents: bool = True
-    scenario: str = "passage"
-    explain: bool = False
+    top_n: int | None = Field(default=None, ge=0)
+    return_documents: bool | None = True
+    scenario: str | None = None
+    explain: bool | None = False
+    user: Any = None
+    priority: Any = None
+    truncation: Any = None
+    truncate_prompt_tokens: Any = None
+    max_chunks_per_doc: Any = None
+    max_tokens_per_doc: Any = None
 
-    def texts(self) -> list[str]:
-        """The documents' texts."""
-        return [whole(document if isinstance(document, str) else document.text) for document in self.documents]
 
-
-def answer(id: str, request: RerankRequest, ranking: Ranking, about: dict[str, Any]) -> dict[str, Any]:
+def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about: dict[str, Any]) -> dict[str, Any]:
     """The response's body. ``index`` is a document's place in the request; of ``relevance_score`` see
     :meth:`~iranker_verl.inference.ranker.Ranking.scores`."""
-    texts, scores = request.texts(), ranking.scores()
+    scores = ranking.scores()
     results: list[dict[str, Any]] = [
-        {"index": place, "relevance_score": scores[place]} for place in ranking.order[: request.top_n]
+        {"index": place, "relevance_score": scores[place]} for place in ranking.order[: request.top_n or None]
     ]
-    if request.return_documents:
+    if request.return_documents is not False:
         for result in results:
-            result["document"] = {"text": texts[result["index"]]}
+            result["document"] = {"text": request.documents[result["index"]]}
     body = {
         "id": id,
-        "model": about["model"],
+        "model": model,
         "results": results,
         "usage": {"prompt_tokens": ranking.prompt_tokens, "total_tokens": ranking.prompt_tokens + ranking.new_tokens},
         "ranking": {

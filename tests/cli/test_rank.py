@@ -70,7 +70,11 @@ def test_a_list(run, server):
 
 def test_lines_of_standard_input(run, server, monkeypatch):
     model = ("--endpoint", server.url, "--model", "fake", "--query", "q", "-")
-    for content, words in ((b"eins\n\nzwei\n", "zwei"), (b"\xff\n", "not UTF-8"), (b"\n", "nothing to rank")):
+    for content, words in (
+        ("\ufeffeins\u2028noch\n\nzwei\n".encode(), "zwei"),
+        (b"\xff\n", "not UTF-8"),
+        (b"\n", "nothing to rank"),
+    ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         code, out, err = run(*model)
         assert words in out + err and code == (0 if words == "zwei" else 2)
@@ -140,6 +144,33 @@ def test_a_file_is_stopped_and_goes_on(run, server, tmp_path):
         assert "done before" in run(*common, "--out", tmp_path / "cut.jsonl")[1]
         code, _, err = run(*common, "--out", tmp_path / "cut.jsonl", "--window", 3)
         assert code == 2 and "another window (was 20, is now 3)" in err
+
+
+def test_nothing_of_the_users_is_overwritten(run, server, tmp_path):
+    path, notes = lists(tmp_path, 2), tmp_path / "notes.jsonl"
+    notes.write_text("mine")
+    (tmp_path / "folder.jsonl").mkdir()
+    before = path.read_text()
+    for out in (path, notes, tmp_path / "folder.jsonl"):
+        code, _, err = run("--endpoint", server.url, "--model", "fake", "--lists", path, "--out", out)
+        assert code == 2 and f"{out} is there already" in err
+    assert path.read_text() == before and notes.read_text() == "mine" and server.requests == []
+    assert (
+        "cannot be written"
+        in run("--endpoint", server.url, "--model", "fake", "--lists", path, "--out", "/proc/x.jsonl")[2]
+    )
+
+
+def test_half_a_character_in_an_answer(run, tmp_path):
+    made = FakeServer(lambda request, number: (200, answer("[A] \ud83d")))
+    with made.serving():
+        assert (
+            run(
+                "--endpoint", made.url, "--model", "fake", "--lists", lists(tmp_path, 1), "--out", tmp_path / "x.jsonl"
+            )[0]
+            == 0
+        )
+    assert json.loads((tmp_path / "x.jsonl").read_text())["steps"][0]["response"] == "[A] \ufffd"
 
 
 def test_mistakes_are_one_line(run, server, tmp_path):

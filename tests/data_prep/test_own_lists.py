@@ -37,6 +37,11 @@ def test_a_row_a_candidate(tmp_path):
     assert shape(path) == [(2, "q1", "a", {"p1": "x", "p2": "z"}), (3, "q2", "a", {"p1": "y"})]
 
 
+def test_white_space_and_repeats_are_as_in_preparation(tmp_path):
+    path = write(tmp_path, "faq.csv", "query,passage,passage_id\nhow  long,x,p\nhow long ,y,q\nhow long,x,p\n")
+    assert shape(path) == [(2, "2", "how long", {"p": "x", "q": "y"})]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -46,12 +51,18 @@ def test_a_row_a_candidate(tmp_path):
         ("x.jsonl", [{"query": "a", "candidates": [{"id": "b"}]}], "row 1: a candidate has no text"),
         ("x.jsonl", [{"query": "a", "candidates": [["b"]]}], "row 1: candidate is"),
         ("x.jsonl", [{"query": ["a"], "candidates": []}], "row 1: query is"),
-        ("x.jsonl", [{"query": "a", "candidates": ["b", {"id": "0", "text": "c"}]}], "candidate id '0' is there twice"),
+        (
+            "x.jsonl",
+            [{"query": "a", "candidates": ["b", {"id": "0", "text": "c"}]}],
+            "two candidates of this query are called '0'",
+        ),
         (
             "x.jsonl",
             [{"query": "a", "candidates": [], "query_id": "q"}, {"query": "b", "candidates": [], "query_id": "q"}],
-            "row 2: query id 'q' was there before, in row 1",
+            "row 2: a list called 'q' was there before, in row 1",
         ),
+        ("x.jsonl", [{"query": "a", "candidates": [{"id": "1", "text": "x"}, "y"]}], "called '1' .*by its place"),
+        ("x.csv", "query,passage,passage_id\na,x,p\na,y,p\n", "row 3: two candidates of this query are called 'p'"),
         ("x.csv", "query_id,query,passage\nq,a,x\nq,b,y\n", "row 3: another query than in row 2"),
         ("x.csv", "query,candidates\na,b\n", "no column passage"),
         ("x.csv", "query,passage\n", "no list|no row|empty"),

@@ -185,7 +185,7 @@ def test_a_rival_that_is_done_is_not_run_again(tasks, tmp_path):
     [first] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
     [second] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
     assert Fixed.fitted == 1 and second == first and len(first.records) == 12
-    with pytest.raises(UserError, match=r"another train_hash.*remove episodes-fixed\.\*"):
+    with pytest.raises(UserError, match=r"another train_hash.*remove .*fixed\.header\.json and .*fixed\.jsonl"):
         evaluate_rivals(tasks[1:], tasks, rivals=[Fixed()], run_dir=tmp_path)
 
 

@@ -87,6 +87,14 @@ def test_lines_without_a_header_are_not_trusted(tmp_path):
     assert not part.exists()
 
 
+def test_a_file_that_it_did_not_make_stays(tmp_path):
+    theirs = tmp_path / "mine.jsonl"
+    theirs.write_text("of somebody")
+    with pytest.raises(UserError, match=r"mine.jsonl is there already, and no mine.header.json beside it"):
+        Journal(theirs, PRINT)
+    assert theirs.read_text() == "of somebody" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_killed_while_finishing(tmp_path):
     """The result is there, the header does not say so yet: what was kept is still there."""
     part = half_done(tmp_path)

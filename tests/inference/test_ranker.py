@@ -130,8 +130,15 @@ def test_what_cannot_be_ranked_is_one_line_and_asks_nothing(asked):
         with pytest.raises(Unrankable, match=r"list 1 \(counted from 0\): the query is empty"):
             ranker.rank_all([("q", FLEAS), ("", FLEAS)])
     assert server.requests == []
-    with pytest.raises(UserError, match="window 1"):
-        AsyncRanker(Endpoint("http://host/v1", "x"), window=1)
+    for options, words in (
+        ({"window": 1}, "window is at least 2, got 1"),
+        ({"concurrency": 0}, "concurrency is at least 1, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is at least 1, got 0"),
+        ({"window": 5, "template": "direct-label"}, "window 5 has no effect with the template direct-label"),
+        ({"max_model_len": 99}, "max_model_len 99 has no effect with an endpoint"),
+    ):
+        with pytest.raises(UserError, match=words):
+            AsyncRanker(Endpoint("http://host/v1", "x"), **options)
 
 
 def test_a_server_that_fails_ends_all(asked):
@@ -170,15 +177,35 @@ def test_a_trained_models_own_template_and_length(folder):
     with pytest.raises(UserError, match=f"{'0' * 16}.*{template.hash}"):
         AsyncRanker(folder)
     (folder / "iranker.json").unlink()
-    assert AsyncRanker(folder).template.id == "think-label"
+    assert AsyncRanker(folder, max_new_tokens=8).template.id == "think-label"
+    for options, words in (
+        ({}, "an answer of up to 1024 tokens leaves no room for a prompt in 512; give a smaller max_new_tokens"),
+        ({"max_new_tokens": 8, "max_model_len": 513}, "max_model_len is 513, but the model admits 512"),
+    ):
+        with pytest.raises(UserError, match=words):
+            AsyncRanker(folder, **options)
+
+
+def test_what_a_model_is_called(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    made = tiny_models.save(tmp_path / "runs" / "mine" / "checkpoints" / "global_step_20" / "actor" / "huggingface")
+    assert AsyncRanker(made.parents[1], max_new_tokens=8).name == "mine"
+    plain = tiny_models.save(tmp_path / "some-model")
+    assert AsyncRanker(plain, max_new_tokens=8).name == "some-model"
+    monkeypatch.setattr("iranker_verl.inference.models._of_hub", lambda name: plain)
+    assert AsyncRanker("Qwen/Qwen2.5-0.5B-Instruct", max_new_tokens=8).name == "Qwen/Qwen2.5-0.5B-Instruct"
 
 
 def test_texts_that_are_too_long_are_refused_before_anything_is_loaded(folder):
     ranker = AsyncRanker(folder, template="label", max_new_tokens=4)
     assert ranker.check("q", ["x" * 200, "y" * 200]) is not None  # of 512 tokens, a byte each
-    with pytest.raises(Unrankable, match=r"take \d+ tokens, and there is room for 512; shorten"):
+    with pytest.raises(
+        Unrankable, match=r"take \d+, and there is room for 512; shorten the texts, show fewer at once \(window\), or"
+    ):
         ranker.check("q", ["x" * 400, "y" * 200])
     many = ["x" * 100] * 6
-    with pytest.raises(Unrankable, match="window, now 20"):
+    with pytest.raises(Unrankable, match="room for 512"):
         ranker.check("q", many)
+    with pytest.raises(Unrankable, match="a text of 20,000 characters is too long for 512 tokens"):
+        ranker.check("q", ["x", "y" * 20_000])
     assert AsyncRanker(folder, template="label", max_new_tokens=4, window=3).check("q", many) is not None

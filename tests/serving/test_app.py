@@ -31,12 +31,12 @@ def first(request, number):
 
 
 @contextlib.contextmanager
-def serving(respond=first, **options):
+def serving(respond=first, root_path="", **options):
     """A client of a running server, and the model's server behind it."""
     behind = FakeServer(respond)
     with behind.serving():
         app = create_app(AsyncRanker(Endpoint(behind.url, "fake", retries=0)), **options)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", root_path=root_path))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         until = time.monotonic() + 20
@@ -59,11 +59,11 @@ def server():
         yield both
 
 
-def begun(client, length, sent):
+def begun(client, length, sent, more=""):
     """A connection on which a request to rank has begun, of a body of ``length`` bytes."""
     line = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
     line.sendall(
-        f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+        f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n".encode()
         + sent
     )
     return line
@@ -116,15 +116,35 @@ def test_options(server):
     )
 
 
+def test_what_other_clients_send(server):
+    """vLLM's default top_n, nulls for what is left open, objects with a title, fields that change nothing here, other paths."""
+    client, behind = server
+    documents = [{"text": text, "title": "of no use"} for text in FLEAS]
+    null = dict.fromkeys(("model", "return_documents", "explain", "scenario", "user"))
+    more = {"top_n": 0, "truncation": True, "max_chunks_per_doc": 3, "truncate_prompt_tokens": 9}
+    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+        body = client.post(path, json=BODY | null | more | {"documents": documents}).json()
+        assert [result["document"]["text"] for result in body["results"]] == FLEAS[::-1]
+    assert "of no use" not in json.dumps(behind.requests)
+
+
+def test_a_million_wrong_documents_cost_no_more_than_one(server):
+    client, _ = server
+    began = time.monotonic()
+    refused(client.post("/v1/rerank", json=BODY | {"documents": [1] * 1_000_000}), 400)
+    assert time.monotonic() - began < 5  # it took half a minute and 4 GB
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"documents": []}, "documents: List should have at least 1 item"),
-        ({"documents": [1]}, "documents.0"),
+        ({"documents": ["x", 1]}, "documents.1: Value error, a text is needed, or an object with a text"),
+        ({"documents": [{"title": "x"}]}, "documents.0: Value error, a text is needed"),
         ({"documents": ["x", " "]}, "candidate 1 (counted from 0) has an empty text"),
         ({"query": ""}, "the query is empty"),
         ({"query": None}, "query: Input should be a valid string"),
-        ({"top_n": 0}, "top_n: Input should be greater than or equal to 1"),
+        ({"top_n": -1}, "top_n: Input should be greater than or equal to 0"),
         ({"scenario": "films"}, "scenario 'films': choose one of"),
         ({"topn": 3}, "topn: Extra inputs are not permitted"),
         ({"documents": ["x"] * 1001}, "1001 documents are more than 1000"),
@@ -143,7 +163,12 @@ def test_other_mistakes(server):
     cut = client.post("/v1/rerank", content=b'{"query": ', headers={"Content-Type": "application/json"})
     assert "JSON decode error" in refused(cut, 400)
     refused(client.get("/v1/nothing"), 404)
-    refused(client.get("/v1/rerank"), 405)
+    only = client.get("/v1/rerank")
+    refused(only, 405)
+    assert only.headers["Allow"] == "POST"
+    both = begun(client, 2, b"", "Transfer-Encoding: chunked\r\n")
+    with both as line:
+        assert line.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 411"))
     assert "Content-Length" in refused(client.post("/v1/rerank", content=iter([b"{}"])), 411)
     with begun(client, MAX_BYTES + 1, b"{") as line:  # refused before its body has come
         assert line.recv(100).startswith(b"HTTP/1.1 413")
@@ -153,7 +178,7 @@ def test_half_a_character_is_no_error_of_the_servers(server):
     client, _ = server
     head = {"Content-Type": "application/json"}
     cut = client.post("/v1/rerank", content=b'{"query": "q \\ud83d", "documents": ["x \\ud83d", "y"]}', headers=head)
-    assert {result["document"]["text"] for result in cut.json()["results"]} == {"x ?", "y"}
+    assert {result["document"]["text"] for result in cut.json()["results"]} == {"x \ufffd", "y"}
     named = client.post("/v1/rerank", content=b'{"\\ud83d": 1, "query": "q", "documents": ["x"]}', headers=head)
     refused(named, 400)
 
@@ -182,9 +207,17 @@ def test_the_key():
         for sent in ({}, {"Authorization": "Bearer a secre"}, {"Authorization": "a secret"}):
             refused(client.post("/v1/rerank", json=BODY, headers=sent), 401)
             refused(client.get("/v1/models", headers=sent), 401)
+        assert counted(client, 'iranker_requests_total{status="401"}') == 6
         assert behind.requests == [] and client.get("/health").status_code == 200
         answered = client.post("/v1/rerank", json=BODY, headers={"Authorization": "Bearer a secret"})
         assert answered.json()["model"] == "mine"
+
+
+def test_the_key_behind_a_proxys_path():
+    with serving(api_key="a secret", root_path="/proxied") as (client, _):
+        refused(client.post("/v1/rerank", json=BODY), 401)
+        refused(client.get("/openapi.json"), 401)
+        assert client.get("/health").status_code == 200
 
 
 def test_what_is_counted():
@@ -198,9 +231,12 @@ def test_what_is_counted():
 
 
 def test_a_model_that_fails():
-    with serving(lambda request, number: (400, {"error": {"message": "out of order"}})) as (client, _):
-        assert "out of order" in refused(client.post("/v1/rerank", json=BODY), 502)
-        assert counted(client, 'iranker_requests_total{status="502"}') == 1
+    """Its address and its words are for the log; that the texts may be too long is for the client."""
+    for status, code, words in ((401, 502, "does not answer as it should"), (400, 400, "may be too long")):
+        with serving(lambda request, number, s=status: (s, {"error": {"message": "out of order"}})) as (client, behind):
+            told = refused(client.post("/v1/rerank", json=BODY), code)
+            assert words in told and "out of order" not in told and behind.url not in told
+            assert counted(client, f'iranker_requests_total{{status="{code}"}}') == 1
 
 
 def test_a_full_house():
@@ -253,3 +289,4 @@ def test_who_hangs_up_stops_costing():
         time.sleep(0.5)
         assert len(behind.requests) == asked < 100
         assert counted(client, 'iranker_requests_total{status="499"}') == 1
+        assert counted(client, "iranker_model_calls_total") in (asked - 1, asked)  # what it cost until then

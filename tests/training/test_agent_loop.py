@@ -97,7 +97,10 @@ def test_what_the_other_exclusions_would_have_earned():
         [0.0, 1.0, -0.5],
     ]
     assert [s["score"] for s in steps(outputs)] == [1.0, -0.5, 0.0] and len(asked) == 3
-    for options in ({"split": "train"}, {"looks_around": True}):  # another estimator; a validation, which teaches nothing
+    for options in (
+        {"split": "train"},
+        {"looks_around": True},
+    ):  # another estimator; a validation, which teaches nothing
         outputs, _ = play(make(4, positive=1), ["[B]"] * 3, **options)
         assert {tuple(s["what_if"]) for s in steps(outputs)} == {()}
 

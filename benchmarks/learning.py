@@ -156,22 +156,29 @@ def tokens_to_reach(points: list[dict[str, float]], rr: float) -> float | None:
 
 
 def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
-    """Learning curves, each seed a thin line and their mean end a mark, against tokens and against RL seconds."""
+    """Learning curves against tokens and against minutes of RL: a thin line a seed, a thick one for their mean, as far as all
+    seeds go."""
+    import numpy as np
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for place, (key, unit, name) in enumerate(
-        (("tokens", 1e6, "million LLM tokens"), ("seconds", 60, "minutes of RL"))
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, (key, unit, name) in zip(
+        axes, (("tokens", 1e6, "million LLM tokens"), ("seconds", 60, "minutes of RL")), strict=True
     ):
-        axes = figure.add_subplot(1, 2, place + 1)
         for number, (algorithm, seeds) in enumerate(results.items()):
-            for first, run in zip((True, *[False] * len(seeds)), seeds.values(), strict=False):
+            curves = []
+            for run in seeds.values():
                 points = [{key: 0, "rr": run["before"]}, *run["curve"]]
-                label = LABELS.get(algorithm, algorithm) if first else None
-                axes.plot([p[key] / unit for p in points], [p["rr"] for p in points], f"C{number}", lw=1.3, label=label)
-        axes.set(xlabel=name, ylabel="macro MRR, greedy" if place == 0 else None, ylim=(0, 1))
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+                curves.append(([p[key] / unit for p in points], [p["rr"] for p in points]))
+                ax.plot(*curves[-1], f"C{number}", lw=0.8, alpha=0.3)
+            grid = np.linspace(0, min(x[-1] for x, _ in curves), 60)
+            mean = np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+            ax.plot(grid, mean, f"C{number}", lw=2, label=LABELS.get(algorithm, algorithm))
+        ax.set(xlabel=name, ylim=(0.2, 1))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("macro MRR, greedy")
+    axes[1].legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path)
 
 

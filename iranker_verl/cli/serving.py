@@ -60,17 +60,10 @@ def rank(
     """Rank texts for a query, or all lists of a file, with a trained model."""
     if (lists is None) == (query is None) or (lists is None) != (out is None) or (lists is not None and documents):
         raise UserError("give --query and texts to rank them, or --lists and --out to rank a file's lists")
-    from iranker_verl.inference.ranker import AsyncRanker, Ranker
+    from iranker_verl.inference.ranker import Ranker
     from iranker_verl.ranking.text import clean
 
-    ranker = AsyncRanker(
-        _model(model, endpoint),
-        template=template,
-        window=window,
-        max_new_tokens=max_new_tokens,
-        max_model_len=max_model_len,
-        concurrency=concurrency,
-    )
+    ranker = _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency)
     if lists is not None and out is not None:
         _rank_file(ranker, lists, out, scenario)
         return
@@ -101,27 +94,35 @@ def serve(
     """Serve /v1/rerank. With IRANKER_API_KEY in the environment, clients have to send it as a bearer token."""
     import uvicorn
 
-    from iranker_verl.inference.ranker import AsyncRanker
     from iranker_verl.serving.app import create_app
 
-    ranker = AsyncRanker(
-        _model(model, endpoint),
-        template=template,
-        window=window,
-        max_new_tokens=max_new_tokens,
-        max_model_len=max_model_len,
-        concurrency=concurrency,
-    )
+    ranker = _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency)
     key = os.environ.get("IRANKER_API_KEY") or None
     app = create_app(ranker, name=name, places=places, max_documents=max_documents, api_key=key)
     with suppress(KeyboardInterrupt):  # uvicorn has closed all by then
         uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=SHUTDOWN_S)
 
 
-def _model(model: str, endpoint: str | None) -> Any:
+def _ranker(
+    model: str,
+    endpoint: str | None,
+    template: str | None,
+    window: int | None,
+    max_new_tokens: int | None,
+    max_model_len: int | None,
+    concurrency: int,
+) -> AsyncRanker:
     from iranker_verl.inference.endpoint import Endpoint
+    from iranker_verl.inference.ranker import AsyncRanker
 
-    return model if endpoint is None else Endpoint(endpoint, model)
+    return AsyncRanker(
+        model if endpoint is None else Endpoint(endpoint, model),
+        template=template,
+        window=window,
+        max_new_tokens=max_new_tokens,
+        max_model_len=max_model_len,
+        concurrency=concurrency,
+    )
 
 
 def _standard_input() -> list[str]:

@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from iranker_verl import __version__, cli
+from iranker_verl import __version__
+from tests.command import iranker
 
 ROOT = Path(__file__).parents[1]
-
-
-def iranker(monkeypatch, capsys, *arguments):
-    """Exit code, standard output and standard error of ``iranker …``, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["iranker", *map(str, arguments)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def one_line(result):

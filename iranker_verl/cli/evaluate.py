@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iranker_verl.cli.options import MODEL, EndpointUrl
 from iranker_verl.cli.tables import show, table
 from iranker_verl.errors import UserError
 
@@ -29,19 +30,12 @@ NEEDS = {
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="model folder, Hugging Face name or checkpoint of verl; with --endpoint, the server's name of it"
-        ),
-    ] = None,
+    model: Annotated[str | None, MODEL] = None,
     data: Annotated[Path | None, typer.Option(help="folder of `iranker prepare`")] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for results; an interrupted evaluation goes on in it")
     ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
-    ] = None,
+    endpoint: EndpointUrl = None,
     method: Annotated[
         str | None, typer.Option(help="iterative, direct, setwise, pairwise or allpairs [default: the template's]")
     ] = None,

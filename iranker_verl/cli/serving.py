@@ -11,21 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iranker_verl.cli.options import MODEL, EndpointUrl
 from iranker_verl.errors import UserError
+from iranker_verl.serving import MAX_DOCUMENTS, PLACES
 
 if TYPE_CHECKING:
     from data_prep.own.lists import Listed
     from iranker_verl.inference.ranker import AsyncRanker, Ranking
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="model folder, Hugging Face name or checkpoint of verl; with --endpoint, the server's name of it"
-    ),
-]
-Endpoint_ = Annotated[
-    str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
-]
 Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
 Scenario = Annotated[str, typer.Option(help="the prompt's words: passage, recommendation, routing, or a dataset's")]
 Window = Annotated[
@@ -40,7 +33,7 @@ Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a 
 
 
 def rank(
-    model: Model,
+    model: Annotated[str, MODEL],
     documents: Annotated[list[str] | None, typer.Argument(help="texts to rank for --query; - reads lines")] = None,
     query: Annotated[str | None, typer.Option(help="what to rank DOCUMENTS for")] = None,
     lists: Annotated[
@@ -50,7 +43,7 @@ def rank(
         Path | None, typer.Option(help="for --lists: .jsonl of rankings; an interrupted run goes on in it")
     ] = None,
     scenario: Scenario = "passage",
-    endpoint: Endpoint_ = None,
+    endpoint: EndpointUrl = None,
     template: Template_ = None,
     window: Window = None,
     max_new_tokens: NewTokens = None,
@@ -76,20 +69,20 @@ def rank(
 
 
 def serve(
-    model: Model,
+    model: Annotated[str, MODEL],
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     name: Annotated[
         str | None, typer.Option(help="what clients call the model [default: its folder's or run's]")
     ] = None,
-    endpoint: Endpoint_ = None,
+    endpoint: EndpointUrl = None,
     template: Template_ = None,
     window: Window = None,
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
-    places: Annotated[int, typer.Option(min=1, help="rankings under way or waiting; who comes then gets 429")] = 256,
-    max_documents: Annotated[int, typer.Option(min=1, help="documents of a request")] = 1000,
+    places: Annotated[int, typer.Option(min=1, help="rankings under way or waiting; who comes then gets 429")] = PLACES,
+    max_documents: Annotated[int, typer.Option(min=1, help="documents of a request")] = MAX_DOCUMENTS,
 ) -> None:
     """Serve /v1/rerank. With IRANKER_API_KEY in the environment, clients have to send it as a bearer token."""
     import uvicorn

@@ -141,11 +141,16 @@ async def play(
     try:
         played = await asyncio.gather(*episodes)
     finally:
-        for job in (*episodes, ticker):
-            job.cancel()
-        await asyncio.gather(*episodes, ticker, return_exceptions=True)
+        await end(*episodes, ticker)
     report()
     return list(played)
+
+
+async def end(*jobs: asyncio.Future[Any]) -> None:
+    """Cancel those that are not done, and wait until they have ended."""
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
 
 
 async def play_one(

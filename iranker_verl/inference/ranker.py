@@ -22,7 +22,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, longest_context, longest_prompt
 from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
-from iranker_verl.inference.play import AHEAD, Answered, Answers, play_one
+from iranker_verl.inference.play import AHEAD, Answered, Answers, end, play_one
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, check_hash, load
 from iranker_verl.ranking.text import clean
@@ -149,13 +149,13 @@ class AsyncRanker:
 
     async def __aenter__(self) -> AsyncRanker:
         self._checking = asyncio.Lock()
+        engine: Endpoint | Engine
         if isinstance(self.model, Endpoint):
-            self._gate = asyncio.Semaphore(self._concurrency)
-            self._engine = await self._opened.enter_async_context(self.model)
+            engine, ahead = self.model, 1
         else:
-            self._gate = asyncio.Semaphore(AHEAD * self._concurrency)
-            engine = Engine(self.model, max_model_len=self._limit, max_num_seqs=self._concurrency)
-            self._engine = await self._opened.enter_async_context(engine)
+            engine, ahead = Engine(self.model, max_model_len=self._limit, max_num_seqs=self._concurrency), AHEAD
+        self._gate = asyncio.Semaphore(ahead * self._concurrency)
+        self._engine = await self._opened.enter_async_context(engine)
         return self
 
     async def __aexit__(
@@ -260,9 +260,7 @@ class AsyncRanker:
         try:
             return list(await asyncio.gather(*jobs))
         finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
+            await end(*jobs)
 
 
 class Ranker:

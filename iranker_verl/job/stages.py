@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from iranker_verl.console import say
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_json
-from iranker_verl.inference.models import STAMP
+from iranker_verl.inference.models import STAMP, Stamp
 from iranker_verl.ranking import templates
 
 # The embedded world is prepared with short histories and small pools, so that a tiny model learns from it in minutes.
@@ -172,12 +172,8 @@ def export(config: DictConfig, run: Path) -> None:
         if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
             raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
     _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
-    stamp = {
-        "template_id": template.id,
-        "template_hash": template.hash,
-        "max_new_tokens": config.data.max_response_length,
-    }
-    write_json(part / STAMP, {**stamp, "step": step})
+    stamp = Stamp(template.id, template.hash, config.data.max_response_length)
+    write_json(part / STAMP, {**asdict(stamp), "step": step})
     shutil.rmtree(run / "model", ignore_errors=True)
     os.replace(part, run / "model")
     say(f"exported step {step} to {run / 'model'}")

@@ -24,14 +24,14 @@ from starlette.exceptions import HTTPException
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint, Refused
+from iranker_verl.inference.play import end
 from iranker_verl.inference.ranker import AsyncRanker, Ranking, Unrankable
+from iranker_verl.serving import MAX_DOCUMENTS, PLACES
 from iranker_verl.serving.guard import Guard, refused
 from iranker_verl.serving.metrics import Metrics
 from iranker_verl.serving.wire import RerankRequest, answer
 
 LOG = logging.getLogger("uvicorn.error")
-PLACES = 256  # rankings under way or waiting
-MAX_DOCUMENTS = 1000
 HUNG_UP = 499  # nobody reads it; it is counted
 
 
@@ -142,9 +142,7 @@ async def _while_connected(request: Request, ranking: Awaitable[Ranking]) -> Ran
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         return work.result() if work.done() else None
     finally:
-        for job in (work, gone):
-            job.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+        await end(work, gone)
 
 
 async def _hung_up(request: Request) -> None:

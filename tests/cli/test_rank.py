@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from iranker_verl import cli
+from tests.command import iranker
 from tests.fake_openai import FakeServer, answer
 
 pytest.importorskip("openai")
@@ -31,18 +31,8 @@ def by_prompt(request, number):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    def call(*arguments, stdin=None):
-        monkeypatch.setattr(sys, "argv", ["iranker", "rank", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "160")
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *arguments: iranker(monkeypatch, capsys, "rank", *arguments)
 
 
 @pytest.fixture
@@ -52,13 +42,10 @@ def server():
         yield made
 
 
-def test_a_list(run, server):
-    def first(request, number):
-        return 200, answer("[A]")
-
-    made = FakeServer(first)
-    with made.serving():
-        code, out, _ = run("--endpoint", made.url, "--model", "fake", "--query", "how long do fleas live", *FLEAS)
+def test_a_list(run):
+    server = FakeServer(lambda request, number: (200, answer("[A]")))
+    with server.serving():
+        code, out, _ = run("--endpoint", server.url, "--model", "fake", "--query", "how long do fleas live", *FLEAS)
     assert code == 0
     assert re.findall(r"^ *(\d) +([\d.]+) +(.*?) *$", out, flags=re.M) == [
         ("1", "1.000", FLEAS[2]),

@@ -31,6 +31,10 @@ class Refused(UserError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, int]]:
+        """Exceptions are remade from ``args``, which has no status; a shard's has to come whole over Ray."""
+        return type(self), (str(self), self.status)
+
 
 class Endpoint:
     """One model of a server. Use it with ``async with``; it can be used again. UserError for an address that is none."""

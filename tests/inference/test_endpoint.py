@@ -1,11 +1,12 @@
 """A model behind a server: what is sent, what is read, what is tried again and what is given up, with a reason."""
 
 import asyncio
+import pickle
 
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.inference.endpoint import Endpoint, Refused
 from tests.fake_openai import FakeServer, answer
 
 pytest.importorskip("openai")
@@ -74,6 +75,12 @@ def test_given_up_with_a_reason(status, body, message, tries):
     with pytest.raises(UserError, match=message):
         ask(server, retries=1)
     assert len(server.requests) == tries
+
+
+def test_a_refusal_comes_whole_from_another_process():
+    """A shard's reaches the user over Ray."""
+    refused = pickle.loads(pickle.dumps(Refused("the server says no", 400)))
+    assert type(refused) is Refused and str(refused) == "the server says no" and refused.status == 400
 
 
 def test_nobody_there():

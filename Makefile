@@ -4,15 +4,16 @@
 
 PYTHON ?= python3.11
 VENV   ?= .venv
-STACK  ?= cpu
+# the stack that is installed stays, unless another is asked for
+STACK  ?= $(or $(lastword $(subst -, ,$(shell cat '$(VENV)/.installed' 2>/dev/null))),cpu)
 BIN    := $(VENV)/bin
 ARGS   ?=
 SEED   ?= 1
 
 comma := ,
-data_args = $(if $(DATA),iranker.data.raw=$(DATA)) $(if $(TASK),'iranker.data.tasks=[$(TASK)]')
-run_args  = $(if $(RUN),iranker.run_dir=$(RUN)) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED))
-model_arg = $(if $(MODEL),actor_rollout_ref.model.path=$(MODEL))
+data_args = $(if $(DATA),'iranker.data.raw=$(DATA)') $(if $(TASK),'iranker.data.tasks=[$(TASK)]')
+run_args  = $(if $(RUN),'iranker.run_dir=$(RUN)') $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED))
+model_arg = $(if $(MODEL),'actor_rollout_ref.model.path=$(MODEL)')
 dry_run   = $(if $(DRY_RUN),--dry-run)
 # rows of real data are longer than the embedded world's, so they have a recipe of their own
 tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
@@ -36,22 +37,22 @@ train-dranker-3b: setup ## DRanker-3B, the one-shot rival, on GPUs
 	@$(BIN)/iranker train recipes/dranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
 zero-shot: setup ## leave a scenario out, test on it: all three in turn, or SCENARIO (rec, router, passage); MODEL= DATA= for 3B
-	@MODEL=$(MODEL) DATA=$(DATA) RUN=$(RUN) recipes/zero_shot/run.sh $(or $(SCENARIO),all) $(dry_run) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED)) $(ARGS)
+	@MODEL='$(MODEL)' DATA='$(DATA)' RUN='$(RUN)' recipes/zero_shot/run.sh $(or $(SCENARIO),all) $(dry_run) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED)) $(ARGS)
 
 submit: setup    ## RECIPE to the Ray head at RAY_ADDRESS; RUN is an absolute shared folder
-	@recipes/cluster/submit.sh $(RECIPE) $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+	@recipes/cluster/submit.sh '$(RECIPE)' $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
 smoke: setup     ## the whole pipeline with two RL steps
 	@$(BIN)/iranker train recipes/tiny_cpu/smoke.yaml $(run_args) $(ARGS)
 
 data: setup      ## prepare all raw files in DATA (default data/raw) into OUT (default data/prepared)
-	@$(BIN)/iranker prepare --raw $(or $(DATA),data/raw) --out $(or $(OUT),data/prepared) $(if $(TASK),--task $(TASK)) $(ARGS)
+	@$(BIN)/iranker prepare --raw '$(or $(DATA),data/raw)' --out '$(or $(OUT),data/prepared)' $(if $(TASK),--task $(TASK)) $(ARGS)
 
 evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
-	@$(BIN)/iranker evaluate --model $(MODEL) --data $(DATA) --out $(OUT) $(ARGS)
+	@$(BIN)/iranker evaluate --model '$(MODEL)' --data '$(DATA)' --out '$(OUT)' $(ARGS)
 
 serve: setup     ## /v1/rerank with MODEL=folder (docs/serving.md)
-	@$(BIN)/iranker serve --model $(or $(MODEL),runs/tiny/model) $(ARGS)
+	@$(BIN)/iranker serve --model '$(or $(MODEL),runs/tiny/model)' $(ARGS)
 
 test: setup      ## all tests, end-to-end ones included
 	@$(BIN)/python -m pytest $(ARGS)

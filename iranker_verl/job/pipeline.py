@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -21,7 +22,8 @@ from iranker_verl.files import write_json, write_text
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
 from iranker_verl.ranking import templates
-from iranker_verl.training.main import check, compose_recipe
+from iranker_verl.training.checks import check
+from iranker_verl.training.main import compose_recipe
 from iranker_verl.training.metrics_log import read as read_metrics
 
 RESUME = "Run the same command again to go on from the last checkpoint"
@@ -83,6 +85,19 @@ def check_machine(config: DictConfig) -> None:
         raise UserError(
             f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same"
         )
+    raw = config.iranker.data.raw
+    if raw is not None and not Path(str(raw)).exists():
+        raise UserError(f"{raw}: no such folder of raw files; see docs/data.md for what is read")
+    if raw is None and not wants_cpu and not config.iranker.data.world:
+        raise UserError(
+            "iranker.data.raw is not set: give the folder of your raw files (DATA=folder, iranker.data.raw=folder). The embedded "
+            "world is a toy for tiny models; to train on it all the same, name its size: iranker.data.world.users=2100"
+        )
+    for name in config.trainer.logger if OmegaConf.is_list(config.trainer.logger) else [config.trainer.logger]:
+        if name not in ("console", "file") and importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"trainer.logger has {name}, which is not installed here: pip install {name}, or leave it out"
+            )
     model = config.actor_rollout_ref.model.path
     if config.iranker.base.make is None and not Path(str(model)).is_dir():
         raise UserError(
@@ -172,7 +187,9 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
     start = time.monotonic()
     seconds, peak = done.get("seconds", 0.0), done.get("peak_rss_bytes", 0)
     try:
-        finished = supervise.run(stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment(stage))
+        finished = supervise.run(
+            stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment(stage, run)
+        )
         peak = max(peak, finished.peak_rss_bytes)
         write_json(record, {"done": True, "seconds": seconds + finished.seconds, "peak_rss_bytes": peak})
     except BaseException:
@@ -180,7 +197,7 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
         raise
 
 
-def environment(stage: str) -> dict[str, str]:
+def environment(stage: str, run: Path) -> dict[str, str]:
     """The environment of a stage. A user's own values win."""
     defaults = {
         "HF_HUB_OFFLINE": "1",  # nothing is fetched
@@ -190,6 +207,7 @@ def environment(stage: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "TENSORBOARD_DIR": str(run / "tensorboard"),  # verl's own is one folder for all runs of a recipe
         "WANDB_MODE": "offline",
     }
     if stage == "rl":
@@ -219,7 +237,7 @@ def report(config: DictConfig, run: Path) -> Path:
         "rl_steps": len(steps),
         "peak_rss_bytes": max(s["peak_rss_bytes"] for s in stages.values()),
         "base": base.get("report"),
-        "about": [*base["about"], _about_rl(config)],
+        "about": [*base["about"], _about_rl(config, len(steps))],
         "config": OmegaConf.to_container(config.iranker, resolve=True),
         "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
         "diagnosis": diagnose(run),
@@ -250,10 +268,10 @@ def _about_zero_shot(unseen: dict[str, Any]) -> str:
     )
 
 
-def _about_rl(config: DictConfig) -> str:
+def _about_rl(config: DictConfig, steps: int) -> str:
     rollout, data, actor = config.actor_rollout_ref.rollout, config.data, config.actor_rollout_ref.actor
     return (
-        f"Reinforcement learning: {config.trainer.total_training_steps} steps of verl on Ray, each {data.train_batch_size} "
+        f"Reinforcement learning: {steps} steps of verl on Ray, each {data.train_batch_size} "
         f"training tasks with {rollout.n} vLLM rollout{'s' * (rollout.n > 1)} (temperature {rollout.temperature:g}), one row an "
         f"answer; advantage estimator {config.algorithm.adv_estimator}, learning rate {actor.optim.lr:g}. Test tasks are used for the "
         "evaluation before and after, and for nothing else."

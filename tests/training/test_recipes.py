@@ -18,7 +18,8 @@ from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
 from iranker_verl.job.pipeline import check_tasks, train
 from iranker_verl.ranking import DATASETS, templates
-from iranker_verl.training.main import check, compose_recipe
+from iranker_verl.training.checks import check
+from iranker_verl.training.main import compose_recipe
 from reward_fns.exclusion import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -322,12 +323,66 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("algorithm.rollout_correction.rollout_rs=token_k1", "rollout_rs"),
         ("actor_rollout_ref.model.use_fused_kernels=true", "use_fused_kernels"),
         ("reward.custom_reward_function.path=pkg://reward_fns.direct", "pkg://reward_fns.exclusion is the usual one"),
+        ("+iranker.token_buget=5", "iranker has no option token_buget"),
+        ("+iranker.data.options.years=3", "iranker.data.options has no option years"),
+        ("+iranker.data.options.seed=3", "no option seed"),
+        ("+iranker.data.world.usrs=3", "iranker.data.world has no option usrs: users"),
+        ("iranker.data.options.rows=stats", "rows is 'stats'"),
+        ("iranker.data.options.history=many", "iranker.data.options"),
+        ("iranker.data.tasks=rec-movie", "iranker.data.tasks=[rec-movie]"),
+        ("iranker.data.tasks=[rec-moovie]", "no rec-moovie"),
+        ("iranker.base.make=huge", "base.make=huge"),
+        ("iranker.seed=abc", "iranker.seed"),
+        ("data.max_prompt_length=4000", "raise it to 4004"),
+        ("actor_rollout_ref.actor.optim.lr=abc", "optim.lr=abc"),
+        ("actor_rollout_ref.rollout.temperature=0", "temperature=0"),
+        ("trainer.save_freq=-1", "save_freq=-1"),
+        ("trainer.test_freq=often", "test_freq=often"),
+        ("actor_rollout_ref.actor.checkpoint.save_contents=[model]", "lacks hf_model"),
+        ("trainer.logger=[console,nothing]", "trainer.logger=nothing: of wandb"),
         ("+reward.custom_reward_function.reward_kwargs.kind=nonsense", "nonsense"),
         ("+reward.custom_reward_function.reward_kwargs.knid=graded", "knid"),
     ],
 )
 def test_a_wrong_value_is_one_line_before_anything_starts(override, word):
     assert word in refused(TINY, override)
+
+
+def test_a_critics_mini_batches_make_up_its_batch():
+    assert "critic.ppo_mini_batch_size=48" in refused(TINY / "ppo.yaml", "critic.ppo_mini_batch_size=48")
+
+
+@pytest.mark.parametrize("name", ["my data", "raw(1)", "a,b", "a=b", "ä", "it's", "$x", "{y}", "null.d"])
+def test_a_folder_may_have_any_name(name):
+    config = compose(TINY, f"iranker.data.raw=/tmp/{name}", "iranker.run_dir=null")
+    assert config.iranker.data.raw == f"/tmp/{name}" and config.iranker.run_dir is None
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("iranker.data.raw=/nowhere/raw", "/nowhere/raw: no such folder"),
+        ("trainer.logger=[console,clearml]", "pip install clearml"),
+    ],
+)
+def test_what_this_machine_has_not_is_said_before_anything_starts(tmp_path, override, words):
+    overrides = [f"iranker.run_dir={tmp_path / 'run'}", override]
+    train(str(TINY), overrides, dry_run=True)  # which is for any machine
+    with pytest.raises(UserError, match=words):
+        train(str(TINY), overrides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_for_gpus_trains_on_the_toy_world_only_if_it_is_named(monkeypatch):
+    from iranker_verl.job.pipeline import check_machine
+    from iranker_verl.training.cpu import detect
+
+    monkeypatch.setattr(detect, "chosen", lambda: (False, "a GPU is here"))
+    recipe = ROOT / "recipes" / "iranker_3b"
+    with pytest.raises(UserError, match="DATA=folder.*toy for tiny models"):
+        check_machine(compose(recipe))
+    with pytest.raises(UserError, match="no such model folder"):  # the next thing that is missing
+        check_machine(compose(recipe, "+iranker.data.world.users=50"))
 
 
 def test_an_estimator_with_a_critic_needs_one():

@@ -102,7 +102,8 @@ def test_a_model_is_played_on_vllm(tmp_path, monkeypatch):
 @pytest.fixture(scope="module", params=RECIPES, ids=lambda p: p.stem)
 def config(request):
     pytest.importorskip("verl")
-    from iranker_verl.training.main import check, compose_recipe
+    from iranker_verl.training.checks import check
+    from iranker_verl.training.main import compose_recipe
 
     composed = compose_recipe(request.param, [])
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """The update of a tiny policy on a CPU: verl's own engine against ours, side by side in one run (``make bench``).
 
-Both compute the same log-probs and gradients (``tests/training/test_cpu_engine.py``) of the same micro-batch, in turns;
+Both compute the same log-probs and gradients (``tests/training/test_answer_engine.py``) of the same micro-batch, in turns;
 the median of several rounds is printed, in seconds and as a ratio.
 """
 
@@ -41,13 +41,19 @@ def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorD
     return batch
 
 
-def update_seconds(engine_class: type, model: Qwen2ForCausalLM, batch: TensorDict) -> float:
-    """Forward, log-probs and backward of one micro-batch."""
+def engine_of(engine_class: type, model: Qwen2ForCausalLM) -> Any:
+    """An engine around a model, without FSDP."""
     engine: Any = object.__new__(engine_class)
-    engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+    settings = SimpleNamespace(entropy_checkpointing=False)
+    engine.__dict__.update(pad_to_length=False, engine_config=settings, module=model)
+    return engine
+
+
+def update_seconds(engine: Any, batch: TensorDict) -> float:
+    """Forward, log-probs and backward of one micro-batch."""
     start = time.perf_counter()
     inputs, arguments = engine.prepare_model_inputs(batch)
-    output = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)
+    output = engine.prepare_model_outputs(engine.module(**inputs, use_cache=False), arguments, batch, None)
     output["log_probs"].values().sum().backward()
     return time.perf_counter() - start
 
@@ -70,13 +76,15 @@ def main() -> None:
     )
     model = Qwen2ForCausalLM(config)
     batch = micro_batch(arguments.rows, arguments.prompt, arguments.answer, config.vocab_size)
-    times: dict[type, list[float]] = {FSDPEngineWithLMHead: [], AnswerOnlyEngine: []}
-    for engine_class in times:
-        update_seconds(engine_class, model, batch)  # warm-up
+    engines = [engine_of(engine_class, model) for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine)]
+    engines[1].watch_head()
+    times: list[list[float]] = [[], []]
+    for engine in engines:
+        update_seconds(engine, batch)  # warm-up
     for _ in range(arguments.rounds):
-        for engine_class, seconds in times.items():
-            seconds.append(update_seconds(engine_class, model, batch))
-    theirs, ours = (statistics.median(seconds) for seconds in times.values())
+        for engine, seconds in zip(engines, times, strict=True):
+            seconds.append(update_seconds(engine, batch))
+    theirs, ours = map(statistics.median, times)
     print(
         f"update of {arguments.rows} rows: verl's engine {theirs:.3f} s, ours {ours:.3f} s, ratio {theirs / ours:.1f}"
     )

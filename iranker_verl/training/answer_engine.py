@@ -60,6 +60,23 @@ def log_expected(log_probs: torch.Tensor, tokens: torch.Tensor, worths: torch.Te
 class AnswerOnlyEngine(FSDPEngineWithLMHead):
     """Actor and reference policy. Falls back on verl's own where an option asks for more than log-probs and entropy."""
 
+    _answers: tuple[torch.Tensor, torch.Tensor] | None = None  # rows and columns of the micro-batch under way
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.watch_head()
+
+    def watch_head(self) -> None:
+        """Have the language model's head see the hidden states that predict answers, (1, answers, hidden), in place of all.
+
+        A hook, since ``logits_to_keep`` keeps the same columns of every row: of prompts of different lengths, most of them.
+        """
+
+        def only_answers(_: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+            return None if self._answers is None else (hidden[0][self._answers][None],)
+
+        self.module.get_output_embeddings().register_forward_pre_hook(only_answers)
+
     @staticmethod
     def _plain(micro_batch: TensorDict) -> bool:
         options = ("use_fused_kernels", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
@@ -69,28 +86,27 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
         inputs, arguments = super().prepare_model_inputs(micro_batch)
+        self._answers = None
         if self._plain(micro_batch):
             lengths = micro_batch["input_ids"].offsets().diff()
-            rows, columns = answer_positions(lengths, micro_batch["responses"].offsets().diff())
-            # one choice of columns for all rows of the micro-batch, whose lengths are alike
-            kept = columns.unique(sorted=True)
-            inputs["logits_to_keep"] = kept
-            arguments |= {"rows": rows, "columns": columns, "kept": kept, "padded_ids": inputs["input_ids"]}
+            self._answers = rows, columns = answer_positions(lengths, micro_batch["responses"].offsets().diff())
+            arguments |= {"rows": rows, "columns": columns, "padded_ids": inputs["input_ids"]}
         return inputs, arguments
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
-        if "kept" not in output_args:
+        if "rows" not in output_args:
             if credit.WHAT_IF_WORTHS in micro_batch:
                 raise RuntimeError(
                     "exclusion_expected needs this engine's own log-probs, and an option (fused kernels, distillation, packed "
                     "rows) asks for verl's; turn it off, or take exclusion_grpo"
                 )
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        self._answers = None
         rows, columns = output_args["rows"], output_args["columns"]
         offsets = micro_batch["input_ids"].offsets()
-        logits = output.logits[rows, torch.searchsorted(output_args["kept"], columns)].float()
+        logits = output.logits[0].float()
         log_probs = torch.log_softmax(logits / output_args["temperature"][rows, None], dim=-1)
         labels = output_args["padded_ids"][rows, columns + 1]
         chosen = log_probs.gather(1, labels[:, None])[:, 0]

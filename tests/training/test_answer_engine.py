@@ -43,6 +43,27 @@ def micro_batch() -> TensorDict:
     return batch
 
 
+def watch(engine, model) -> None:
+    engine.module = model
+    engine.watch_head()
+
+
+def test_the_head_sees_the_answers_alone() -> None:
+    """Of prompts of all lengths: what costs memory with 152,000 words is the answers' tokens, and nothing of the prompts'."""
+    from iranker_verl.training.answer_engine import AnswerOnlyEngine
+
+    engine, model = object.__new__(AnswerOnlyEngine), tiny_models.qwen2(40)
+    engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+    watch(engine, model)
+    inputs, _ = engine.prepare_model_inputs(micro_batch())
+    assert model(**inputs, use_cache=False).logits.shape == (1, sum(map(len, ANSWERS)), 40)
+    # and where an option asks verl's own engine, it is left alone
+    batch = micro_batch()
+    batch.pop("responses")
+    inputs, _ = engine.prepare_model_inputs(batch)
+    assert model(**inputs, use_cache=False).logits.shape == (3, 9, 40)
+
+
 def test_answer_positions_by_hand() -> None:
     from iranker_verl.training.answer_engine import answer_positions
 
@@ -62,6 +83,8 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
         model = tiny_models.qwen2(40)
         engine = object.__new__(engine_class)
         engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+        if engine_class is AnswerOnlyEngine:
+            watch(engine, model)
         batch = micro_batch()
         inputs, arguments = engine.prepare_model_inputs(batch)
         outputs = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)
@@ -104,6 +127,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
         if ours:
             engine = object.__new__(AnswerOnlyEngine)
             engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
+            watch(engine, model)
             batch = micro_batch()
             batch["old_log_probs"] = nested(old)
             batch[credit.WHAT_IF_TOKENS], batch[credit.WHAT_IF_WORTHS] = nested(tokens), nested(worths)

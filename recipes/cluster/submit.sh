@@ -14,7 +14,7 @@ dry_run='' recipe='' run='' overrides=()
 for argument in "$@"; do
   case $argument in
     # Ray hands the command to a shell, and quotes blanks only
-    *[\$\`\"\\\'\;\&\|\<\>\(\)]*) fail "$argument: quotes, \$ and the like do not survive ray job submit; put it into a recipe of your own" ;;
+    *[\$\`\"\\\'\;\&\|\<\>\(\)\{\}]*) fail "$argument: quotes, \$, braces and the like do not survive ray job submit; put it into a recipe of your own" ;;
     --dry-run) dry_run=1 ;;
     -*) fail "$argument: unknown option; there is only --dry-run" ;;
     iranker.run_dir=*) run=${argument#*=} overrides+=("$argument") ;;
@@ -32,7 +32,19 @@ recipe="$(cd -- "$(dirname -- "$recipe")" && pwd)/$(basename -- "$recipe")"
 [[ $run == /* ]] ||
   fail "iranker.run_dir=${run:-…} has to be an absolute folder that all nodes share; Ray removes the one that a job starts in"
 [[ -n ${RAY_ADDRESS:-} ]] || fail "RAY_ADDRESS is not set; give the head's address, e.g. RAY_ADDRESS=http://head:8265"
+[[ $RAY_ADDRESS =~ ^https?://[^/] ]] ||
+  fail "RAY_ADDRESS=$RAY_ADDRESS is no dashboard's address; it has the form http://head:8265"
+[[ ${MLFLOW_TRACKING_URI:-} != *://*@* ]] ||
+  fail "MLFLOW_TRACKING_URI holds a user or password, and Ray's dashboard shows a job's environment; set it on the nodes"
 command -v ray > /dev/null || fail "ray is not installed here; run make setup"
+
+# Ray itself would try for minutes, and then print a traceback.
+[[ -n $dry_run ]] || python - "$RAY_ADDRESS" 2> /dev/null << 'PYTHON' ||
+import sys, urllib.request
+
+urllib.request.urlopen(sys.argv[1].rstrip("/") + "/api/version", timeout=20)
+PYTHON
+  fail "$RAY_ADDRESS: no Ray head answers there; is it up (ray start --head), and is its dashboard to be reached from here?"
 
 # What travels: the code and the recipes, with the metadata that names our plug-ins of verl and vLLM (their entry points),
 # so that a cluster on which only verl is installed finds them as well. Nothing of runs, data or models.

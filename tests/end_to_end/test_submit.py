@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,14 @@ def submit(*arguments: str, seconds: float = 60, **variables: str) -> subprocess
         (["recipes/tiny_cpu", "--wait"], {}, "--wait: unknown option"),
         *(
             (["recipes/tiny_cpu", f"a.b={value}"], {}, f"a.b={value}: quotes")
-            for value in ("${c}", "'x'", '"x"', "`x`", "x;y")
+            for value in ("${c}", "'x'", '"x"', "`x`", "x;y", "{x:1,y:2}")
+        ),
+        (["recipes/tiny_cpu", "iranker.run_dir=/r"], {"RAY_ADDRESS": "127.0.0.1:6379"}, "no dashboard's address"),
+        (["recipes/tiny_cpu", "iranker.run_dir=/r"], {"RAY_ADDRESS": "http://127.0.0.1:1"}, "no Ray head answers"),
+        (
+            ["recipes/tiny_cpu", "iranker.run_dir=/r"],
+            {"RAY_ADDRESS": "http://head:8265", "MLFLOW_TRACKING_URI": "https://me:secret@host"},
+            "holds a user or password",
         ),
     ],
 )
@@ -139,33 +148,51 @@ def project(tmp_path):
     return copy
 
 
-def submit_own(project: Path, tools: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    """The address of a server that is there, as a head's is asked first."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/version" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def submit_own(project: Path, tools: Path, tmp_path: Path, address: str) -> subprocess.CompletedProcess[str]:
     """Submit a recipe from elsewhere, with the ``ray`` in ``tools``."""
     own = tmp_path / "mine"
     own.mkdir()
     (own / "mine.yaml").write_text("defaults:\n  - ../tiny_cpu/smoke@_global_\n  - _self_\n")
     (own / "data.bin").write_text("x")
-    env = {**os.environ, "PATH": f"{tools}:{BIN}:{os.environ['PATH']}", "RAY_ADDRESS": "http://head:8265"}
+    env = {**os.environ, "PATH": f"{tools}:{BIN}:{os.environ['PATH']}", "RAY_ADDRESS": address}
     command = ["bash", str(project / "recipes" / "cluster" / "submit.sh"), str(own), "iranker.run_dir=/r"]
     return subprocess.run(command, env=env, text=True, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("status", ["was stopped", "failed", "is RUNNING"])
-def test_a_job_that_did_not_succeed_is_an_error_whatever_ray_says(project, tmp_path, status):
+def test_a_job_that_did_not_succeed_is_an_error_whatever_ray_says(project, tmp_path, dashboard, status):
     """``ray job submit`` ends with 0 where the job was stopped, and where following its log broke off."""
     tools = tmp_path / "tools"
     tools.mkdir()
     fake_ray(tools, 0, status)
-    done = submit_own(project, tools, tmp_path)
+    done = submit_own(project, tools, tmp_path, dashboard)
     assert done.returncode == 2 and f"' {status}" in done.stderr and "ray job logs" in done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1, 7])
-def test_what_travels_and_that_the_exit_code_is_passed_on(project, tmp_path, code):
+def test_what_travels_and_that_the_exit_code_is_passed_on(project, tmp_path, dashboard, code):
     tools = tmp_path / "tools"
     tools.mkdir()
     bundle = fake_ray(tools, code)
-    done = submit_own(project, tools, tmp_path)
+    done = submit_own(project, tools, tmp_path, dashboard)
     assert done.returncode == code and "the log" in done.stdout
     assert {p.name for p in bundle.iterdir()} == {
         *("iranker_verl", "data_prep", "reward_fns", "recipes", "requirements", "setup.py", "iranker_verl.egg-info")

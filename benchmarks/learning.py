@@ -4,7 +4,8 @@ Every algorithm and seed is a run of its own of a tiny recipe (world, base, RL, 
 ``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and
 the base that the default made of it; DRanker, whose answers have another form, makes its own. RL ends when the LLM has read and
 written ``--tokens`` tokens in training; every ``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily),
-which gives the curves. Settings are those of the recipes, but for batches; none was chosen by these numbers' test tasks.
+which gives the curves. Settings are those of the recipes, but for batches; docs/credit.md says
+what they were chosen by.
 
 Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
 the default, and to the default with less than half the tokens, with a paired sign-flip test over the tasks of all seeds

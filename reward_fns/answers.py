@@ -18,12 +18,13 @@ candidate: exact first, then normalised (:mod:`reward_fns.names`). A name that f
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from reward_fns.names import TAGS, Pool, is_label, label, label_index, normalise, plain, pool
+from reward_fns.names import TAGS, Pool, cut, is_label, label, label_index, normalise, plain, pool
 
 __all__ = [
     "MAX_ANSWER_CHARS",
@@ -51,7 +52,10 @@ SEVERAL = "several"
 # A ranking that names somebody, but not every candidate once and nothing else.
 PARTIAL = "partial"
 
-_SEPARATORS = ("\n", ">", ",")
+# What stands between the items of a ranking. A model may well write an arrow, or ">" as HTML does.
+_LINE, _COMMA = re.compile("\n"), re.compile("[,\uff0c\u3001]")
+_ABOVE = re.compile("[-=\u2013\u2014]{0,2}(?:[>\uff1e\u2192\u21d2]|&(?:gt|rarr|rArr);)")
+_SEPARATORS = (_LINE, _ABOVE, _COMMA)
 
 # Longer answers than this name nothing: it bounds the work on hostile input.
 MAX_ANSWER_CHARS = 20_000
@@ -77,12 +81,14 @@ class Answer:
 class Ranking:
     """What a response ranks. ``order`` holds candidates' places (0-based), best first, each once, as far as the answer
     goes. ``repeated`` and ``unknown`` count its other items: named before, and naming nobody. ``status`` is ``ok`` where
-    every candidate is named once and nothing else is, ``partial`` for any other order, else why there is none."""
+    every candidate is named once and nothing else is, ``partial`` for any other order, else why there is none. ``ranks`` is
+    ``order`` with None at the rank of every item that names nobody (two answers of one order are equal, it is not compared)."""
 
     order: tuple[int, ...]
     status: str
     repeated: int = 0
     unknown: int = 0
+    ranks: tuple[int | None, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:
@@ -180,8 +186,8 @@ def _spells(response: str, text: str) -> bool:
 def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
     """The order that ``response`` gives to ``candidates`` (the i-th bears the i-th label), best first.
 
-    Names stand one a line, or in a row between ``>`` or commas, numbered or not: ``[B] > [A]``, ``1. Heat`` and
-    ``2. Alien`` on two lines, ``C, A, B``. The separator is the one under which the whole answer is names, otherwise the
+    Names stand one a line, or in a row between ``>`` (or an arrow) or commas, numbered or not: ``[B] > [A]``, ``1. Heat``
+    and ``2. Alien`` on two lines, ``C, A, B``. The separator is the one under which the whole answer is names, otherwise the
     one that finds most of them; where two find different orders, or texts that hold the separator can be cut in two
     ways, the answer is ``several``. A comma is trusted beside unknown items only where all are labels: it is part of
     many titles. In an answer without tags every item has to be a name, if only a label that nobody bears: else it would be
@@ -191,7 +197,7 @@ def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
     text, status = answer_text(response)
     if text is None:
         return Ranking((), status)
-    separators = [separator for separator in _SEPARATORS if separator in text] or _SEPARATORS[:1]
+    separators = [separator for separator in _SEPARATORS if separator.search(text)] or _SEPARATORS[:1]
     cuts = [cut for separator in separators if (cut := _cut(names, text, separator))]
     best = max(map(_understood, cuts), default=0.0)
     cuts = [cut for cut in cuts if _understood(cut) == best]
@@ -200,17 +206,16 @@ def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
     if any(cut.ways > 1 for cut in cuts) or len({tuple(filter(None, cut.items)) for cut in cuts}) > 1:
         return Ranking((), SEVERAL)
     order: dict[int, None] = {}
-    repeated = unknown = 0
+    ranks: list[int | None] = []
     for equals in cuts[0].items:
         new = next((i for i in equals if i not in order), None)
         if new is not None:
             order[new] = None
-        elif equals:
-            repeated += 1
-        else:
-            unknown += 1
+        if new is not None or not equals:
+            ranks.append(new)
+    repeated, unknown = len(cuts[0].items) - len(ranks), len(ranks) - len(order)
     whole = len(order) == len(names.texts) and not repeated and not unknown
-    return Ranking(tuple(order), OK if whole else PARTIAL, repeated, unknown)
+    return Ranking(tuple(order), OK if whole else PARTIAL, repeated, unknown, tuple(ranks))
 
 
 class _Cut(NamedTuple):
@@ -226,10 +231,11 @@ def _understood(cut: _Cut) -> float:
     return math.inf if all(cut.items) else sum(map(bool, cut.items))
 
 
-def _cut(names: Pool, text: str, separator: str) -> _Cut | None:
+def _cut(names: Pool, text: str, separator: re.Pattern[str]) -> _Cut | None:
     """``text`` cut at ``separator`` so that the fewest parts are unknown; an item is one part, or as many as the text of a
     candidate that holds the separator itself. None where that cannot be a ranking."""
-    parts = [part for part in text.split(separator) if part.strip()]
+    spans = cut(text, separator)
+    parts = [text[start:end] for start, end in spans]
     if not 0 < len(parts) <= 4 * names.parts(separator):  # more would be everybody four times over
         return None
     joints = names.joints(separator)
@@ -242,7 +248,7 @@ def _cut(names: Pool, text: str, separator: str) -> _Cut | None:
         whole = joints.get(inner[at], ()) if at < len(inner) else ()
         for length in (1, *{n for n, last in whole if inner[at + n - 2 : at + n - 1] == [last]}):
             unknown, ways = tails[at + length][:2]
-            for item in find(separator.join(parts[at : at + length])):
+            for item in find(text[spans[at][0] : spans[at + length - 1][1]]):
                 options.append((unknown, ways, item, length))
         least = min(option[0] for option in options)
         best = [option for option in options if option[0] == least]
@@ -252,6 +258,6 @@ def _cut(names: Pool, text: str, separator: str) -> _Cut | None:
         items.append(tails[at][2])
         prose = prose or not (items[-1] or is_label(parts[at]))
         at += tails[at][3]
-    if separator == "," and tails[0][0] and not all(map(is_label, parts)):
+    if separator is _COMMA and tails[0][0] and not all(map(is_label, parts)):
         return None
     return _Cut(tuple(items), tails[0][1], prose)

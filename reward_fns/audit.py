@@ -12,20 +12,32 @@ to be so.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import math
 import os
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from reward_fns.audit_policies import Dialect, Task, dialects, policies
+from reward_fns.audit_policies import Dialect, Task, dialects, policies, tasks_of
 from reward_fns.audit_rows import examine_rows, lock_step
 from reward_fns.audit_time import super_linear_time
-from reward_fns.audit_verdicts import CHECKS, FEW, Evidence, Scorer, Verdict, crashes, parser_guesses, raised
+from reward_fns.audit_verdicts import (
+    CHECKS,
+    FEW,
+    Evidence,
+    Scorer,
+    Verdict,
+    crashes,
+    not_deterministic,
+    parser_guesses,
+    raised,
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ def audit(
     nothing to audit on, no answer can be scored at all, or the parser cannot be used.
     """
     rows = list(rows)
-    tasks = [task for task in map(Task.from_row, rows) if max(task.relevance) > min(task.relevance)]
+    tasks = [task for task in tasks_of(rows) if max(task.relevance) > min(task.relevance)]
     if not tasks:
         raise ValueError("no row has candidates of different relevance; there is nothing to audit on")
     if len(tasks) > limit:
@@ -91,10 +103,18 @@ def audit(
         for task, of_task in zip(tasks, responses, strict=True)
     ]
     evidence = Evidence(scorer, dialect, tasks, responses, parts)
-    verdicts = [check(evidence) for check in CHECKS]
-    verdicts += [super_linear_time(scorer.score, tasks[0]), crashes(scorer), parser_guesses(parser, evidence)]
+    drawn = not_deterministic(evidence)
+    verdicts = [drawn, *(_unless(drawn.flagged, check, evidence) for check in CHECKS)]
+    verdicts += [super_linear_time(scorer, tasks[0]), crashes(scorer), parser_guesses(parser, evidence)]
     verdicts += [*examine_rows(rows), lock_step(requests)]
     return Report(len(tasks), str(dialect), [_paid(evidence, policy) for policy in responses[0]], verdicts)
+
+
+def _unless(drawn: bool | None, check: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
+    """The verdict of ``check``, which compares scores, unless they are ``drawn`` anew in every call."""
+    if drawn:
+        return Verdict(check.__name__.replace("_", " "), None, "the same call earns one thing or another")
+    return check(evidence)
 
 
 def _spoken(scorer: Scorer, tasks: Sequence[Task], ranking: bool) -> Dialect:
@@ -112,7 +132,7 @@ def _spoken(scorer: Scorer, tasks: Sequence[Task], ranking: bool) -> Dialect:
 
     best = max(dialects(ranking), key=earned)
     if earned(best)[0] == -math.inf:
-        raise ValueError(f"the reward function scores no answer at all: {scorer.crashes[0]}")
+        raise ValueError(f"the reward function scores no answer at all: {(scorer.crashes + scorer.slow)[0]}")
     scorer.crashes.clear()
     return best
 
@@ -123,8 +143,8 @@ def _paid(evidence: Evidence, policy: str) -> Paid:
 
 
 def load_function(spec: str, default: str = "compute_score") -> Callable[..., Any]:
-    """A function by ``pkg://package.module[:name]`` or ``path/to/file.py[:name]``, as verl loads it. ValueError, in one
-    line, where there is none."""
+    """A function by ``pkg://package.module[:name]`` or ``path/to/file.py[:name]``, as ``python -m verl…`` loads it: modules
+    of the current folder are found. ValueError, in one line, where there is none."""
     place, _, name = spec.rpartition(":")
     if not place or not name.isidentifier():
         place, name = spec, default
@@ -132,6 +152,8 @@ def load_function(spec: str, default: str = "compute_score") -> Callable[..., An
     found = importlib.util.spec_from_file_location(f"custom_module_{abs(hash(path))}", path) if path else None
     if path and (found is None or found.loader is None or not os.path.isfile(path)):
         raise ValueError(f"{place}: no such Python file; give a file, or pkg://package.module")
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         if found is None or found.loader is None:
             module = importlib.import_module(place.removeprefix("pkg://").replace("/", "."))
@@ -142,6 +164,9 @@ def load_function(spec: str, default: str = "compute_score") -> Callable[..., An
         raise ValueError(f"{place}: cannot be imported ({' '.join(str(error).split())})") from error
     except (Exception, SystemExit) as error:  # a module may raise, or exit, whatever it likes while it is loaded
         raise ValueError(f"{place}: cannot be loaded, it raises {raised(error)}") from error
+    finally:
+        with contextlib.suppress(ValueError):  # the module may have changed it
+            sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{place} has no function {name!r}; name it as {place}:function")

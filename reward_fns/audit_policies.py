@@ -7,8 +7,9 @@ function reads some of them; the audit finds out which (:func:`reward_fns.audit.
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,19 +68,30 @@ class Task:
         """All places, best first."""
         return sorted(range(len(self.texts)), key=lambda i: -self.relevance[i])
 
+    @cached_property
+    def _packed(self) -> bytes:
+        return pickle.dumps((self.truth, self.extra | {"num_turns": 2, "rollout_reward_scores": {}}))
+
+    def handed(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """``ground_truth`` and ``extra_info`` for one call, with the two fields that verl's manager adds: new ones every time,
+        as a reward function may write into them."""
+        truth, extra = pickle.loads(self._packed)
+        return truth, extra
+
     def reordered(self, order: Sequence[int]) -> Task:
-        """The task with the candidates at these places, in this order: every list with one entry a candidate follows."""
+        """The task with the candidates at these places, in this order, and all that the row says of each candidate."""
         count = len(self.texts)
 
-        def follow(values: dict[str, Any]) -> dict[str, Any]:
-            lists = {k: v for k, v in values.items() if isinstance(v, list) and len(v) == count}
-            return values | {k: [v[i] for i in order] for k, v in lists.items()}
+        def follow(values: Any) -> Any:
+            return [values[i] for i in order] if isinstance(values, list) and len(values) == count else values
 
         target: Any = self.truth.get("target")
         if target not in order:
             target = max(order, key=self.relevance.__getitem__)
-        truth = follow(self.truth) | {"target": list(order).index(target)}
-        return replace(self, truth=truth, extra=follow(self.extra))
+        truth = {key: follow(values) for key, values in self.truth.items()} | {"target": list(order).index(target)}
+        # a list of other things, such as the history's ids, may have as many entries
+        extra = {key: follow(values) if key == "candidate_ids" else values for key, values in self.extra.items()}
+        return replace(self, truth=truth, extra=extra)
 
     def asked(self, more: str) -> Task:
         """The task with ``more`` at the end of its prompt, also where verl lets a row carry it."""
@@ -93,6 +105,17 @@ class Task:
         return replace(self, truth=self.truth | {"candidates": texts})
 
 
+def tasks_of(rows: Iterable[Mapping[str, Any]]) -> list[Task]:
+    """:meth:`Task.from_row` of each; its ValueError names the row, counted from 0."""
+    tasks = []
+    for number, row in enumerate(rows):
+        try:
+            tasks.append(Task.from_row(row))
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from error
+    return tasks
+
+
 class Dialect(NamedTuple):
     """How answers are written. ``ranking``: they order all candidates, instead of excluding one."""
 
@@ -103,9 +126,15 @@ class Dialect(NamedTuple):
 
     def say(self, task: Task, places: Sequence[int], thought: str = "One fits worst.") -> str:
         """The answer that names the candidates at ``places``."""
-        if self.by_label:
-            return self.write((" > " if self.ranking else ", ").join(f"[{label(i)}]" for i in places), thought)
-        return self.write("\n".join(task.texts[i] for i in places), thought)
+        return self.items(self.names(task, places), thought)
+
+    def names(self, task: Task, places: Sequence[int]) -> list[str]:
+        return [f"[{label(i)}]" if self.by_label else task.texts[i] for i in places]
+
+    def items(self, items: Sequence[str], thought: str = "One fits worst.") -> str:
+        """The answer of these items, whatever they say."""
+        between = "\n" if not self.by_label else " > " if self.ranking else ", "
+        return self.write(between.join(items), thought)
 
     def write(self, answer: str, thought: str = "One fits worst.") -> str:
         """``answer``, whatever it says, in this dialect's form."""
@@ -175,6 +204,9 @@ def policies(task: Task, dialect: Dialect, seed: int) -> dict[str, list[str]]:
         valid = [dialect.say(task, [i]) for i in places]
         first, last = valid[0], valid[-1]
         several = ["\n".join(valid), dialect.say(task, places), "\n".join(valid[::-1])]
+    # "[B] (so so) > [A]": what nobody can read has a rank, and so A's is the second
+    *others, best = dialect.names(task, right[::-1])
+    unread = [dialect.items([*(f"{name} (so so)" for name in others), best])]
     near = [f"{task.texts[i]} or something like it" for i in (task.worst, task.best)] + [f"[{label(count + 2)}]"]
     return {
         "oracle": [dialect.say(task, right)],
@@ -184,6 +216,7 @@ def policies(task: Task, dialect: Dialect, seed: int) -> dict[str, list[str]]:
         "last place": [last],
         "verbose": [f"<think>\n{PROSE * 20}\n</think>\n{dialect._replace(thought=False).say(task, right)}"],
         "several answers": several,
+        **({"unread items": unread} if dialect.ranking else {}),
         "near miss": [dialect.write(text) for text in near],
         # inside tags a list of candidates is an answer of its own
         "prompt echo": [task.prompt] if dialect.ranking else [task.prompt, dialect.write(task.prompt)],
@@ -207,6 +240,12 @@ GROWING = (
     ("<think>", "", ""),
     ("\n</think>", "<think>", ""),
     (PROSE, "<think>\n", "\n</think>\n<answer>\n[A]\n</answer>"),
+    ("<answer>[A]</answer>", "", ""),
+    ("[", "", ""),
+    ("<", "", ""),
+    ("{", "", ""),
+    ("&", "", ""),
+    ("\\boxed{", "", ""),
     ("[A] > ", "<answer>", "</answer>"),
     ("A, ", "<answer>", "</answer>"),
     ("1. A\n", "", ""),

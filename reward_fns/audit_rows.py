@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reward_fns.audit_policies import Task
+from reward_fns.audit_policies import Task, tasks_of
 from reward_fns.audit_verdicts import Verdict
 
 # Two candidates have to be shown together so often before their order says anything.
 TOGETHER = 6
 # Of such pairs, 3 % have one order by chance; above this share it is none.
 FIXED = 0.9
+# No more rows are read for that once so many different pairs are known: they take memory.
+PAIRS = 200_000
 # So many standard deviations above its share is a place where the best candidate stands too often.
 DEVIATIONS = 5.0
 
 
 def examine_rows(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Verdicts on the data: one query on both sides of the split, a fixed order, and a place that gives the best away."""
-    tasks = [(str((row.get("extra_info") or {}).get("split")), Task.from_row(row)) for row in rows]
+    tasks = [(str(task.extra.get("split")), task) for task in tasks_of(rows)]
     return [split_leaks(tasks), fixed_order(tasks), place_of_the_best(tasks)]
 
 
@@ -52,12 +55,17 @@ def _context(task: Task) -> str:
 
 def fixed_order(tasks: Sequence[tuple[str, Task]]) -> Verdict:
     """Candidates that are shown together again and again, and always in the same order."""
-    shown: dict[tuple[str, str], dict[tuple[str, str], Counter[bool]]] = defaultdict(lambda: defaultdict(Counter))
+    rows: dict[tuple[str, str], list[Task]] = defaultdict(list)
     for split, task in tasks:
-        for a, b in itertools.combinations(dict.fromkeys(task.texts), 2):
-            shown[split, task.source][min(a, b), max(a, b)][a < b] += 1
+        rows[split, task.source].append(task)
     worst, examined = (0.0, ""), False
-    for (split, source), pairs in shown.items():
+    for (split, source), of_source in rows.items():
+        pairs: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
+        for task in random.Random(1).sample(of_source, len(of_source)):
+            if len(pairs) > PAIRS:
+                break
+            for a, b in itertools.combinations(dict.fromkeys(task.texts), 2):
+                pairs[min(a, b), max(a, b)][a < b] += 1
         often = [counts for counts in pairs.values() if counts.total() >= TOGETHER]
         if len(often) < 3:
             continue

@@ -12,12 +12,15 @@ from numbers import Integral, Real
 from statistics import fmean, pstdev
 from typing import Any
 
+from reward_fns.audit_limit import TooSlow, limited
 from reward_fns.audit_policies import Dialect, Task, dialects
 
 # Rewards that differ by less are equal.
 EPSILON = 1e-9
 # A random valid answer that earns this share of what lies between the worst and the perfect one leaves little to learn.
 SATURATED = 0.8
+# Seconds that a call may take; each call that ran out of them shortens it for the rest, so that an audit comes to its end.
+LIMIT_S = 10.0
 # Checks that need calls of their own make them on so many tasks.
 FEW = 20
 Parts = dict[str, float]
@@ -38,7 +41,7 @@ def raised(error: BaseException) -> str:
 
 
 class Scorer:
-    """A reward function with its settings, called as verl calls it; it keeps what went wrong.
+    """A reward function with its settings, called as verl calls it; it keeps what went wrong, and what took too long.
 
     With ``sees_prompt`` the function gets prompt and response in one text, as the reward managers of early verl gave it.
     """
@@ -46,29 +49,36 @@ class Scorer:
     def __init__(self, reward: Callable[..., Any], reward_kwargs: Mapping[str, Any], sees_prompt: bool) -> None:
         self.reward, self.reward_kwargs, self.sees_prompt = reward, dict(reward_kwargs), sees_prompt
         self.crashes: list[str] = []
+        self.slow: list[str] = []
 
     def call(self, task: Task, response: str) -> Any:
         """What the function returns, or raises; of a coroutine function, what it comes to."""
+        truth, extra = task.handed()
         result = self.reward(
             data_source=task.source,
             solution_str=task.prompt + response if self.sees_prompt else response,
-            ground_truth=task.truth,
-            extra_info=task.extra,
+            ground_truth=truth,
+            extra_info=extra,
             **self.reward_kwargs,
         )
         return asyncio.run(result) if inspect.iscoroutine(result) else result
 
     def parts(self, task: Task, response: str) -> Parts:
-        """The score and all other numbers that the function returns; a crash scores NaN."""
+        """The score and all other numbers that the function returns; a crash scores NaN, and so does a call without end."""
+        limit = LIMIT_S / (1 + len(self.slow))
         try:
-            result = self.call(task, response)
+            with limited(limit):
+                result = self.call(task, response)
             given = result if isinstance(result, dict) else {"score": result}
             if not isinstance(given.get("score"), Real):
                 raise TypeError(f"the score is a {type(given.get('score')).__name__}; it has to be a real number")
             parts = {key: float(value) for key, value in given.items() if isinstance(value, Real)}  # NumPy's too
             if not math.isfinite(parts["score"]):
                 raise ValueError(f"the score is {parts['score']}")
-        except Exception as error:  # whatever a reward function raises is a finding
+        except TooSlow:
+            self.slow.append(f"more than {limit:.3g} s on {response[:40]!r}")
+            return {"score": math.nan}
+        except (Exception, SystemExit) as error:  # whatever a reward function raises is a finding
             self.crashes.append(f"{raised(error)} on {response[:40]!r}")
             return {"score": math.nan}
         return parts
@@ -113,6 +123,17 @@ class Evidence:
         return self.mean("oracle") - self.mean("anti-oracle")
 
 
+def not_deterministic(evidence: Evidence) -> Verdict:
+    """The same call is worth the same twice; where it is not, no other verdict can compare what two calls earn."""
+    for task, responses, parts in list(zip(evidence.tasks, evidence.responses, evidence.parts, strict=True))[:FEW]:
+        for policy in ("oracle", "anti-oracle", "verbose", "empty"):
+            first, again = parts[policy][0]["score"], evidence.scorer.score(task, responses[policy][0])
+            if abs(first - again) > EPSILON:
+                text = f"{policy} earns {first:.6g} in one call and {again:.6g} in the same call again"
+                return Verdict("not deterministic", True, text)
+    return Verdict("not deterministic", False, "the same call earns the same again")
+
+
 def crashes(scorer: Scorer) -> Verdict:
     found = scorer.crashes
     return Verdict("crashes", bool(found), f"{len(found)}: {found[0]}" if found else "none")
@@ -125,7 +146,8 @@ def no_signal(evidence: Evidence) -> Verdict:
 
 
 def constant_term(evidence: Evidence) -> Verdict:
-    """A perfect answer that earns nothing says that something is always deducted; so does a part that never changes."""
+    """A perfect answer that earns nothing says that something is always deducted; so does a part that never changes, other
+    than ``expected``, which may be the same in truth (``wrong_expectation`` judges it)."""
     oracle = evidence.mean("oracle")
     if oracle <= EPSILON:
         return Verdict("constant term", True, f"a perfect, perfectly written answer earns {oracle:.3g}")
@@ -142,7 +164,7 @@ def constant_term(evidence: Evidence) -> Verdict:
             fewer, evidence.dialect.say(fewer, evidence.dialect.right(fewer))
         ).items():
             seen.setdefault(key, set()).add(value)
-        if fixed := {key: min(v) for key, v in seen.items() if len(v) == 1 and v != {0.0}}:
+        if fixed := {key: min(v) for key, v in seen.items() if len(v) == 1 and v != {0.0} and key != "expected"}:
             key, value = next(iter(fixed.items()))
             return Verdict("constant term", True, f"{key} is {value:.3g} whatever is answered")
     return Verdict("constant term", False, f"a perfect answer earns {oracle:.3g}; every part varies")
@@ -258,6 +280,7 @@ def _ordered(
         chain = [[*order[1:k], order[0], *order[k:]] for k in range(1, len(order) + 1)]
         earned = [evidence.scorer.score(task, evidence.dialect.say(task, places)) for places in chain]
         named = [(f"the best at rank {rank}", score) for rank, score in enumerate(earned, 1)]
+        named.append(("the best behind items that name nobody", of_task["unread items"][0]["score"]))
         return list(itertools.pairwise(named))
     scores = [parts["score"] for parts in of_task["random"]]
     named = [(f"excluding relevance {r:g}", s) for r, s in zip(task.relevance, scores, strict=True)]
@@ -311,16 +334,24 @@ def equal_texts_collapse(evidence: Evidence) -> Verdict:
 
 
 def failures_not_counted(evidence: Evidence) -> Verdict:
-    """Some part besides the score has to tell an answer that could not be read from any that could."""
+    """Some part besides the score has to tell an answer that could not be read from any that could, an untidy one too."""
+    dialect, untidy = evidence.dialect, list[Parts]()
+    for task in evidence.tasks[:FEW]:
+        said = [dialect.say(task, names) for names in (dialect.right(task), dialect.wrong(task))]
+        better, worse = (evidence.scorer.parts(task, f"Sure. {answer}") for answer in said)
+        if abs(better["score"] - worse["score"]) > EPSILON:  # they were read
+            untidy += [better, worse]
 
     def values(key: str, *policies: str) -> set[float]:
-        return {parts.get(key, math.nan) for of in evidence.parts for name in policies for parts in of[name]}
+        given = [parts for of in evidence.parts for name in policies for parts in of[name]]
+        return {parts.get(key, math.nan) for parts in given if not math.isnan(parts["score"])}
 
     keys = {key for of in evidence.parts for parts in of["oracle"] for key in parts} - {"score"}
     told = [
         key
         for key in sorted(keys)
-        if len(read := values(key, "oracle", "anti-oracle", "random")) == 1 == len(lost := values(key, "empty"))
+        if len(lost := values(key, "empty")) == 1
+        and len(read := values(key, "oracle", "anti-oracle", "random") | {p.get(key, math.nan) for p in untidy}) == 1
         and read != lost
     ]
     if told:
@@ -363,7 +394,7 @@ def parser_guesses(parser: Callable[[str, Sequence[str]], Any] | None, evidence:
 def _names_somebody(parser: Callable[[str, Sequence[str]], Any], response: str, texts: Sequence[str]) -> bool:
     try:
         read = parser(response, texts)
-    except Exception as error:  # whatever a parser raises is its user's to mend
+    except (Exception, SystemExit) as error:  # whatever a parser raises is its user's to mend
         raise ValueError(
             f"the parser raises {raised(error)} on {response[:40]!r}; it is called as parser(response, candidates), and "
             "returns None where an answer names nobody"

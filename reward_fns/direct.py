@@ -8,14 +8,14 @@ pool's lowest; with one positive gains are 1 and 0.
 ``rr``    ``1 / k`` for the highest rank k of a candidate of the best grade: what evaluation reports as MRR.
 
 Candidates that an answer does not name are ranked last, in the worst order: leaving one out is never better than ranking it
-last. Then::
+last. An item that names nobody keeps its rank and gains nothing: what could not be read lifts nobody behind it. Then::
 
     score = quality - coverage_weight * (1 - coverage) - extra_weight * extra - (form and length, reward_fns.shaping)
 
 ``coverage`` is the share of candidates named, ``extra`` the share of the answer's items that are repeated or name nobody. An
 answer that names nobody earns ``malformed``. ``expected`` is what a random complete ranking scores on average:
-``mean gain * sum of discounts / best sum`` for nDCG, and for RR, with m of the best grade,
-``sum over k of C(N - k, m - 1) / C(N, m) / k``.
+``mean gain * sum of discounts / best sum`` for nDCG, and for RR the sum over ranks k of 1 / k times the chance that the first
+of the m of the best grade has it: ``m / N`` at the first, then ``m / (N - k + 1)`` of what is left.
 
 Example: four candidates, the third is the positive. ``[A] > [C] > [B] > [D]`` has it at rank 2: nDCG 1 / log2(3) = .631.
 ``[C]`` alone has quality 1 and coverage 1/4: 1 - .2 * 3/4 = .85. ``[A]`` alone: the positive counts as last, 1 / log2(5) = .431,
@@ -31,16 +31,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-# verl loads a plain file alone: its siblings are those beside it, whatever else is installed
+# as in exclusion.py
 if __package__ != "reward_fns":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from reward_fns.answers import PARTIAL, parse_ranking, tidy
-from reward_fns.exclusion import relevance_of
-from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
-
-if __package__ != "reward_fns":
-    del sys.path[0]
+try:
+    from reward_fns.answers import PARTIAL, parse_ranking, tidy
+    from reward_fns.exclusion import relevance_of
+    from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
+finally:
+    if __package__ != "reward_fns":
+        del sys.path[0]
 
 KINDS = ("ndcg", "rr")
 OWN_SETTINGS = ("coverage_weight", "extra_weight")
@@ -80,7 +80,7 @@ def compute_score(
     texts, relevance = relevance_of(ground_truth)
     ranking = parse_ranking(solution_str, texts)
     named, read = len(ranking.order), bool(ranking.order)
-    order = complete(ranking.order, relevance)
+    order = complete(ranking.ranks, relevance)
     quality = {"ndcg": ndcg(order, relevance), "rr": rr(order, relevance)}
     coverage = named / len(texts)
     items = max(1, named + ranking.repeated + ranking.unknown)
@@ -106,23 +106,23 @@ def compute_score(
 compute_score_batch = in_batches(compute_score)
 
 
-def complete(order: Sequence[int], relevance: Sequence[float]) -> list[int]:
-    """``order`` with the candidates that it leaves out behind it, the worst first."""
+def complete(order: Sequence[int | None], relevance: Sequence[float]) -> list[int | None]:
+    """``order`` (None: a rank that nobody has) with the candidates that it leaves out behind it, the worst first."""
     left = set(range(len(relevance))).difference(order)
     return [*order, *sorted(left, key=relevance.__getitem__)]
 
 
-def ndcg(order: Sequence[int], relevance: Sequence[float]) -> float:
+def ndcg(order: Sequence[int | None], relevance: Sequence[float]) -> float:
     """nDCG of a complete order; 1 where all are equally relevant."""
     low = min(relevance)
     best = _dcg(sorted((r - low for r in relevance), reverse=True))
-    return _dcg([relevance[i] - low for i in order]) / best if best else 1.0
+    return _dcg([0.0 if i is None else relevance[i] - low for i in order]) / best if best else 1.0
 
 
-def rr(order: Sequence[int], relevance: Sequence[float]) -> float:
+def rr(order: Sequence[int | None], relevance: Sequence[float]) -> float:
     """The reciprocal rank, in a complete order, of the first candidate of the best grade."""
     best = max(relevance)
-    return 1.0 / next(rank for rank, i in enumerate(order, 1) if relevance[i] == best)
+    return 1.0 / next(rank for rank, i in enumerate(order, 1) if i is not None and relevance[i] == best)
 
 
 def _dcg(gains: Sequence[float]) -> float:
@@ -134,10 +134,14 @@ def _expected(kind: str, relevance: tuple[float, ...]) -> float:
     """What a random complete order scores on average."""
     count = len(relevance)
     if kind == "rr":
-        good = relevance.count(max(relevance))
-        firsts = (math.comb(count - rank, good - 1) / rank for rank in range(1, count - good + 2))
-        return math.fsum(firsts) / math.comb(count, good)
-    gains = sorted((r - min(relevance) for r in relevance), reverse=True)
+        good, chance, terms = relevance.count(max(relevance)), 1.0, list[float]()
+        for rank in range(1, count - good + 2):  # chance: that no rank before has one of the best
+            here = good / (count - rank + 1)
+            terms.append(chance * here / rank)
+            chance *= 1.0 - here
+        return math.fsum(terms)
+    low = min(relevance)
+    gains = sorted((r - low for r in relevance), reverse=True)
     mean = math.fsum(gains) / count
     best = _dcg(gains)
     return _dcg([mean] * count) / best if best else 1.0

@@ -15,10 +15,11 @@ is worth, in [0, 1]; where all are equally relevant nothing can be regretted, an
                 So, unlike above, a near tie costs next to nothing. u is ``ground_truth["relevance"]`` (or 1 and 0 for the
                 target), unless ``effect_weight`` and ``cost_weight`` are given: then it is made from
                 ``ground_truth["effect"]`` and ``["cost"]``, one number a candidate. ``scale`` is a loss that is worth nothing
-                any more: 1.0, the range of u where effect and cost lie in [0, 1] and the weights add up to 1.
+                any more: by default 1, the range of u where effect and cost lie in [0, 1] and the weights add up to 1.
 
 An answer that names no candidate earns ``malformed`` (-0.5), below all of these; small terms for form and length are those
-of :mod:`reward_fns.shaping`. With every score comes ``expected``, what a random valid exclusion (tidy, short) scores on
+of :mod:`reward_fns.shaping`. ``lost_positive`` counts exclusions of a candidate of the best grade, also where another as good
+is left and ``cost_aware`` loses nothing. With every score comes ``expected``, what a random valid exclusion (tidy, short) scores on
 average under the same kind. The plain kinds nearly saturate, so a learner has to subtract it:
 :mod:`iranker_verl.training.credit` does. ``corrected`` has done so already, for recipes with an estimator of their own, and
 its ``expected`` is 0.
@@ -34,18 +35,20 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, NamedTuple
 
-# verl loads a plain file alone: its siblings are those beside it, whatever else is installed
+# verl loads a plain file alone: its siblings are those beside it (unless a reward_fns was imported before), as long as the
+# folder is whole and bears its name
 if __package__ != "reward_fns":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from reward_fns.answers import exclusion_from
-from reward_fns.names import Pool
-from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, regrets, shaping
-
-if __package__ != "reward_fns":
-    del sys.path[0]
+try:
+    from reward_fns.answers import exclusion_from
+    from reward_fns.names import Pool
+    from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
+finally:
+    if __package__ != "reward_fns":
+        del sys.path[0]
 
 KINDS = ("published", "corrected", "graded", "cost_aware")
 OWN_SETTINGS = ("effect_weight", "cost_weight", "scale")
@@ -67,7 +70,7 @@ def compute_score(
     max_chars: float = 8_000,
     effect_weight: float | None = None,
     cost_weight: float | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     **others: Any,
 ) -> dict[str, float]:
     """verl's reward signature, for one exclusion. verl logs every part of the dict; ``score`` is the reward.
@@ -78,11 +81,12 @@ def compute_score(
     if others:
         refuse_unknown(others, OWN_SETTINGS)
     shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
-    if effect_weight is not None or cost_weight is not None:
+    if not (effect_weight is cost_weight is scale is None):
         if kind != "cost_aware":
-            raise ValueError(f"effect_weight and cost_weight have no meaning for kind={kind}")
-        ground_truth = _with_scores(ground_truth, effect_weight, cost_weight)
-    step = _step_of(ground_truth, kind, scale)
+            raise ValueError(f"{', '.join(OWN_SETTINGS)} have no meaning for kind={kind}")
+        if not (effect_weight is cost_weight is None):
+            ground_truth = _with_scores(ground_truth, effect_weight, cost_weight)
+    step = _step_of(ground_truth, kind, 1.0 if scale is None else scale)
     answer = exclusion_from(solution_str, step.names)
     place = answer.index
     overlong = shape.overlong(len(solution_str)) if place is not None else 0.0
@@ -106,50 +110,39 @@ compute_score_batch = in_batches(compute_score)
 
 def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
     """``(candidates, relevance)`` of a verl ``ground_truth``; raises ValueError that names the wrong field."""
-    try:
-        texts = ground_truth["candidates"]
-        if isinstance(texts, str):  # its characters would pass for candidates
-            raise TypeError("candidates is one text, not a list")
-        candidates = list(map(str, texts))
-        graded = ground_truth.get("relevance")
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError('ground_truth must be {"candidates": [text, ...], "target": index}') from error
-    if graded is not None and _length(graded) != 0:
+    candidates = _texts(ground_truth)
+    graded = ground_truth.get("relevance")
+    if graded is not None and not (_is_list(graded) and len(graded) == 0):
         return candidates, _numbers(ground_truth, "relevance", len(candidates))
     target: Any = ground_truth.get("target")
     try:
-        place = int(target) if target is not None else -1
+        place = -1 if isinstance(target, str) or target != int(target) else int(target)
     except (TypeError, ValueError, OverflowError):
         place = -1
     if not 0 <= place < len(candidates):
-        raise ValueError(f"ground_truth target is {target!r}, not an index into its {len(candidates)} candidates")
+        raise ValueError(f"ground_truth target is {target!r:.80}, not an index into its {len(candidates)} candidates")
     relevance = [0.0] * len(candidates)
     relevance[place] = 1.0
     return candidates, relevance
 
 
 def worths(relevance: Sequence[float]) -> list[float]:
-    """What excluding each candidate is worth when graded, ``1 - regret``, in [0, 1]."""
-    return [1.0 - regret for regret in regrets(relevance)]
+    """What excluding each candidate is worth when graded, ``1 - regret``, in [0, 1]; the regret is how far it is above the
+    lowest, as a share of the whole range."""
+    low, high = min(relevance), max(relevance)
+    return [1.0 - (value - low) / (high - low) if high > low else 1.0 for value in relevance]
 
 
-def _published(values: Sequence[float], scale: float) -> list[float]:
+def _published(values: Sequence[float]) -> list[float]:
     best, low = max(values), min(values)
     return [1.0 if value < best or best == low else 0.0 for value in values]
 
 
-def _graded(values: Sequence[float], scale: float) -> list[float]:
-    return worths(values)
-
-
 def _cost_aware(values: Sequence[float], scale: float) -> list[float]:
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale is a loss of score, above 0, got {scale}")
+    if not (isinstance(scale, Real) and 0 < scale < math.inf):
+        raise ValueError(f"scale is a loss of score, a number above 0, got {scale!r}")
     best, second = sorted([*values, min(values)], reverse=True)[:2]
     return [1.0 - min(1.0, (best - second) / scale) if value == best else 1.0 for value in values]
-
-
-_WORTHS = dict(zip(KINDS, (_published, _published, _graded, _cost_aware), strict=True))
 
 
 class _Step(NamedTuple):
@@ -165,22 +158,29 @@ class _Step(NamedTuple):
 def _step_of(ground_truth: dict[str, Any], kind: str, scale: float) -> _Step:
     try:
         texts, graded = ground_truth["candidates"], ground_truth.get("relevance")
-        key = texts if isinstance(texts, str) else tuple(texts), graded if graded is None else tuple(graded)
-        return _step(*key, ground_truth.get("target"), kind, scale)
-    except (TypeError, KeyError, IndexError):
-        relevance_of(ground_truth)  # says what is wrong
-        raise
+        if _is_list(texts) and (graded is None or _is_list(graded)):
+            graded = None if graded is None else tuple(graded)
+            return _step(tuple(texts), graded, ground_truth.get("target"), kind, scale)
+    except (TypeError, KeyError, IndexError):  # no dict, or what cannot be hashed
+        pass
+    texts, relevance = relevance_of(ground_truth)  # mostly says what is wrong
+    return _step(tuple(texts), tuple(relevance), None, kind, scale)
 
 
 @lru_cache(maxsize=4096)  # rollouts answer the same prompt many times
-def _step(texts: Any, graded: Any, target: Any, kind: str, scale: float) -> _Step:
-    if kind not in _WORTHS:
+def _step(
+    texts: tuple[str, ...], graded: tuple[float, ...] | None, target: int | None, kind: str, scale: float
+) -> _Step:
+    if kind not in KINDS:
         raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
     candidates, values = relevance_of({"candidates": texts, "relevance": graded, "target": target})
-    worth = tuple(_WORTHS[kind](values, scale))
+    if kind == "cost_aware":
+        worth = _cost_aware(values, scale)
+    else:
+        worth = worths(values) if kind == "graded" else _published(values)
     best, low = max(values), min(values)
     lost = frozenset([i for i, value in enumerate(values) if value == best] if best > low else ())
-    return _Step(Pool(candidates), worth, math.fsum(worth) / len(worth), lost)
+    return _Step(Pool(candidates), tuple(worth), math.fsum(worth) / len(worth), lost)
 
 
 def _with_scores(
@@ -189,28 +189,44 @@ def _with_scores(
     """``ground_truth`` with the weighted scores of its effects and costs for relevance."""
     if effect_weight is None or cost_weight is None:
         raise ValueError("effect_weight and cost_weight are given together or not at all")
-    count = len(relevance_of(ground_truth)[0])
+    weights = effect_weight, cost_weight
+    if not (all(isinstance(w, Real) and 0 <= w < _HUGE for w in weights) and any(weights)):
+        raise ValueError(f"effect_weight and cost_weight are numbers of 0 or more, and not both 0, got {weights}")
+    count = len(_texts(ground_truth))
     effect, cost = (_numbers(ground_truth, field, count) for field in ("effect", "cost"))
     scores = [effect_weight * e - cost_weight * c for e, c in zip(effect, cost, strict=True)]
     return {**ground_truth, "relevance": scores}
 
 
-def _length(values: Any) -> int:
+def _is_list(values: Any) -> bool:
+    """Is it a list, a tuple or a NumPy array of one dimension?"""
+    return isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == 1
+
+
+def _texts(ground_truth: dict[str, Any]) -> list[str]:
+    """The candidates of a ground truth; ValueError names the field and the first that is no text."""
     try:
-        return len(values)
-    except TypeError:
-        return -1
+        given: Any = ground_truth["candidates"]
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError('ground_truth must be {"candidates": [text, ...], "target": index}') from error
+    if not _is_list(given):
+        raise ValueError(f"ground_truth candidates has to be a list of texts, got {given!r:.80}")
+    if wrong := [f"number {i} is {text!r:.80}" for i, text in enumerate(given) if not isinstance(text, str)]:
+        raise ValueError(f"ground_truth candidates has to be a list of texts, {wrong[0]}")
+    return list(given)
 
 
 def _numbers(ground_truth: dict[str, Any], field: str, count: int) -> list[float]:
     """``count`` finite numbers of the ground truth; ValueError names the field."""
     given: Any = ground_truth.get(field)
     try:
+        if not _is_list(given) or any(isinstance(number, str) for number in given):  # float() reads texts, too
+            raise TypeError
         numbers = list(map(float, given))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"ground_truth {field} has to be a list of numbers, got {given!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"ground_truth {field} has to be a list of numbers, got {given!r:.80}") from error
     if len(numbers) != count:
         raise ValueError(f"ground_truth has {count} candidates but {len(numbers)} {field} values")
     if not all(-_HUGE < number < _HUGE for number in numbers):  # a NaN neither
-        raise ValueError(f"ground_truth {field} has to be finite, and below {_HUGE:g}, got {numbers}")
+        raise ValueError(f"ground_truth {field} has to be finite, and below {_HUGE:g}, got {numbers!r:.80}")
     return numbers

@@ -27,12 +27,13 @@ _NUMBER = re.compile(r"\(?\d{1,3}[.)\]:] ")
 _LISTED = re.compile(r"(?:[-\u2022]\s+)?(?:\(?\d{1,3}[.)\]:]\s+)?")
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
 _AROUND = _QUOTES + " "
-# What looks alike is made alike; None deletes what cannot be seen (soft hyphen, zero width, direction, byte order mark).
+# What looks alike is made alike; None deletes what cannot be seen (soft hyphen, zero width, direction, variation, byte order mark).
 _ALIKE: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4\u1ffd"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
-    **dict.fromkeys((0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)), None),
+    **dict.fromkeys((0xAD, 0x34F, 0x61C, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)), None),
+    **dict.fromkeys((*range(0x2060, 0x2070), *range(0xFE00, 0xFE10)), None),
 }
 # Numerals of one character mean numbers, and are no labels, though NFKC writes them with letters.
 _NUMERALS = dict.fromkeys(range(0x2160, 0x2170), "#")
@@ -149,16 +150,22 @@ class Pool:
             by_bare.setdefault(bare(form), set()).add(text)
         return by_plain, by_bare
 
+    @cached_property
+    def _hold_labels(self) -> bool:
+        """Does a text begin with what could be a label, once it is normalised?"""
+        return any(_label(form.upper())[0] >= 0 for form in self._normal[1])
+
     def find(self, name: str) -> list[tuple[int, ...]]:
         """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
 
-        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised.
+        Empty: nobody. More than one: it is ambiguous. A text that fits exactly goes before what fits normalised; a label does
+        so only where no text looks like one ("B." may mean the film "B").
         """
         name = name.strip()
         if not name or len(name) > self._longest:
             return []
         exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
-        if exact:
+        if exact and (name in self._place or not self._hold_labels):
             return exact
         name = _unescape(name)
         cleaned = _even(name)
@@ -185,18 +192,24 @@ class Pool:
             found |= forms.get(name, found) if name else found
         return found
 
-    def parts(self, separator: str) -> int:
+    def parts(self, separator: re.Pattern[str]) -> int:
         """How many parts ``separator`` cuts all texts into."""
-        return sum(text.count(separator) + 1 for text in self.texts)
+        return sum(len(separator.findall(text)) + 1 for text in self.texts)
 
-    def joints(self, separator: str) -> dict[str, set[tuple[int, str]]]:
+    def joints(self, separator: re.Pattern[str]) -> dict[str, set[tuple[int, str]]]:
         """For texts that hold ``separator``: by their second part, how many parts they have and the last; normalised."""
         found: dict[str, set[tuple[int, str]]] = {}
         for text in self._place:
-            parts = [part for part in text.split(separator) if part.strip()]
+            parts = [text[start:end] for start, end in cut(text, separator)]
             if len(parts) > 1:
                 found.setdefault(_plain(parts[1]), set()).add((len(parts), _plain(parts[-1])))
         return found
+
+
+def cut(text: str, separator: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Where the parts of ``text`` between separators begin and end; blank ones are none."""
+    edges = [0, *(edge for found in separator.finditer(text) for edge in found.span()), len(text)]
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if text[start:end].strip()]
 
 
 @lru_cache(maxsize=2048)

@@ -1,16 +1,18 @@
-"""What rewards have in common: regret, and the small terms for form and length beside it.
+"""What rewards have in common: the small terms for form and length, beside what an answer is worth.
 
 Every reward here is ``worth - format_weight * (1 - format) - length_weight * overlong``, where ``worth`` lies in [0, 1]
 and says what the answer is worth, ``format`` is 1 for a tidy response and 0 for any other, and ``overlong`` lies in [0, 1].
 An answer that cannot be read earns ``malformed`` and nothing else. The weights together stay below ``-malformed``, so
 that nothing is ever worse than an answer that cannot be read.
 
-``format_weight`` is 0.05 by default: an untidy answer that can still be read costs a twentieth of what a mistake costs,
-so that among equally good answers the tidy one is learned, and no mistake is ever worth tidiness. It is a deduction, not a
-bonus, so that a perfect answer earns 1 and what a random tidy answer earns is not shifted.
+``format_weight`` is 0.05 by default: an untidy answer that can still be read costs a twentieth of what the worst mistake
+costs, so that among equally good answers the tidy one is learned. A mistake of less than that, as graded and cost-aware
+worths know, costs less than untidiness. It is a deduction, not a bonus, so that a perfect answer earns 1 and what a random
+tidy answer earns is not shifted.
 
 ``overlong`` is the soft overlong punishment of DAPO (Yu et al. 2025, arXiv 2503.14476, equation 13), in characters, as a
-reward function sees no tokens: 0 up to ``free_chars``, then rising to 1 at ``max_chars``. Off by default.
+reward function sees no tokens: 0 up to ``free_chars``, then rising to 1 at ``max_chars``. By default its weight is 0, and it
+is only logged.
 """
 
 from __future__ import annotations
@@ -88,12 +90,6 @@ def refuse_unknown(settings: Mapping[str, Any], own: Sequence[str]) -> None:
     nothing, in silence."""
     if unknown := sorted(set(settings) - VERL_PASSES):
         raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join((*SETTINGS, *own))}")
-
-
-def regrets(values: Sequence[float]) -> list[float]:
-    """How far each value is above the lowest, as a share of the whole range: in [0, 1], all 0 where all are equal."""
-    low, high = min(values), max(values)
-    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
 
 
 def in_batches(compute_score: Callable[..., dict[str, float]]) -> Callable[..., list[dict[str, float]]]:

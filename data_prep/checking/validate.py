@@ -193,10 +193,7 @@ def _truth(row: Row) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("ground_truth: our rewards cannot score it", _one_line(str(error)))
         return
-    given = truth["candidates"]
-    if not all(isinstance(text, str) for text in given):
-        yield Finding("candidates: not a text", _shown(next(text for text in given if not isinstance(text, str))))
-    elif blank := [text for text in texts if not text.strip()]:
+    if blank := [text for text in texts if not text.strip()]:
         yield Finding("candidates: a blank text", _shown(blank[0]))
     if len(texts) < 2:
         yield Finding("candidates: fewer than two", str(len(texts)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import chain
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from iranker_verl.errors import UserError
 
 def audit_reward(
     reward: Annotated[str, typer.Option(help="as verl names it: pkg://module[:function] or file.py[:function]")],
-    data: Annotated[Path, typer.Option(help="folder of `iranker prepare`")],
+    data: Annotated[Path, typer.Option(help="folder of `iranker prepare`, or one of its files")],
     kwargs: Annotated[list[str] | None, typer.Option(help="reward_kwargs, key=value; again for more")] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="more reward_kwargs")] = None,
     answers: Annotated[
@@ -35,24 +35,33 @@ def audit_reward(
     """Audit a reward function over prepared data. Exit code 1 where a fault is found."""
     from data_prep.schema import SPLITS, read_rows
     from reward_fns.audit import audit, load_function
+    from reward_fns.audit_policies import tasks_of
 
     if answers not in (None, "exclusion", "ranking"):
         raise UserError(f"--answers {answers}: exclusion or ranking")
-    paths = [path for split in SPLITS if (path := data / f"{split}.parquet").is_file()]
-    rows = list(chain.from_iterable(map(read_rows, paths or [data / f"{SPLITS[0]}.parquet"])))
+    paths = [data] if data.is_file() else [p for split in SPLITS if (p := data / f"{split}.parquet").is_file()]
+    rows: list[dict[str, Any]] = []
+    for path in paths or [data / f"{SPLITS[0]}.parquet"]:
+        of_file = list(read_rows(path))
+        try:
+            tasks_of(of_file)
+        except ValueError as error:
+            raise UserError(f"{path} {error}; `iranker validate` looks at every row") from error
+        rows += of_file
     direct = any((row.get("extra_info") or {}).get("row_kind") == "direct" for row in rows)
     try:
-        report = audit(
-            load_function(reward),
-            rows,
-            reward_kwargs=_settings([*(kwargs or []), *(more or [])]),
-            ranking=answers == "ranking" or (answers is None and direct),
-            sees_prompt=with_prompt,
-            parser=load_function(parser) if parser else None,
-            requests=_log(requests) if requests else None,
-            limit=limit,
-            seed=seed,
-        )
+        with redirect_stdout(sys.stderr):  # what a reward function prints is no part of the report
+            report = audit(
+                load_function(reward),
+                rows,
+                reward_kwargs=_settings([*(kwargs or []), *(more or [])]),
+                ranking=answers == "ranking" or (answers is None and direct),
+                sees_prompt=with_prompt,
+                parser=load_function(parser) if parser else None,
+                requests=_log(requests) if requests else None,
+                limit=limit,
+                seed=seed,
+            )
     except ValueError as error:
         raise UserError(f"audit of {reward} on {data}: {error}") from error
     if as_json:
@@ -64,16 +73,16 @@ def audit_reward(
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    """``key=value`` with values as JSON has them; anything else is a text."""
+    """``key=value`` with values as JSON has them, or numbers as Python does (``.05``); anything else is a text."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise UserError(f"--kwargs {pair}: give key=value, as in kind=graded")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
+        settings[key] = value
+        for read in (float, json.loads):  # the later one counts: 2 is an int
+            with suppress(ValueError):
+                settings[key] = read(value)
     return settings
 
 

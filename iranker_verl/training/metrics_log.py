@@ -119,10 +119,11 @@ class MetricsLog:
         line |= {f"verl/{k}": float(v) for k, v in metrics.items() if k.startswith(verls) and _is_number(v)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n")
+        failed = f"{lost} episodes failed  " if (lost := int(line.get("verl/elimination/failed_sessions", 0))) else ""
         say(
             f"step {step}/{steps}  reward {line['reward/corrected']:+.3f} over random  "
             f"episode RR {line['episode/rr']:.3f} of {line['episode/candidates']:.1f}  "
-            f"malformed {line['reward/malformed']:.1%}  {line['time/step']:.1f} s "
+            f"malformed {line['reward/malformed']:.1%}  {failed}{line['time/step']:.1f} s "
             f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )
 

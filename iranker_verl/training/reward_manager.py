@@ -9,7 +9,8 @@ An agent loop of verl may return a list of outputs, one a step. verl's own manag
 
 (or ``reward.reward_manager.name=every_step`` where ``VERL_USE_EXTERNAL_MODULES`` names this module). A step is scored against
 its own ground truth: the loop puts it into ``extra_fields["ground_truth"]``; without one it is the row's. The reward is the
-mean over the steps, and so is every part that the reward function returns; ``steps`` is their number.
+mean over the steps, and so is every part that the reward function returns, over the steps that have it; ``steps`` is their
+number.
 
 verl gives that reward to every row of the episode. A worker that is to keep each step's own, as
 :mod:`iranker_verl.training.rollout`'s does, hands this manager one output at a time.
@@ -18,6 +19,7 @@ verl gives that reward to every row of the episode. A worker that is to keep eac
 from __future__ import annotations
 
 import asyncio
+from numbers import Real
 from statistics import fmean
 from typing import Any
 
@@ -34,7 +36,10 @@ class EveryStepRewardManager(NaiveRewardManager):
         """``{reward_score: mean, reward_extra_info: {part: mean, steps: count}}`` of the outputs in ``data``."""
         steps = await asyncio.gather(*(super(EveryStepRewardManager, self).run_single(s) for s in _steps(data)))
         infos = [step["reward_extra_info"] for step in steps]
-        parts = {key: _mean([info[key] for info in infos if key in info]) for key in infos[-1]}
+        parts = {
+            key: _mean([info[key] for info in infos if key in info])
+            for key in {k: None for info in infos for k in info}
+        }
         score = fmean(float(step["reward_score"]) for step in steps)
         return {"reward_score": score, "reward_extra_info": {**parts, "steps": float(len(steps))}}
 
@@ -60,5 +65,5 @@ def _one(value: dict[str, Any]) -> np.ndarray:
 
 
 def _mean(values: list[Any]) -> Any:
-    """The mean of numbers; of anything else the last."""
-    return fmean(values) if all(isinstance(value, int | float) for value in values) else values[-1]
+    """The mean of numbers, NumPy's too; of anything else the last."""
+    return fmean(map(float, values)) if all(isinstance(v, Real | np.bool_) for v in values) else values[-1]

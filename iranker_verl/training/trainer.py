@@ -169,10 +169,11 @@ class EliminationTrainer(PPOTrainerSync):
         return batch
 
     def _training_info(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:
-        rows = len(batch) // self._updates(role)
+        updates = self._updates(role)
         return {
-            "global_batch_size": rows,
-            "mini_batch_size": rows,
+            # what verl's seq-mean losses divide by (policy, entropy, KL, value): real rows, and not those that fill the batch up
+            "global_batch_size": sum(not tag.get("is_padding", False) for tag in batch.tags) / updates,
+            "mini_batch_size": len(batch) // updates,
             "epochs": role.ppo_epochs,
             "seed": role.data_loader_seed,
             "dataloader_kwargs": {"shuffle": role.shuffle},

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from data_prep.schema import SCHEMA
-from iranker_verl.cli.reward import audit_reward
+from iranker_verl.cli.reward import _settings, audit_reward
 from iranker_verl.errors import UserError
 from tests.reward_fns.published_faults import Published
 
@@ -55,6 +55,33 @@ def test_kwargs_in_both_forms(data):
         paid = {p["policy"]: p for p in json.loads(result.stdout)["paid"]}
         assert paid["oracle"]["mean"] == pytest.approx(1 / 6)
         assert paid["empty"]["mean"] == pytest.approx(-2 - 5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [(".05", 0.05), ("-.5", -0.5), ("-2", -2), ("true", True), ("null", None), ("graded", "graded"), ("[1]", [1])],
+)
+def test_values_of_kwargs(value, read):
+    assert _settings([f"x={value}"]) == {"x": read} and type(_settings([f"x={value}"])["x"]) is type(read)
+
+
+def test_what_a_reward_prints_is_not_in_the_report(data):
+    (data / "mine.py").write_text("print('loaded')\n" + FLOAT_ONLY.replace("return", "print('scored'); return"))
+    result = run("--reward", data / "mine.py", "--data", data / "test.parquet", "--limit", 2, "--json")
+    assert json.loads(result.stdout)["tasks"] == 2
+    assert "loaded\nscored\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [({"target": 99}, "target is 99"), ({"candidates": ["a", None]}, "number 1 is None")]
+)
+def test_a_wrong_row_is_named(data, field, words):
+    path = data / "test.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["reward_model"]["ground_truth"] |= field
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    with pytest.raises(UserError, match=rf"test.parquet row 3: ground_truth .*{words}"):
+        run("--reward", "pkg://reward_fns.exclusion", "--data", data)
 
 
 def test_what_is_flagged_fails(data):

@@ -91,7 +91,7 @@ FAULTS = [
     (into(*truth, "candidates")(None), "ground_truth: our rewards cannot score it"),
     (into(*truth, "candidates")([]), "ground_truth: our rewards cannot score it"),
     (into(*truth, "candidates")(["one"]), "candidates: fewer than two"),
-    (into(*truth, "candidates", 2)(None), "candidates: not a text"),
+    (into(*truth, "candidates", 2)(None), "ground_truth: our rewards cannot score it"),
     (into(*truth, "candidates", 2)(" "), "candidates: a blank text"),
     (into(*truth, "candidates", 1)("Another"), "prompt: not what its template makes of the row"),
     (into(*truth, "candidates")(lambda c: c[::-1]), "prompt: not what its template makes of the row"),

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
+from iranker_verl.errors import UserError
 from iranker_verl.job.stages import export
 from tests import tiny_models
 
@@ -37,6 +38,12 @@ def exported(run, dtype):
     }
     export(OmegaConf.create(config), run)
     return AutoModelForCausalLM.from_pretrained(run / "model", dtype="auto"), trained
+
+
+def test_where_nothing_was_saved_there_is_nothing_to_export(tmp_path):
+    config = OmegaConf.create({"trainer": {"default_local_dir": str(tmp_path / "checkpoints")}})
+    with pytest.raises(UserError, match="no checkpoint"):
+        export(config, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

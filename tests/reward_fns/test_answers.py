@@ -230,6 +230,11 @@ def test_texts_that_look_like_labels():
     assert parse_exclusion("[REC]", ["Heat", "[REC]"]).index == 1
     assert parse_exclusion("[B]", ["x", "y", "[B]"]) == Answer(None, SEVERAL)
     assert parse_exclusion("[B] y", ["[B] y", "y"]) == Answer(None, SEVERAL)
+    # a label that normalising makes a text; brackets and colons make a label only
+    for written in ("B", "B.", '"B"', "1. B"):
+        assert parse_exclusion(written, ["B", "x"]) == parse_exclusion(written, ["b", "x"]) == Answer(None, SEVERAL)
+    for written in ("[B]", "(B)", "B:", "[B] x"):
+        assert parse_exclusion(written, ["B", "x"]).index == 1
     for written in (
         "&#91;A]",
         "2. &#5; [A]",
@@ -301,6 +306,14 @@ def test_what_looks_alike_is_read_alike():
     alike = ["Schindler\u2019s List", "Schindler's List"]
     assert [parse_exclusion(t, alike).index for t in alike] == [0, 1]
     assert parse_exclusion("schindler's list", alike) == Answer(None, SEVERAL)
+
+
+def test_what_cannot_be_seen_is_not_there():
+    unseen = (0xAD, 0x34F, 0x61C, 0x180E, 0x200B, 0x202E, 0x2066, 0x206A, 0x206F, 0xFE0E, 0xFE0F, 0xFEFF)
+    for mark in map(chr, unseen):
+        assert (
+            parse_exclusion(f"{mark}[B]{mark}", FILMS).index == parse_exclusion(f"Al{mark}ien (1979)", FILMS).index == 1
+        )
 
 
 @pytest.mark.parametrize("mark", sorted(_ALIKE), ids="U+{:04X}".format)
@@ -438,6 +451,11 @@ TITLES = ["Good, the Bad and the Ugly, The (1966)", "Heat (1995)", "Alien > Alie
         ("1. [B]\n2. [A]\n\n3. [D]\n4. [C]", (1, 0, 3, 2)),
         ("- B\n- A\n- D\n- C", (1, 0, 3, 2)),
         ("1. B, 2. A, 3. D, 4. C", (1, 0, 3, 2)),
+        ("[B] -> [A] => [D] --> [C]", (1, 0, 3, 2)),
+        ("[B] \u2192 [A] \u21d2 [D] \uff1e [C]", (1, 0, 3, 2)),
+        ("[B] &gt; [A] &gt; [D] -&gt; [C]", (1, 0, 3, 2)),
+        ("B\u3001A\uff0cD, C", (1, 0, 3, 2)),
+        (" -> ".join(TITLES), (0, 1, 2, 3)),
         ("\n".join(TITLES[::-1]), (3, 2, 1, 0)),
         ("\n".join(f"{i}. {t.lower()}" for i, t in enumerate(TITLES, 1)), (0, 1, 2, 3)),
         ("[D] Up\n[C] Alien > Aliens\n[A]\nheat (1995)", (3, 2, 0, 1)),
@@ -474,6 +492,11 @@ def test_whole_rankings(answer, order):
 )
 def test_rankings_with_faults_are_kept_as_far_as_they_go(answer, expected):
     assert parse_ranking(f"<answer>{answer}</answer>", TITLES) == expected
+
+
+def test_what_names_nobody_keeps_its_rank():
+    read = parse_ranking("<answer>[B] (good) > [C] > [C] > so so > [A]</answer>", TITLES)
+    assert (read.order, read.ranks, read.repeated, read.unknown) == ((2, 0), (None, 2, None, 0), 1, 2)
 
 
 def test_without_tags_a_ranking_is_nothing_but_names():
@@ -550,7 +573,7 @@ def test_any_text_gives_an_order_or_a_reason(response, candidates):
 def test_a_bracketed_label_names_its_candidate(candidates, data):
     index = data.draw(st.integers(0, len(candidates) - 1))
     written = f"[{label(index)}]"
-    if not any(written in c for c in candidates):
+    if not any(normalise(written) in normalise(c) for c in candidates):
         assert parse_exclusion(written, candidates) == Answer(index, OK)
         assert parse_exclusion(f"<think>{label(0)}</think>\n<answer> {written} </answer>", candidates).index == index
 

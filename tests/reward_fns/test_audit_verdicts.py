@@ -2,14 +2,17 @@
 
 import asyncio
 import math
+import random
+import re
+import sys
 from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from reward_fns import audit_time
-from reward_fns.answers import parse_exclusion, parse_ranking
+from reward_fns import audit_rows, audit_time, audit_verdicts
+from reward_fns.answers import label, parse_exclusion, parse_ranking
 from reward_fns.audit import audit, load_function
 from reward_fns.audit_policies import Dialect, Task, dialects, policies
 from reward_fns.audit_rows import examine_rows, lock_step
@@ -245,7 +248,20 @@ def test_saturation_is_about_what_is_not_known(kind, saturated):
 
 def test_an_expectation_that_is_not_true():
     report = audited(lambda parts, *_: parts | {"expected": 0.5})
-    assert set(report.flagged) == {"wrong expectation", "saturation", "constant term"}
+    assert set(report.flagged) == {"wrong expectation", "saturation"}
+
+
+def test_an_expectation_may_be_constant_in_truth():
+    def percentile(data_source, solution_str, ground_truth, extra_info):
+        parts, relevance = exclusion(data_source, solution_str, ground_truth), ground_truth["relevance"]
+        worth = [sum(other > value for other in relevance) / (len(relevance) - 1) for value in relevance]
+        place = parse_exclusion(solution_str, ground_truth["candidates"]).index
+        return {"score": -1.0 if place is None else worth[place], "expected": 0.5, "malformed": parts["malformed"]}
+
+    data = scored_rows()
+    for number, made in enumerate(data):
+        made["reward_model"]["ground_truth"]["relevance"] = [float((i * 3 + number) % 10) for i in range(10)]
+    assert audit(percentile, data).flagged == []
 
 
 def test_a_reward_that_is_upside_down():
@@ -259,6 +275,45 @@ def test_a_bonus_for_length_breaks_the_order():
     report = audited(lambda parts, response, _: parts | {"score": parts["score"] + len(response) / 1e4})
     assert "order violations" in report.flagged
     assert "verbose earns" in verdict(report, "order violations").evidence
+
+
+def test_rankings_that_leave_holes_pay_no_more_than_the_best_last():
+    def holes(data_source, solution_str, ground_truth, extra_info):
+        """What it cannot read has no rank."""
+        read = parse_ranking(solution_str, ground_truth["candidates"])
+        written = " > ".join(f"[{label(i)}]" for i in read.order)
+        return direct(data_source, written if read.order else "", ground_truth, coverage_weight=0.0)
+
+    report = audit(holes, rows(6, 5), ranking=True)
+    assert "order violations" in report.flagged
+    assert "behind items that name nobody" in verdict(report, "order violations").evidence
+
+
+def test_a_reward_that_draws_is_not_diagnosed_further():
+    draw = random.Random(1)
+    report = audited(lambda parts, *_: parts | {"score": parts["score"] + draw.uniform(-1e-3, 1e-3)})
+    assert report.flagged == ["not deterministic"]
+    assert verdict(report, "order violations").flagged is verdict(report, "saturation").flagged is None
+    assert verdict(audit(exclusion, rows(3, 4)), "not deterministic").flagged is False
+
+
+def test_a_form_that_is_counted_is_no_count_of_failures():
+    def formed(data_source, solution_str, ground_truth, extra_info):
+        parts = exclusion(data_source, solution_str, ground_truth)
+        return {key: parts[key] for key in ("score", "expected", "format")}
+
+    assert audit(formed, rows(8, 6)).flagged == ["failures not counted"]
+
+
+def test_what_a_reward_writes_into_its_arguments_spoils_no_other_call():
+    def spoils(data_source, solution_str, ground_truth, extra_info):
+        parts = exclusion(data_source, solution_str, ground_truth)
+        assert extra_info.pop("num_turns") == 2 and extra_info.pop("rollout_reward_scores") == {}  # verl's
+        ground_truth["candidates"].reverse()
+        extra_info.clear()
+        return parts
+
+    assert audit(spoils, rows(8, 6)).flagged == []
 
 
 def test_a_reward_that_prefers_a_place():
@@ -293,6 +348,8 @@ def test_crashes_are_findings_and_async_functions_are_called():
     report = audit(reward, rows(3, 4))
     assert report.flagged == ["crashes"]
     assert "RuntimeError (cannot be encoded)" in verdict(report, "crashes").evidence
+    report = audited(lambda parts, r, _: parts if r else sys.exit(0))
+    assert report.flagged == ["crashes"] and "SystemExit (0) on ''" in verdict(report, "crashes").evidence
     assert verdict(
         audited(lambda parts, r, _: parts | {"score": math.nan if r == "1" else parts["score"]}), "crashes"
     ).flagged
@@ -329,15 +386,36 @@ def test_time_that_grows_faster_than_the_answer():
     assert found.flagged and "times a quarter of it" in found.evidence
 
 
-def test_a_reward_that_hangs_is_stopped(monkeypatch):
-    monkeypatch.setattr(audit_time, "LIMIT_S", 0.05)
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\[(.*?)\]", r"\\boxed\{(.*?)\}", r"\{(.*?)\}", "<(.*?)>", "&(.*?);"],
+    ids=["[", "boxed", "{", "<", "&"],
+)
+def test_common_regexes_are_quadratic(pattern):
+    found = verdict(
+        audited(lambda parts, response, _: (re.findall(pattern, response, re.DOTALL), parts)[1]), "super-linear time"
+    )
+    assert found.flagged, found.evidence
 
-    def endless(response):
-        while len(response) >= 200:
+
+def test_recursion_that_follows_the_answer_is_found():
+    def depth(text):
+        return 1 + depth(text[1:]) if text.startswith("<") else 0
+
+    assert audited(lambda parts, response, _: (depth(response), parts)[1]).flagged == ["crashes"]
+
+
+@pytest.mark.parametrize("when", ["what fits", "&#1&#1&#1"])  # an answer of a policy, and one that grows
+def test_a_reward_that_hangs_is_stopped(monkeypatch, when):
+    monkeypatch.setattr(audit_verdicts, "LIMIT_S", 0.05)
+
+    def endless(parts, response, truth):
+        while when in response:
             pass
+        return parts
 
-    found = audit_time.super_linear_time(lambda task, response: endless(response), Task.from_row(rows()[0]))
-    assert found.flagged and "more than" in found.evidence
+    found = verdict(audited(endless), "super-linear time")
+    assert found.flagged and "more than 0.05 s on" in found.evidence
 
 
 # ---------------------------------------------------------------- rows and logs
@@ -377,6 +455,14 @@ def test_order_is_judged_where_candidates_meet_often():
     assert examine_rows(Published(5).routing(60))[1].flagged
 
 
+def test_order_is_judged_by_so_many_pairs_at_most(monkeypatch):
+    monkeypatch.setattr(audit_rows, "PAIRS", 3)
+    shown = [row("routing", "train", str(i), [f"m{j}" for j in range(3)], 0) for i in range(40)]
+    assert "3 of 3 pairs" in examine_rows(shown)[1].evidence
+    monkeypatch.setattr(audit_rows, "PAIRS", 2)
+    assert examine_rows(shown)[1].flagged is None
+
+
 def test_lock_step_needs_a_log_that_can_show_it():
     assert lock_step(None).flagged is None
     assert lock_step([]).flagged is None
@@ -403,6 +489,11 @@ def test_a_reordered_task_is_the_same_task():
     assert other.relevance == [task.relevance[i] for i in order]
     assert other.truth["cost"] == [task.truth["cost"][i] for i in order]
     assert other.texts[other.truth["target"]] == task.texts[task.truth["target"]]
+    ids = [str(i) for i in range(10)]
+    made = scored_rows()[0]
+    made["extra_info"] |= {"candidate_ids": ids, "history_ids": ids}
+    other = Task.from_row(made).reordered(order)
+    assert (other.extra["candidate_ids"], other.extra["history_ids"]) == ([ids[i] for i in order], ids)
 
 
 @pytest.mark.parametrize("dialect", dialects(False), ids=str)
@@ -443,8 +534,8 @@ def test_policies_are_what_they_are_called():
 def test_nothing_to_audit_on():
     with pytest.raises(ValueError, match="nothing to audit on"):
         audit(exclusion, [])
-    with pytest.raises(ValueError, match="not a row"):
-        audit(exclusion, [{"data_source": "x"}])
+    with pytest.raises(ValueError, match="row 1: not a row"):
+        audit(exclusion, [rows()[0], {"data_source": "x"}])
 
     def broken(**_):
         raise KeyError("solution")
@@ -465,6 +556,15 @@ def test_limit_and_seed_choose_the_tasks():
     seen.clear()
     audit(spy, rows(), limit=3, seed=5)
     assert set(seen) == first and len(first) == 3
+
+
+def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "mine_here.py").write_text("def compute_score(**_): return 3.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # as a script has it
+    path = list(sys.path)
+    assert load_function("pkg://mine_here")() == 3.0
+    assert sys.path == path
 
 
 def test_loading_as_verl_does(tmp_path):
@@ -510,8 +610,9 @@ def test_a_module_that_fails_while_it_is_loaded_is_one_line(tmp_path, monkeypatc
         (lambda response: None, "the parser raises TypeError ("),
         (lambda response, texts: {"index": None}, "the parser returns a dict on '"),
         (lambda response, texts: 0.5, "the parser returns a float on '"),
+        (lambda response, texts: sys.exit(0), "the parser raises SystemExit (0) on '"),
     ],
-    ids=["raises", "other signature", "dict", "float"],
+    ids=["raises", "other signature", "dict", "float", "exits"],
 )
 def test_a_parser_that_cannot_be_used_is_one_line(parser, words):
     with pytest.raises(ValueError) as error:

@@ -3,13 +3,15 @@
 import itertools
 import math
 import random
+import time
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_fns.answers import label
-from reward_fns.direct import KINDS, complete, compute_score, compute_score_batch, ndcg, rr
+from reward_fns.direct import KINDS, _expected, complete, compute_score, compute_score_batch, ndcg, rr
 
 ONE = {"candidates": ["a1", "b1", "c1", "d1"], "target": 2}
 GRADED = {"candidates": ["a1", "b1", "c1"], "target": 1, "relevance": [1.0, 3.0, 0.0]}
@@ -80,6 +82,16 @@ def test_what_is_repeated_or_unknown_costs_a_share():
     assert score("Here: <answer>[C] > [A] > [B] > [D]</answer>")["score"] == 0.95
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_could_not_be_read_lifts_nobody(kind):
+    last = score("[A] > [B] > [D] > [C]", kind=kind)["score"]
+    for between in ("->", "=>", "\u2192", "&gt;", "\n"):
+        assert score(f"<answer>{between.join('ABDC')}</answer>", kind=kind)["score"] == last
+    for unread in ("[A] (good) > [B] (so so) > [D]! > [C]", "1st [A]\n2nd [B]\n3rd [D]\n[C]", "x > y > z > [C]"):
+        parts = score(f"<answer>{unread}</answer>", kind=kind)
+        assert (parts[kind], parts["unknown"]) == (last, 0.75) and parts["score"] < last
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
@@ -148,6 +160,20 @@ def test_expected_is_the_mean_over_all_orders(relevance, kind):
     orders = list(itertools.permutations(range(len(relevance))))
     parts = [score(said(order), truth_of(relevance), kind=kind) for order in orders]
     assert parts[0]["expected"] == pytest.approx(math.fsum(p["score"] for p in parts) / len(orders))
+
+
+def test_expected_reciprocal_rank_is_exact_and_has_no_largest_pool():
+    for good, count in itertools.combinations_with_replacement(range(1, 25), 2):
+        ways = [Fraction(math.comb(count - k, good - 1), math.comb(count, good)) for k in range(1, count - good + 2)]
+        exact = float(sum(way / k for k, way in enumerate(ways, 1)))
+        assert _expected("rr", (1.0,) * good + (0.0,) * (count - good)) == pytest.approx(exact, rel=1e-14)
+    assert 0.69 < _expected("rr", (1.0,) * 515 + (0.0,) * 516) < 0.7  # ln 2, nearly
+
+
+def test_expected_is_linear_in_the_pool():
+    start = time.process_time()  # not a timing test: quadratic work took a minute
+    assert _expected("ndcg", (1.0, *[0.0] * 50_000)) < 0.1
+    assert time.process_time() - start < 5
 
 
 @given(relevances, st.sampled_from(KINDS), st.randoms())

@@ -123,6 +123,8 @@ def test_cost_aware_scores_from_effect_and_cost():
     # .2 - .4 = -.2 and .1 - .08 = .02
     assert [score(f"[{x}]", truth, **weights)["score"] for x in "AB"] == pytest.approx([1.0, 0.78])
     assert score("[A]", truth, kind="cost_aware")["score"] == 1.0  # without weights: the target
+    del truth["target"]  # nobody needs it then
+    assert score("[B]", truth, **weights)["score"] == pytest.approx(0.78)
     equal = {"kind": "cost_aware", "effect_weight": 0.5, "cost_weight": 0.5}
     assert [score(f"[{x}]", truth, **equal)["score"] for x in "AB"] == pytest.approx([0.95, 1.0])  # .25 and .2
 
@@ -175,6 +177,8 @@ def test_pools_in_which_nothing_can_be_regretted():
 def test_columns_read_from_parquet_are_arrays():
     truth = {"candidates": np.array(["a1", "b1"], dtype=object), "target": np.int64(1), "relevance": np.array([])}
     assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
+    truth |= {"candidates": np.array(["a1", "b1"]), "target": np.array(1)}  # neither can be hashed
+    assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [1.0, 0.0]
     truth["relevance"] = np.array([5.0, 1.0])
     assert [score(a, truth)["score"] for a in ("[A]", "[B]")] == [0.0, 1.0]
     assert [score(a, truth, kind="graded")["score"] for a in ("[A]", "[B]")] == [0.0, 1.0]
@@ -217,8 +221,15 @@ def test_a_misspelt_setting_is_an_error():
         ({"format_weight": 0.3, "length_weight": 0.3}, "add up to 0.6"),
         ({"free_chars": 10, "max_chars": 10}, "free_chars"),
         ({"effect_weight": 0.5, "cost_weight": 0.5}, "kind=published"),
+        ({"scale": 1.0}, "kind=published"),
+        ({"kind": "graded", "scale": "x"}, "kind=graded"),
         ({"kind": "cost_aware", "effect_weight": 0.5}, "together"),
-        ({"kind": "cost_aware", "effect_weight": 0.5, "cost_weight": 0.5}, "effect"),
+        ({"kind": "cost_aware", "effect_weight": 0.5, "cost_weight": 0.5}, "ground_truth effect"),
+        ({"kind": "cost_aware", "effect_weight": float("nan"), "cost_weight": 0.5}, "cost_weight are numbers"),
+        ({"kind": "cost_aware", "effect_weight": -1, "cost_weight": 1}, "0 or more"),
+        ({"kind": "cost_aware", "effect_weight": 0, "cost_weight": 0}, "not both 0"),
+        ({"kind": "cost_aware", "effect_weight": "1", "cost_weight": 0}, "are numbers"),
+        ({"kind": "cost_aware", "scale": "1"}, "scale"),
         ({"kind": "cost_aware", "scale": 0.0}, "scale"),
         ({"kind": "cost_aware", "scale": float("nan")}, "scale"),
     ],
@@ -316,6 +327,18 @@ def test_one_positive_and_its_grades_agree_under_every_kind(n, data):
         ({"candidates": ["a", "b"], "target": 0, "relevance": ["x", 1]}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [None, 1.0]}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": 3}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": "10"}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": ["1", "0"]}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": {"a": 1, "b": 0}}, "relevance"),
+        ({"candidates": ["a", "b"], "target": 0, "relevance": [10**400, 0]}, "relevance"),
+        ({"candidates": ["a", None], "target": 0}, "candidates has to be a list of texts, number 1 is None"),
+        ({"candidates": [{"text": "a"}, {"text": "b"}], "target": 0}, "candidates .* number 0 is {'text'"),
+        ({"candidates": [1, 2], "target": 0}, "candidates"),
+        ({"candidates": {"a", "b"}, "target": 0}, "candidates"),
+        ({"candidates": {"a": 1, "b": 2}, "target": 0}, "candidates"),
+        ({"candidates": ["a", "b"], "target": 0.9}, "target"),
+        ({"candidates": ["a", "b"], "target": -0.5}, "target"),
+        ({"candidates": ["a", "b"], "target": "1"}, "target"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [float("nan"), 1.0]}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [float("inf"), 1.0]}, "relevance"),
         ({"candidates": ["a", "b"], "target": 0, "relevance": [1e308, -1e308]}, "relevance"),
@@ -375,6 +398,16 @@ def test_a_file_alone_finds_its_siblings_and_not_those_of_another_copy(module, t
     # -S: no site-packages; -I: no environment and no current folder
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "-0.5 True", done.stderr
+
+
+def test_a_file_without_its_siblings_leaves_the_path_as_it_was(tmp_path):
+    (tmp_path / "exclusion.py").write_text((FOLDER / "exclusion.py").read_text(encoding="utf-8"), encoding="utf-8")
+    code = (
+        f"import runpy, sys\npath = list(sys.path)\ntry: runpy.run_path({str(tmp_path / 'exclusion.py')!r})\n"
+        "except ImportError: print(sys.path == path)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 @pytest.mark.parametrize("module", sorted(p.stem for p in FOLDER.glob("*.py")))

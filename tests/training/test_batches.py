@@ -1,12 +1,17 @@
 """Which rows an optimiser step learns from together."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iranker_verl.training.main import compose_recipe
+pytest.importorskip("verl")
 
-trainer = pytest.importorskip("iranker_verl.training.trainer")
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.core_algos import agg_loss
+
+from iranker_verl.training import trainer
+from iranker_verl.training.main import compose_recipe
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 6))
@@ -35,6 +40,20 @@ def multiple(recipe, *overrides, critic=False, reference=False, ranks=1):
     own.config = compose_recipe(f"recipes/tiny_cpu/{recipe}.yaml", list(overrides))
     own.use_critic, own.use_reference_policy = critic, reference
     return own._get_required_batch_multiple(ranks)
+
+
+def test_rows_that_fill_a_batch_up_are_in_no_mean():
+    """Of 129 rows filled up to 256, verl's entropy, KL and value loss would be halved."""
+    own = object.__new__(trainer.EliminationTrainer)
+    own.config = compose_recipe("recipes/tiny_cpu/tiny_cpu.yaml", [])
+    batch = KVBatchMeta(
+        keys=[str(i) for i in range(256)], tags=[{"is_padding": i >= 129} for i in range(256)], partition_id="train"
+    )
+    info = own._training_info(batch, own.config.actor_rollout_ref.actor)
+    assert info["mini_batch_size"] == 32 and info["global_batch_size"] == 129 / 8
+    mask = torch.tensor([[1.0, 1.0]] * 17 + [[0.0, 0.0]] * 15)
+    entropy = agg_loss(mask * 0.7, mask, "seq-mean-token-mean", dp_size=1, global_batch_size=17)
+    assert entropy == pytest.approx(0.7)
 
 
 def test_a_batch_can_be_cut_for_every_pass_over_it():

@@ -96,6 +96,9 @@ def test_a_line_a_step(tmp_path, capsys):
         "verl/actor/pg_loss": 0.5,
     }
     out = capsys.readouterr().out
+    assert "failed" not in out
+    append(log, 3, **{"elimination/failed_sessions": 2.0})
+    assert "2 episodes failed" in capsys.readouterr().out
     assert "iranker| step 1/9" in out and "+0.100 over random" in out and "malformed 0.0%" in out
 
 

@@ -379,7 +379,7 @@ def test_a_recipe_for_gpus_trains_on_the_toy_world_only_if_it_is_named(monkeypat
 
     monkeypatch.setattr(detect, "chosen", lambda: (False, "a GPU is here"))
     recipe = ROOT / "recipes" / "iranker_3b"
-    with pytest.raises(UserError, match="DATA=folder.*toy for tiny models"):
+    with pytest.raises(UserError, match=r"DATA=folder.*toy for tiny models"):
         check_machine(compose(recipe))
     with pytest.raises(UserError, match="no such model folder"):  # the next thing that is missing
         check_machine(compose(recipe, "+iranker.data.world.users=50"))

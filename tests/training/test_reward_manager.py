@@ -134,6 +134,22 @@ def test_steps_do_not_write_into_each_other(tmp_path):
     assert row["extra_info"] == {"index": 3}
 
 
+def test_numpys_parts_are_averaged_and_none_is_lost(tmp_path):
+    file = tmp_path / "numpy_parts.py"
+    file.write_text(
+        "import numpy as np\n"
+        "def compute_score(data_source, solution_str, ground_truth, extra_info):\n"
+        "    ok = solution_str == 'ok'\n"
+        "    parts = {'score': np.float32(ok), 'count': np.int64(ok), 'valid': np.bool_(ok), 'half': np.float16(ok)}\n"
+        "    return parts if ok else {**parts, 'why': 'unread', 'bad': 1.0}\n"
+    )
+    half = dict.fromkeys(("score", "count", "valid", "half"), 0.5)
+    for steps in (["ok", "?"], ["?", "ok"]):
+        last = scored(manager(path=str(file)), [(answer, None) for answer in steps])[-1]
+        assert last.reward_score == 0.5
+        assert last.extra_fields["reward_extra_info"] == {**half, "why": "unread", "bad": 1.0, "steps": 2.0}
+
+
 def test_async_and_plain_numbers(tmp_path):
     file = tmp_path / "slow.py"
     file.write_text("async def compute_score(**row):\n    return len(row['solution_str'])\n")

@@ -104,6 +104,7 @@ def _letters(text: str) -> str:
 def _one_form(text: str) -> str:
     with contextlib.suppress(ValueError):
         text = html.unescape(text)
+    text = re.sub("[\u200b-\u200f]", "", text)  # nobody sees them
     if max(map(len, re.findall(r"[\u0300-\u036f]+", text)), default=0) <= 30:
         text = unicodedata.normalize("NFKC", text)
     return text

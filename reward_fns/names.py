@@ -158,14 +158,14 @@ class Pool:
     def find(self, name: str) -> list[tuple[int, ...]]:
         """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
 
-        Empty: nobody. More than one: it is ambiguous. A text that fits exactly goes before what fits normalised; a label does
-        so only where no text looks like one ("B." may mean the film "B").
+        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised, but for
+        a label alone where a text looks like one ("B." may mean the film "B").
         """
         name = name.strip()
         if not name or len(name) > self._longest:
             return []
         exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
-        if exact and (name in self._place or not self._hold_labels):
+        if exact and (name in self._place or _label(name)[1] or not self._hold_labels):
             return exact
         name = _unescape(name)
         cleaned = _even(name)

@@ -1,5 +1,6 @@
 """What the verbs would run, by ``make -n``."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def commands(*arguments):
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, text=True, capture_output=True, check=True)
+    # as from a shell, and not as from the make that runs the tests
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, text=True, capture_output=True, check=True)
     return done.stdout.splitlines()
 
 

@@ -85,6 +85,11 @@ def check_machine(config: DictConfig) -> None:
         raise UserError(
             f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same"
         )
+    model = config.actor_rollout_ref.model.path
+    if config.iranker.base.make is None and not Path(str(model)).is_dir():
+        raise UserError(
+            f"{model}: no such model folder; download the model and give its folder: actor_rollout_ref.model.path=FOLDER"
+        )
     raw = config.iranker.data.raw
     if raw is not None and not Path(str(raw)).exists():
         raise UserError(f"{raw}: no such folder of raw files; see docs/data.md for what is read")
@@ -98,11 +103,6 @@ def check_machine(config: DictConfig) -> None:
             raise UserError(
                 f"trainer.logger has {name}, which is not installed here: pip install {name}, or leave it out"
             )
-    model = config.actor_rollout_ref.model.path
-    if config.iranker.base.make is None and not Path(str(model)).is_dir():
-        raise UserError(
-            f"{model}: no such model folder; download the model and give its folder: actor_rollout_ref.model.path=FOLDER"
-        )
 
 
 class locked:

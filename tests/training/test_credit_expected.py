@@ -132,7 +132,7 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
         [REST],
         [0, 1, REST],
     ]
-    weights = [4 / (2 * 2), 4 / (2 * 2), 4 / (2 * 1)]  # rows / (sessions * steps)
+    weights = [3 / (2 * 2), 3 / (2 * 2), 3 / (2 * 1)]  # real rows / (sessions * steps)
     advantages = [row.tolist() for row in put["advantages"].unbind()]
     assert advantages[2] == [0.0, 0.0]
     for (label, end), weight, advantage in zip(

@@ -49,7 +49,7 @@ data: setup      ## prepare all raw files in DATA (default data/raw) into OUT (d
 	@$(BIN)/iranker prepare --raw '$(or $(DATA),data/raw)' --out '$(or $(OUT),data/prepared)' $(if $(TASK),--task $(TASK)) $(ARGS)
 
 evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
-	@$(BIN)/iranker evaluate --model '$(MODEL)' --data '$(DATA)' --out '$(OUT)' $(ARGS)
+	@$(BIN)/iranker evaluate $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 serve: setup     ## /v1/rerank with MODEL=folder (docs/serving.md)
 	@$(BIN)/iranker serve --model '$(or $(MODEL),runs/tiny/model)' $(ARGS)

@@ -67,8 +67,8 @@ class Options:
         )
         for name, low in least.items():
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"{name} is {value}; it has to be {low} or more")
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+                raise UserError(f"{name} is {value}; it has to be a whole number, {low} or more")
         chosen = dict(split=SPLITTINGS, negatives=NEGATIVES, rows=ROWS, routing_relevance=RELEVANCE)
         for name, choices in chosen.items():
             if getattr(self, name) not in choices:

@@ -198,9 +198,9 @@ def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
     if text is None:
         return Ranking((), status)
     separators = [separator for separator in _SEPARATORS if separator.search(text)] or _SEPARATORS[:1]
-    cuts = [cut for separator in separators if (cut := _cut(names, text, separator))]
+    cuts = [way for separator in separators if (way := _cut(names, text, separator))]
     best = max(map(_understood, cuts), default=0.0)
-    cuts = [cut for cut in cuts if _understood(cut) == best]
+    cuts = [way for way in cuts if _understood(way) == best]
     if not best or (cuts[0].prose and _ANSWER not in response):
         return Ranking((), NOT_A_CANDIDATE)
     if any(cut.ways > 1 for cut in cuts) or len({tuple(filter(None, cut.items)) for cut in cuts}) > 1:

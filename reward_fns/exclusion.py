@@ -199,8 +199,8 @@ def _with_scores(
 
 
 def _is_list(values: Any) -> bool:
-    """Is it a list, a tuple or a NumPy array of one dimension?"""
-    return isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == 1
+    """Is it a list of any kind, or an array of one dimension?"""
+    return getattr(values, "ndim", 0) == 1 or (isinstance(values, Sequence) and not isinstance(values, (str, bytes)))
 
 
 def _texts(ground_truth: dict[str, Any]) -> list[str]:

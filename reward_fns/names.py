@@ -132,6 +132,7 @@ class Pool:
         self._longest = 4 * max(map(len, self.texts), default=0) + 100
         marked = "<" in "".join(self.texts)
         self.tagged = tuple(t for t in self._place if any(tag in t for tag in TAGS)) if marked else ()
+        self._cut: dict[re.Pattern[str], tuple[int, dict[str, set[tuple[int, str]]]]] = {}
 
     def bearers(self, text: str) -> tuple[int, ...]:
         """The candidates whose text is exactly ``text``."""
@@ -152,20 +153,20 @@ class Pool:
 
     @cached_property
     def _hold_labels(self) -> bool:
-        """Does a text begin with what could be a label, once it is normalised?"""
+        """Does a text begin with what could be a label, once it is normalised? ("B." may mean the film "B".)"""
         return any(_label(form.upper())[0] >= 0 for form in self._normal[1])
 
     def find(self, name: str) -> list[tuple[int, ...]]:
         """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
 
-        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised, but for
-        a label alone where a text looks like one ("B." may mean the film "B").
+        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised. A label
+        with a full stop does not: normalised, it has none.
         """
         name = name.strip()
         if not name or len(name) > self._longest:
             return []
         exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
-        if exact and (name in self._place or _label(name)[1] or not self._hold_labels):
+        if exact and (name in self._place or not name.endswith(".") or not self._hold_labels):
             return exact
         name = _unescape(name)
         cleaned = _even(name)
@@ -194,16 +195,22 @@ class Pool:
 
     def parts(self, separator: re.Pattern[str]) -> int:
         """How many parts ``separator`` cuts all texts into."""
-        return sum(len(separator.findall(text)) + 1 for text in self.texts)
+        return self._cut_at(separator)[0]
 
     def joints(self, separator: re.Pattern[str]) -> dict[str, set[tuple[int, str]]]:
         """For texts that hold ``separator``: by their second part, how many parts they have and the last; normalised."""
-        found: dict[str, set[tuple[int, str]]] = {}
-        for text in self._place:
-            parts = [text[start:end] for start, end in cut(text, separator)]
-            if len(parts) > 1:
-                found.setdefault(_plain(parts[1]), set()).add((len(parts), _plain(parts[-1])))
-        return found
+        return self._cut_at(separator)[1]
+
+    def _cut_at(self, separator: re.Pattern[str]) -> tuple[int, dict[str, set[tuple[int, str]]]]:
+        if separator not in self._cut:
+            count, found = 0, dict[str, set[tuple[int, str]]]()
+            for text in self.texts:
+                parts = [text[start:end] for start, end in cut(text, separator)]
+                count += max(1, len(parts))
+                if len(parts) > 1:
+                    found.setdefault(_plain(parts[1]), set()).add((len(parts), _plain(parts[-1])))
+            self._cut[separator] = count, found
+        return self._cut[separator]
 
 
 def cut(text: str, separator: re.Pattern[str]) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from data_prep.world import words
 from data_prep.world.passages import write_msmarco
 from data_prep.world.recommendation import album, game, write_movielens, write_recbole
 from data_prep.world.routing import write_router
+from iranker_verl.errors import UserError
 
 __all__ = ["WorldSize", "write_world"]
 
@@ -35,6 +36,11 @@ class WorldSize:
     queries: int = 2100
     passage_train: int = 2000
     passage_test: int = 100
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name} is {value}; it has to be a whole number, 1 or more")
 
 
 def write_world(out: Path, seed: int, size: WorldSize | None = None) -> None:

@@ -21,11 +21,13 @@ from iranker_verl.errors import UserError
 from iranker_verl.files import write_json, write_text
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
-from iranker_verl.ranking import templates
-from iranker_verl.training.checks import check
+from iranker_verl.ranking import DATASETS, templates
+from iranker_verl.training.checks import check, loggers
 from iranker_verl.training.main import compose_recipe
 from iranker_verl.training.metrics_log import read as read_metrics
 
+# verl's loggers that are a package of the same name.
+PACKAGES = ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")
 RESUME = "Run the same command again to go on from the last checkpoint"
 
 
@@ -58,8 +60,13 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
 
 
 def check_tasks(config: DictConfig) -> None:
-    """UserError where the datasets to test on are not apart from those to train on."""
-    trained, tested = (list(config.iranker.data[name] or []) for name in ("tasks", "test_tasks"))
+    """UserError for datasets that the embedded world has not, and where those to test on are not apart from those to train on."""
+    given = [config.iranker.data[name] for name in ("tasks", "test_tasks")]
+    if any(OmegaConf.is_list(names) is False and names is not None for names in given):
+        raise UserError(f"iranker.data.tasks={given[0]}, test_tasks={given[1]}: each has to be a list, [rec-movie]")
+    trained, tested = (list(names or []) for names in given)
+    if config.iranker.data.raw is None and (strange := [name for name in trained + tested if name not in DATASETS]):
+        raise UserError(f"the embedded world has no {strange[0]}; it has {', '.join(DATASETS)}")
     if tested and not trained:
         raise UserError("iranker.data.test_tasks is set, but not iranker.data.tasks; name what to train on as well")
     if both := [name for name in tested if name in trained]:
@@ -96,10 +103,10 @@ def check_machine(config: DictConfig) -> None:
     if raw is None and not wants_cpu and not config.iranker.data.world:
         raise UserError(
             "iranker.data.raw is not set: give the folder of your raw files (DATA=folder, iranker.data.raw=folder). The embedded "
-            "world is a toy for tiny models; to train on it all the same, name its size: iranker.data.world.users=2100"
+            "world is a toy for tiny models; to train on it all the same, name its size: +iranker.data.world.users=2100"
         )
-    for name in config.trainer.logger if OmegaConf.is_list(config.trainer.logger) else [config.trainer.logger]:
-        if name not in ("console", "file") and importlib.util.find_spec(name) is None:
+    for name in loggers(config):
+        if name in PACKAGES and importlib.util.find_spec(name) is None:
             raise UserError(
                 f"trainer.logger has {name}, which is not installed here: pip install {name}, or leave it out"
             )

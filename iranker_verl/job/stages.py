@@ -159,7 +159,7 @@ def export(config: DictConfig, run: Path) -> None:
     """Copy the last checkpoint's Hugging Face files to ``RUN_DIR/model``, stamped with the template it was trained with."""
     checkpoints = Path(config.trainer.default_local_dir)
     if not (step := last_step(checkpoints)):
-        raise UserError(f"{checkpoints}: no checkpoint, so nothing to export; train for one trainer.save_freq at least")
+        raise UserError(f"{checkpoints}: no checkpoint, so nothing to export; train again from the start")
     source = checkpoints / f"global_step_{step}" / "actor" / "huggingface"
     if not any(source.glob("*.safetensors")):
         raise UserError(f"{source}: no weights; add hf_model to actor_rollout_ref.actor.checkpoint.save_contents")

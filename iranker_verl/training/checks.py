@@ -5,6 +5,7 @@ verl takes many a value that it cannot use, and fails hours later, or does nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from data_prep.options import Options
 from data_prep.world import WorldSize
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
 from reward_fns.audit_policies import Task, dialects
@@ -46,6 +46,9 @@ _COUNTS = (
     ("trainer.save_freq", 1, False),  # verl's default saves nothing, not even what was learned
     ("trainer.test_freq", -1, False),
     ("iranker.seed", 0, False),
+    ("data.max_prompt_length", 1, False),
+    ("data.max_response_length", 1, False),
+    ("actor_rollout_ref.rollout.max_model_len", 1, True),
     ("iranker.token_budget", 1, True),
     ("iranker.curriculum.first_pool", 2, True),
 )
@@ -100,7 +103,7 @@ def _check_ours(config: DictConfig) -> None:
         raise UserError(f"{group} has no option {option}: {', '.join(known)}")
     for name, made_of in _MADE_OF.items():
         try:
-            made_of(**{k: v for k, v in OmegaConf.select(config, name).items() if v is not None})
+            made_of(**{k: v for k, v in (OmegaConf.select(config, name) or {}).items() if v is not None})
         except (TypeError, UserError) as error:
             raise UserError(f"{name}: {error}") from error
 
@@ -125,11 +128,11 @@ def _unknown(given: Any, default: Any, name: str) -> Iterator[tuple[str, list[st
 def _check_numbers(config: DictConfig) -> None:
     for name, least, optional in _COUNTS:
         value = OmegaConf.select(config, name)
-        if not (value is None and optional) and (not isinstance(value, int) or value < least):
+        if not (value is None and optional) and (not _is_number(value, int) or value < least):
             raise UserError(f"{name}={value} has to be a whole number above {least - 1}{', or null' * optional}")
     for name, zero in _NUMBERS.items():
         value = OmegaConf.select(config, name)
-        if not isinstance(value, int | float) or not (value > 0 or (zero and value == 0)):
+        if not _is_number(value, int | float) or not (0 < value < math.inf or (zero and value == 0)):
             raise UserError(f"{name}={value} has to be a number, {'0 or more' if zero else 'above 0'}")
     for name in _SHARES:
         _check_share(config, f"iranker.curriculum.{name}")
@@ -145,15 +148,13 @@ def _check_numbers(config: DictConfig) -> None:
         raise UserError(f"iranker.base.make={config.iranker.base.make}: tiny, or null")
 
 
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _check_data(config: DictConfig) -> None:
     """What is prepared, and whether its prompts and answers fit."""
     ours, data, rollout = config.iranker.data, config.data, config.actor_rollout_ref.rollout
-    for name in ("tasks", "test_tasks"):
-        if not OmegaConf.is_list(ours[name]) and ours[name] is not None:
-            raise UserError(f"iranker.data.{name}={ours[name]} has to be a list: iranker.data.{name}=[{ours[name]}]")
-        for task in ours[name] or ():
-            if ours.raw is None and task not in DATASETS:
-                raise UserError(f"iranker.data.{name}: the embedded world has no {task}; it has {', '.join(DATASETS)}")
     if config.iranker.curriculum.first_pool is not None and ours.options.rows == "states":
         raise UserError(
             "iranker.curriculum goes by the reciprocal ranks of whole episodes; with iranker.data.options.rows=states set "
@@ -229,14 +230,13 @@ def _check_trainer(config: DictConfig) -> None:
             raise UserError(
                 f"{name}={value}: elimination episodes are trained by verl's V1 trainer in mode sync; leave it out"
             )
-    kept = config.actor_rollout_ref.actor.checkpoint.save_contents
+    kept = config.actor_rollout_ref.actor.checkpoint.save_contents or ()
     if missing := [part for part in ("model", "hf_model") if part not in kept]:
         raise UserError(
-            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run goes on from, and "
-            "ends with: [model,optimizer,extra,hf_model]"
+            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run goes on from, or "
+            "ends with; set it to [model,optimizer,extra,hf_model]"
         )
-    loggers = config.trainer.logger if OmegaConf.is_list(config.trainer.logger) else [config.trainer.logger]
-    for name in loggers:
+    for name in loggers(config):
         if name not in Tracking.supported_backend:
             raise UserError(f"trainer.logger={name}: of {', '.join(Tracking.supported_backend)}")
     if (strategy := config.actor_rollout_ref.actor.strategy) not in ("fsdp", "fsdp2"):
@@ -253,6 +253,12 @@ def _check_trainer(config: DictConfig) -> None:
                 "algorithm.rollout_correction.bypass_mode takes vLLM's log-probs: set "
                 "actor_rollout_ref.rollout.calculate_log_probs=true"
             )
+
+
+def loggers(config: DictConfig) -> list[Any]:
+    """``trainer.logger``, which may be one name or a list of them."""
+    given = config.trainer.logger
+    return list(given) if OmegaConf.is_list(given) else [given]
 
 
 def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
@@ -276,7 +282,7 @@ def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"reward.custom_reward_function: {' '.join(str(error).split())}") from error
-    except Exception:  # whatever a stranger's function misses in an example
+    except (Exception, SystemExit):  # whatever a stranger's function misses in an example
         return
     if not pays:
         what = "ranking all candidates" if ranking else "excluding the worst candidate"

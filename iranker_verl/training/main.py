@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from iranker_verl.training.checks import check
 
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
-# Options whose values are folders, which may have any name: nothing in them is Hydra's grammar.
+# Options whose values are folders, whose names may hold what Hydra's grammar gives another meaning.
 FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_rollout_ref.model.path")
 
 
@@ -58,11 +59,13 @@ def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
 
 
 def _quoted(override: str) -> str:
-    """An override of Hydra's grammar, a folder's name in quotes, whatever it is made of."""
+    """An override of Hydra's grammar, a folder's name in quotes. What is in quotes already, or begins with a "$", is Hydra's."""
     option, _, value = override.partition("=")
-    if option.lstrip("+") not in FOLDERS or value == "null" or value[:1] in ("", "'", '"', "$"):
+    if option.lstrip("+") not in FOLDERS or value.lower() == "null" or value[:1] in ("", "'", '"', "$"):
         return override
-    return f"{option}='{value}'" if "'" not in value else f'{option}="{value}"'
+    # a backslash is one, but before the quote, and at the end
+    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"{option}='{value}'"
 
 
 def task_runner_class() -> Any:

@@ -40,11 +40,13 @@ command -v ray > /dev/null || fail "ray is not installed here; run make setup"
 
 # Ray itself would try for minutes, and then print a traceback.
 [[ -n $dry_run ]] || python - "$RAY_ADDRESS" 2> /dev/null << 'PYTHON' ||
-import sys, urllib.request
+import socket, sys
+from urllib.parse import urlsplit
 
-urllib.request.urlopen(sys.argv[1].rstrip("/") + "/api/version", timeout=20)
+address = urlsplit(sys.argv[1])
+socket.create_connection((address.hostname, address.port or {"http": 80, "https": 443}[address.scheme]), 20).close()
 PYTHON
-  fail "$RAY_ADDRESS: no Ray head answers there; is it up (ray start --head), and is its dashboard to be reached from here?"
+  fail "$RAY_ADDRESS: nobody listens there; is the head up (ray start --head), and is its dashboard to be reached from here?"
 
 # What travels: the code and the recipes, with the metadata that names our plug-ins of verl and vLLM (their entry points),
 # so that a cluster on which only verl is installed finds them as well. Nothing of runs, data or models.

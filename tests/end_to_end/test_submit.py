@@ -53,7 +53,7 @@ def submit(*arguments: str, seconds: float = 60, **variables: str) -> subprocess
             for value in ("${c}", "'x'", '"x"', "`x`", "x;y", "{x:1,y:2}")
         ),
         (["recipes/tiny_cpu", "iranker.run_dir=/r"], {"RAY_ADDRESS": "127.0.0.1:6379"}, "no dashboard's address"),
-        (["recipes/tiny_cpu", "iranker.run_dir=/r"], {"RAY_ADDRESS": "http://127.0.0.1:1"}, "no Ray head answers"),
+        (["recipes/tiny_cpu", "iranker.run_dir=/r"], {"RAY_ADDRESS": "http://127.0.0.1:1"}, "nobody listens there"),
         (
             ["recipes/tiny_cpu", "iranker.run_dir=/r"],
             {"RAY_ADDRESS": "http://head:8265", "MLFLOW_TRACKING_URI": "https://me:secret@host"},

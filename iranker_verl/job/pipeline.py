@@ -157,7 +157,7 @@ def fingerprint(config: DictConfig) -> dict[str, Any]:
 def _same_run(config: DictConfig, run: Path) -> None:
     path = run / "run.json"
     now = fingerprint(config)
-    if path.exists():
+    if path.exists() and _begun(run):
         before = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
         different = (k for k in {*before, *now} if before.get(k) != now.get(k))
         # what a person has set goes first, what follows from it after
@@ -178,6 +178,12 @@ def _same_run(config: DictConfig, run: Path) -> None:
     )
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     write_text(run / "config.yaml", OmegaConf.to_yaml(resolved))
+
+
+def _begun(run: Path) -> bool:
+    """Has it made anything yet? Where its raw data could not even be read, other settings are the way out."""
+    records = (json.loads(record.read_text(encoding="utf-8")) for record in (run / "stages").glob("*.json"))
+    return (run / "raw").exists() or (run / "data").exists() or any(record["done"] for record in records)
 
 
 def _run_stage(stage: str, config: DictConfig, run: Path) -> None:

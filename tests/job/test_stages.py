@@ -42,3 +42,37 @@ def test_what_is_measured_on_labels_is_not_said_of_texts(template):
 
 def test_nothing_is_said_of_tasks_that_were_not_held_out():
     assert "fits best, the base" not in about("label", best_of_n={})
+
+
+def test_other_settings_are_refused_once_something_is_made(tmp_path, monkeypatch):
+    """A job whose raw data could not be read has made nothing: its folder may be used with the right data."""
+    pytest.importorskip("verl")
+    from iranker_verl.errors import UserError
+    from iranker_verl.job import pipeline
+
+    run, bad, good = tmp_path / "run", tmp_path / "bad", tmp_path / "good"
+    for folder in (bad, good):
+        folder.mkdir()
+    made = []
+
+    def stage(name, config, folder):
+        record = folder / "stages" / f"{name}.json"
+        record.parent.mkdir(exist_ok=True)
+        if config.iranker.data.raw == str(bad):
+            record.write_text('{"done": false, "seconds": 1}')
+            raise UserError("nothing in it")
+        record.write_text('{"done": true, "seconds": 1}')
+        made.append(name)
+
+    monkeypatch.setattr(pipeline, "_run_stage", stage)
+    monkeypatch.setattr(pipeline, "report", lambda config, folder: folder)
+    monkeypatch.setattr(pipeline.doctor, "check_fits", lambda config: None)
+
+    def train(raw):
+        return pipeline.train("recipes/tiny_cpu", [f"iranker.run_dir={run}", f"iranker.data.raw={raw}"])
+
+    with pytest.raises(UserError, match="nothing in it"):
+        train(bad)
+    assert train(good) == run and made == ["prepare", "base", "rl", "evaluate"]
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        train(bad)

@@ -160,13 +160,14 @@ class Pool:
         """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
 
         Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised. A label
-        with a full stop does not: normalised, it has none.
+        and a full stop do not: normalised, they are a text without one.
         """
         name = name.strip()
         if not name or len(name) > self._longest:
             return []
         exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
-        if exact and (name in self._place or not name.endswith(".") or not self._hold_labels):
+        dotted = name.endswith(".") and not _label(name)[1]
+        if exact and (name in self._place or not dotted or not self._hold_labels):
             return exact
         name = _unescape(name)
         cleaned = _even(name)

@@ -235,6 +235,7 @@ def test_texts_that_look_like_labels():
         assert parse_exclusion(written, ["B", "x"]) == Answer(None, SEVERAL)
         if written != "B":  # the label exactly, and the film in another case only
             assert parse_exclusion(written, ["b", "x"]) == Answer(None, SEVERAL)
+    assert parse_exclusion("[A] ...", ["...", "B"]).index == 0  # with its text it is said who is meant
     assert parse_exclusion("B", ["b", "x"]).index == parse_exclusion("A", ["Alien", "Cedar", "a"]).index + 1 == 1
     for written in ("[B]", "(B)", "B:", "[B] x"):
         assert parse_exclusion(written, ["B", "x"]).index == 1

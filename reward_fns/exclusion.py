@@ -200,6 +200,8 @@ def _with_scores(
 
 def _is_list(values: Any) -> bool:
     """Is it a list of any kind, or an array of one dimension?"""
+    if isinstance(values, (list, tuple)):  # at once: an abstract class is slow to ask
+        return True
     return getattr(values, "ndim", 0) == 1 or (isinstance(values, Sequence) and not isinstance(values, (str, bytes)))
 
 

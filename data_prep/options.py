@@ -12,6 +12,12 @@ ROWS = ("episodes", "states", "direct")
 RELEVANCE = ("best", "score")
 
 
+def check_whole(name: str, value: object, least: int) -> None:
+    """UserError for anything but a whole number of ``least`` or more; Python counts true and false as such."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name} is {value}; it has to be a whole number, {least} or more")
+
+
 @dataclass(frozen=True)
 class Options:
     """UserError for a value that makes no sense.
@@ -66,9 +72,8 @@ class Options:
             seed=0,
         )
         for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-                raise UserError(f"{name} is {value}; it has to be a whole number, {low} or more")
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, low)
         chosen = dict(split=SPLITTINGS, negatives=NEGATIVES, rows=ROWS, routing_relevance=RELEVANCE)
         for name, choices in chosen.items():
             if getattr(self, name) not in choices:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from data_prep.options import check_whole
 from data_prep.world import words
 from data_prep.world.passages import write_msmarco
 from data_prep.world.recommendation import album, game, write_movielens, write_recbole
 from data_prep.world.routing import write_router
-from iranker_verl.errors import UserError
 
 __all__ = ["WorldSize", "write_world"]
 
@@ -39,8 +39,7 @@ class WorldSize:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name} is {value}; it has to be a whole number, 1 or more")
+            check_whole(name, value, 1)
 
 
 def write_world(out: Path, seed: int, size: WorldSize | None = None) -> None:

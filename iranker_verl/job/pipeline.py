@@ -62,7 +62,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
 def check_tasks(config: DictConfig) -> None:
     """UserError for datasets that the embedded world has not, and where those to test on are not apart from those to train on."""
     given = [config.iranker.data[name] for name in ("tasks", "test_tasks")]
-    if any(OmegaConf.is_list(names) is False and names is not None for names in given):
+    if not all(names is None or OmegaConf.is_list(names) for names in given):
         raise UserError(f"iranker.data.tasks={given[0]}, test_tasks={given[1]}: each has to be a list, [rec-movie]")
     trained, tested = (list(names or []) for names in given)
     if config.iranker.data.raw is None and (strange := [name for name in trained + tested if name not in DATASETS]):

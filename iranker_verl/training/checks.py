@@ -80,7 +80,8 @@ def check(config: DictConfig) -> None:
     _check_data(config)
     _check_trainer(config)
     _check_estimator(config)
-    _check_batches(config)
+    critic = need_critic(config)
+    _check_batches(config, critic)
     try:
         score = get_custom_reward_fn(config)
     except (ImportError, OSError, RuntimeError, AttributeError, AssertionError) as error:
@@ -89,9 +90,9 @@ def check(config: DictConfig) -> None:
         raise UserError("reward.custom_reward_function.path is not set; pkg://reward_fns.exclusion is the usual one")
     _check_reward(score, load(config.iranker.template).kind == "direct")
     # verl checks a critic by loading its model's config, which may not be made, or not be here, yet
-    critic = need_critic(config) and Path(str(config.critic.model.path)).is_dir()
+    known = critic and Path(str(config.critic.model.path)).is_dir()
     try:
-        validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=critic)
+        validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=known)
     except (AssertionError, ValueError, TypeError, HydraException) as error:
         raise UserError(f"verl refuses this config: {' '.join(str(error).split())}") from error
 
@@ -202,17 +203,15 @@ def _check_estimator(config: DictConfig) -> None:
         _check_share(config, f"algorithm.{name}")
 
 
-def _check_batches(config: DictConfig) -> None:
+def _check_batches(config: DictConfig, critic: bool) -> None:
     """Batches and mini-batches, which both count tasks, and the loss over them."""
-    from verl.trainer.ppo.utils import need_critic
-
     actor = config.actor_rollout_ref.actor
     if config.iranker.credit.balance_sessions and not actor.loss_agg_mode.startswith("seq-mean"):
         raise UserError(
             f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; sessions can be "
             "balanced with seq-mean-token-mean or seq-mean-token-sum only (or set iranker.credit.balance_sessions=false)"
         )
-    roles = {"actor_rollout_ref.actor": actor} | ({"critic": config.critic} if need_critic(config) else {})
+    roles = {"actor_rollout_ref.actor": actor} | ({"critic": config.critic} if critic else {})
     for name, role in roles.items():
         if config.data.train_batch_size % role.ppo_mini_batch_size:
             raise UserError(

@@ -19,6 +19,7 @@ verl gives that reward to every row of the episode. A worker that is to keep eac
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from numbers import Real
 from statistics import fmean
 from typing import Any
@@ -38,7 +39,7 @@ class EveryStepRewardManager(NaiveRewardManager):
         infos = [step["reward_extra_info"] for step in steps]
         parts = {
             key: _mean([info[key] for info in infos if key in info])
-            for key in {k: None for info in infos for k in info}
+            for key in dict.fromkeys(chain.from_iterable(infos))
         }
         score = fmean(float(step["reward_score"]) for step in steps)
         return {"reward_score": score, "reward_extra_info": {**parts, "steps": float(len(steps))}}

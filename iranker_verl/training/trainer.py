@@ -50,6 +50,11 @@ def _plain(values: Any) -> list[Any]:
     return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
+def _real(batch: KVBatchMeta) -> list[bool]:
+    """Of each row, whether it is one; verl fills a batch up with copies that teach nothing."""
+    return [not tag.get("is_padding", False) for tag in batch.tags]
+
+
 def dealt(lengths: Sequence[int], ranks: int, updates: int) -> list[int]:
     """The order of rows in which each rank's ``len(lengths) / ranks`` rows, cut into ``updates`` equal parts, have like
     lengths side by side, and each part its share of every length.
@@ -172,7 +177,7 @@ class EliminationTrainer(PPOTrainerSync):
         updates = self._updates(role)
         return {
             # what verl's seq-mean losses divide by (policy, entropy, KL, value): real rows, and not those that fill the batch up
-            "global_batch_size": sum(not tag.get("is_padding", False) for tag in batch.tags) / updates,
+            "global_batch_size": sum(_real(batch)) / updates,
             "mini_batch_size": len(batch) // updates,
             "epochs": role.ppo_epochs,
             "seed": role.data_loader_seed,
@@ -206,7 +211,7 @@ class EliminationTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ advantages
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        real = np.array([not tag.get("is_padding", False) for tag in batch.tags])
+        real = np.array(_real(batch))
         rows, fields = self._step_rows(batch, real.tolist())
         left = iter(rows)
         sessions = [next(left).session if is_real else None for is_real in real]
@@ -310,7 +315,7 @@ class EliminationTrainer(PPOTrainerSync):
 
     def _asked_of(self, batch: KVBatchMeta) -> dict[str, dict[str, Any]]:
         """What each answer was asked, by key: the task, the texts shown in order, and the template."""
-        keys = [k for k, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        keys = [key for key, is_real in zip(batch.keys, _real(batch), strict=True) if is_real]
         names = ["extra_fields", "extra_info", "reward_model", "data_source"]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=names)
         asked = {}

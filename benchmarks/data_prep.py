@@ -54,7 +54,7 @@ def ours(raw: Path, out: Path, processes: int | None) -> None:
 
 
 def pandas_script(raw: Path, out: Path, engine: str) -> None:
-    """The rival: read, group by user, apply a function that sorts and samples, write Parquet."""
+    """The baseline: read, group by user, apply a function that sorts and samples, write Parquet."""
     import pandas as pd
 
     names = ["user", "item", "rating", "time"]
@@ -166,8 +166,8 @@ def main() -> None:
         most = max(arguments.interactions)
         own = results[f"ours, {most:,} rows"]
         for name in ("pandas", "pandas, C reader"):
-            rival = results[f"{name}, {most:,} rows"]
-            wall, cpu = (rival[key] / own[key] for key in ("seconds", "cpu_seconds"))
+            baseline = results[f"{name}, {most:,} rows"]
+            wall, cpu = (baseline[key] / own[key] for key in ("seconds", "cpu_seconds"))
             print(f"ours is {wall:.1f} times as fast as {name}, and takes {cpu:.1f} times less processor time")
         print(json.dumps(results))
 

@@ -1,6 +1,6 @@
 """Evaluation's speed: 1,000 tasks of 20 candidates on one vLLM, in four ways, in one run (``make bench``).
 
-``ours``        :func:`iranker_verl.inference.play.play`: a task goes on as soon as its own answer is back
+``ours``        :func:`iranker_verl.inference.episode.play`: a task goes on as soon as its own answer is back
 ``lock-step``   the published test loop: the tasks in batches as large as vLLM's own; in a batch every round of eliminations waits
                 for its slowest answer
 ``wide lock-step``  the same with all tasks in one batch: vLLM refills its batch within a round, and only the end of a round waits.
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.inference.engine import Engine, Generation
-from iranker_verl.inference.play import AHEAD, play
+from iranker_verl.inference.episode import AHEAD, play
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, load
 
@@ -68,7 +68,7 @@ def make_model(folder: Path, texts: Sequence[str]) -> Path:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from iranker_verl.training.tiny.tokenizer import train_tokenizer
+    from iranker_verl.toy.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(texts, 2048)
     tokenizer.save_pretrained(folder)

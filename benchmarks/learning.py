@@ -9,7 +9,7 @@ what they were chosen by.
 
 Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
 the default, and to the default with less than half the tokens, with a paired sign-flip test over the tasks of all seeds
-(Holm-corrected); tokens and seconds of RL; and how many tokens the default needed to reach each rival's last value.
+(Holm-corrected); tokens and seconds of RL; and how many tokens the default needed to reach each baseline's last value.
 """
 
 from __future__ import annotations

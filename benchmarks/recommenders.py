@@ -1,12 +1,12 @@
 """BPR and SASRec beside RecBole's, an implementation that shares no code with them, on the same tasks and candidates.
 
 Three steps, as RecBole needs older libraries than the project does; the second one imports nothing of the project and runs
-in an environment of its own (docs/rivals-recommendation.md has the commands and the results):
+in an environment of its own (docs/baselines-recommendation.md has the commands and the results):
 
 ``export``   writes the training sequences of a prepared dataset in RecBole's format, and the tasks to rank; with
              ``--validation`` a seeded fifth of the training tasks are those, for choosing settings
 ``recbole``  trains RecBole's model of that name and writes a score for each candidate of each task
-``score``    measures such scores, and with ``--rivals`` our own on the same tasks, by the same code
+``score``    measures such scores, and with ``--baselines`` our own on the same tasks, by the same code
 
 **What RecBole sees** is what ours sees: the sequence of each training task, of which it holds out the same tenth of the
 users to know when to stop. RecBole's BPR cannot fold a new user in, so it trains on the histories of the tasks to rank as
@@ -26,7 +26,7 @@ KNOWN = 0.75  # of a held-out user's sequence is trained on by RecBole's BPR, as
 
 
 def export(arguments: argparse.Namespace) -> None:
-    from iranker_verl.evaluation.rivals.histories import histories
+    from iranker_verl.evaluation.baselines.histories import histories
 
     train, tasks = splits(arguments.data, arguments.validation)
     out: Path = arguments.out
@@ -115,8 +115,8 @@ def recbole(arguments: argparse.Namespace) -> None:
 
 def score(arguments: argparse.Namespace) -> None:
     from iranker_verl.evaluation.metrics import measure
-    from iranker_verl.evaluation.rivals import Context, make
-    from iranker_verl.evaluation.rivals.base import by_score
+    from iranker_verl.evaluation.baselines import Context, make
+    from iranker_verl.evaluation.baselines.base import by_score
 
     train, tasks = splits(arguments.data, arguments.validation)
 
@@ -127,11 +127,11 @@ def score(arguments: argparse.Namespace) -> None:
         found = json.loads(file.read_text(encoding="utf-8"))
         scores = [[found[task.id].get(c.id, float("-inf")) for c in task.candidates] for task in tasks]
         print(f"{file.stem:30} MRR {mrr([by_score(t, s, 0) for t, s in zip(tasks, scores, strict=True)]):.4f}")
-    for name in arguments.rivals:
+    for name in arguments.baselines:
         for seed in arguments.seeds:
-            (rival,) = make([name], Context(seed, say=lambda _: None))
-            rival.fit(train)
-            print(f"{f'ours {name}, seed {seed}':30} MRR {mrr(list(rival.rank(tasks))):.4f}", flush=True)
+            (baseline,) = make([name], Context(seed, say=lambda _: None))
+            baseline.fit(train)
+            print(f"{f'ours {name}, seed {seed}':30} MRR {mrr(list(baseline.rank(tasks))):.4f}", flush=True)
 
 
 def splits(data: Path, validation: bool) -> tuple[list[Any], list[Any]]:
@@ -167,7 +167,7 @@ def main() -> None:
     step.add_argument("--data", type=Path, required=True, help="folder of `iranker prepare`")
     step.add_argument("--validation", action="store_true")
     step.add_argument("--scores", nargs="*", type=Path, default=[])
-    step.add_argument("--rivals", nargs="*", default=[])
+    step.add_argument("--baselines", nargs="*", default=[])
     step.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
     arguments.run(arguments)

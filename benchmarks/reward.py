@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from benchmarks.reward_fuzz import fuzz
 from reward_fns import direct, exclusion
-from reward_fns.audit_policies import GROWING, PROSE
+from iranker_verl.audit.policies import GROWING, PROSE
 from tests.reward_fns.published_faults import ASKED, TURN, published_reward
 
 TEXTS = [f"The Film of Number {i * 37 % 101} ({1950 + i})" for i in range(20)]

@@ -19,7 +19,7 @@ import uvicorn
 
 from benchmarks.evaluation import make_model, make_tasks
 from iranker_verl.inference import AsyncRanker
-from iranker_verl.inference.play import AHEAD
+from iranker_verl.inference.episode import AHEAD
 from iranker_verl.serving.app import create_app
 
 List = tuple[str, list[str]]

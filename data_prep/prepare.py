@@ -5,7 +5,7 @@ built beside its place (``out.part``) and renamed, so that it is there whole or 
 very same things is used again. What is done of an interrupted preparation is kept in ``out.work`` and not done again.
 
 The manifest says what went in (files and their SHA-256, options, template, versions), what came out (tasks of each
-dataset and split, what was dropped and why), how it was split, and what was checked (:mod:`data_prep.checking.checks`).
+dataset and split, what was dropped and why), how it was split, and what was checked (:mod:`data_prep.checks.folder`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from data_prep import spool
 from data_prep.assemble import Inspect, Made, assemble
-from data_prep.checking import checks
+from data_prep.checks import folder as checks
 from data_prep.discover import find, local
 from data_prep.options import Options
 from data_prep.schema import SCHEMA_VERSION, SPLITS, read_manifest

@@ -1,4 +1,4 @@
-"""The direct reward: what a whole ranking in one answer is worth (DRanker, IRanker's one-shot rival, arXiv 2506.21638).
+"""The direct reward: what a whole ranking in one answer is worth (DRanker, IRanker's one-shot baseline, arXiv 2506.21638).
 
 ``kind`` says what the quality of a ranking of N candidates is, in [0, 1]. The gain of a candidate is its relevance less the
 pool's lowest; with one positive gains are 1 and 0.

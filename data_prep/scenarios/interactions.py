@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.reading.text import without_html
+from data_prep.readers.text import without_html
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.text import one_line

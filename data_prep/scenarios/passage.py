@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
-from data_prep.reading.text import query_key
+from data_prep.readers.text import query_key
 from data_prep.tasks import Draft, Dropped
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.text import clean

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_prep.reading.text import without_html
+from data_prep.readers.text import without_html
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.text import clean
 

@@ -48,8 +48,8 @@ import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
-from data_prep.reading.lines import number
-from data_prep.reading.text import query_key, shown
+from data_prep.readers.lines import number
+from data_prep.readers.text import query_key, shown
 from data_prep.split import TEST, TRAIN, sides
 from data_prep.tasks import Draft, Dropped, Unit, tables
 from iranker_verl.errors import UserError

@@ -34,9 +34,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.reading import events
-from data_prep.reading.lines import first_line, identifier, parse_json, records, rows
-from data_prep.reading.text import shown
+from data_prep.readers import events
+from data_prep.readers.lines import first_line, identifier, parse_json, records, rows
+from data_prep.readers.text import shown
 from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item, folder_dataset
 from data_prep.tasks import Source

@@ -5,7 +5,7 @@ Read are the columns ``task_id, query, llm, effect`` and ``cost, cost_raw``, whe
 ``llm_descriptions.json`` beside the CSV, or in GraphRouter's ``LLM_Descriptions.json`` there or elsewhere in the folder
 that is prepared.
 
-Policy beyond those of :mod:`data_prep.scenarios.routing` and :mod:`data_prep.reading.lines`. Rows with an empty query are dropped and
+Policy beyond those of :mod:`data_prep.scenarios.routing` and :mod:`data_prep.readers.lines`. Rows with an empty query are dropped and
 counted. Refused are a missing column (or another delimiter), an empty LLM, what is no number, and a cost below 0.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_prep.reading.lines import columns, first_line, header
+from data_prep.readers.lines import columns, first_line, header
 from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError

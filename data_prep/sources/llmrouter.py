@@ -8,9 +8,9 @@
                                            source``
 =========================================  =============================================================================
 
-A file is a JSON array or JSON lines (see :mod:`data_prep.reading.lines`; strings hold U+2028), plain or gzipped, and its first
+A file is a JSON array or JSON lines (see :mod:`data_prep.readers.lines`; strings hold U+2028), plain or gzipped, and its first
 object says which form it has. All files of a folder and form are one source; by their names some are its training and its
-test side (:mod:`data_prep.reading.filenames`), and without both it is split by query. Files of queries alone
+test side (:mod:`data_prep.readers.filenames`), and without both it is split by query. Files of queries alone
 (``default_query_train.jsonl``) say nothing of LLMs: they are refused where there is nothing else of LLMRouter's.
 
 ``default_llm.json`` (or ``llm_descriptions.json``), beside the file or elsewhere in the folder that is prepared, has the
@@ -36,10 +36,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.options import Options
-from data_prep.reading.filenames import home, sides
-from data_prep.reading.lines import PEEK, records
-from data_prep.reading.streamed import head, json_items
-from data_prep.reading.text import shown
+from data_prep.readers.filenames import home, sides
+from data_prep.readers.lines import PEEK, records
+from data_prep.readers.streamed import head, json_items
+from data_prep.readers.text import shown
 from data_prep.scenarios.routing import (
     NAN,
     ROUTERS,

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_prep.reading import events
-from data_prep.reading.lines import columns, first_line, identifier, lines, rows
-from data_prep.reading.text import shown
+from data_prep.readers import events
+from data_prep.readers.lines import columns, first_line, identifier, lines, rows
+from data_prep.readers.text import shown
 from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item, folder_dataset, titles_of
 from data_prep.tasks import Source

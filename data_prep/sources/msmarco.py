@@ -39,10 +39,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.options import Options
-from data_prep.reading import streamed
-from data_prep.reading.filenames import TEST, home, sides, split_of
-from data_prep.reading.lines import records
-from data_prep.reading.text import shown
+from data_prep.readers import streamed
+from data_prep.readers.filenames import TEST, home, sides, split_of
+from data_prep.readers.lines import records
+from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.scenarios.passage import Query
 from data_prep.tasks import Dropped, Source, Unit, tables

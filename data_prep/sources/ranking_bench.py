@@ -35,10 +35,10 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.options import Options
-from data_prep.reading import streamed
-from data_prep.reading.filenames import home, sides
-from data_prep.reading.lines import columns, records
-from data_prep.reading.text import query_key, shown
+from data_prep.readers import streamed
+from data_prep.readers.filenames import home, sides
+from data_prep.readers.lines import columns, records
+from data_prep.readers.text import query_key, shown
 from data_prep.scenarios import problems
 from data_prep.scenarios.problems import Problem
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables

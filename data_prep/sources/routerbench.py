@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.options import Options
-from data_prep.reading.lines import columns, header
-from data_prep.reading.streamed import parquet, parquet_batches
+from data_prep.readers.lines import columns, header
+from data_prep.readers.streamed import parquet, parquet_batches
 from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
 from data_prep.sources.graphrouter import DESCRIPTIONS, expect, kind, peek, unit_name
 from data_prep.tasks import Source, Unit

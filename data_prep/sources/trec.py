@@ -35,9 +35,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.options import Options
-from data_prep.reading import streamed
-from data_prep.reading.lines import identifier, number, text_lines
-from data_prep.reading.text import shown
+from data_prep.readers import streamed
+from data_prep.readers.lines import identifier, number, text_lines
+from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.split import TEST
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables

@@ -22,10 +22,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.options import Options
-from data_prep.reading.filenames import sides, split_of
-from data_prep.reading.lines import rows
-from data_prep.reading.streamed import head
-from data_prep.reading.text import shown
+from data_prep.readers.filenames import sides, split_of
+from data_prep.readers.lines import rows
+from data_prep.readers.streamed import head
+from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError

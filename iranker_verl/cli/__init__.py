@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import data, evaluate, generic, inspect, prompt, report, reward, serving, thoughts
+from iranker_verl.cli import data, evaluate, out_of_domain as generic, inspect, prompt, report, reward, serving, cot as thoughts
 from iranker_verl.errors import UserError
 
 app = typer.Typer(

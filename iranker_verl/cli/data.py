@@ -100,7 +100,7 @@ def prepare(
 
 
 def _check(folder: Path) -> None:
-    from data_prep.checking.checks import check
+    from data_prep.checks.folder import check
     from data_prep.schema import read_manifest
 
     found = check(folder, read_manifest(folder))

@@ -1,4 +1,4 @@
-"""``iranker evaluate``: a model against its rivals on prepared data; or any run file against judgements."""
+"""``iranker evaluate``: a model against its baselines on prepared data; or any run file against judgements."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def evaluate(
     orders: Annotated[int, typer.Option(min=1, help="candidate orders of each task: mean, spread, position bias")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="cap of an answer")] = 1024,
-    rivals: Annotated[
-        str, typer.Option(help="rivals by name, separated by commas; all or none")
+    baselines: Annotated[
+        str, typer.Option(help="baselines by name, separated by commas; all or none")
     ] = "random,popularity,bm25",
     models: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a rival's weights; again for more")
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
     ] = None,
     prices: Annotated[Path | None, typer.Option(help="YAML {model: {input: …, output: …}}, dollars a million")] = None,
     thoughts: Annotated[
@@ -65,14 +65,14 @@ def evaluate(
         str,
         typer.Option(help="the model's name in the results, beside those before in OUT; before and after make a pair"),
     ] = "after",
-    seed: Annotated[int, typer.Option(min=0, help="of orders, samples and rivals")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of orders, samples and baselines")] = 1,
     run: Annotated[Path | None, typer.Option(help="score this TREC run (or LLMRank's candidates) instead")] = None,
     qrels: Annotated[Path | None, typer.Option(help="the judgements of --run")] = None,
     measures: Annotated[
         str | None, typer.Option(help="for --run, in the words of ir_measures [default: nDCG@10,RR,Success@1]")
     ] = None,
 ) -> None:
-    """Rank every test task with a model and its rivals; or score a run file (--run, --qrels)."""
+    """Rank every test task with a model and its baselines; or score a run file (--run, --qrels)."""
     if run is not None or qrels is not None:
         if run is None or qrels is None:
             raise UserError(
@@ -83,21 +83,21 @@ def evaluate(
         return
     if data is None or out is None:
         raise UserError("give --data and --out (and --model), or --run and --qrels to score a run file")
-    if model is None and (endpoint is not None or rivals == "none"):
-        raise UserError("give --model" + (", the server's name of it" if endpoint else ", or rivals"))
+    if model is None and (endpoint is not None or baselines == "none"):
+        raise UserError("give --model" + (", the server's name of it" if endpoint else ", or baselines"))
     _check_effect(context)
 
     from data_prep.schema import read_manifest, read_tasks
     from iranker_verl.doctor import versions
-    from iranker_verl.evaluation import finished
-    from iranker_verl.evaluation.diagnosis import diagnose
-    from iranker_verl.evaluation.evaluate import check_model, evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation import completed as finished
+    from iranker_verl.evaluation.report.diagnosis import diagnose
+    from iranker_verl.evaluation.evaluate import check_model, evaluate_model, evaluate_baselines
     from iranker_verl.evaluation.journal import make_folder
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.records import write_trec
     from iranker_verl.evaluation.results import collect
-    from iranker_verl.evaluation.rivals import Context
+    from iranker_verl.evaluation.baselines import Context
     from iranker_verl.files import write_json
     from iranker_verl.job.pipeline import locked
 
@@ -105,10 +105,10 @@ def evaluate(
     used, chosen = choose(method, template, manifest)
     proof = None
     if thoughts is not None:
-        from iranker_verl.evaluation.thoughts import with_thoughts
+        from iranker_verl.evaluation.cot import with_thoughts
 
         chosen, proof = with_thoughts(chosen, thoughts, data, examples, retriever)
-    names = _rivals(rivals, system)
+    names = _baselines(baselines, system)
     made_with = Context(seed, _models(models or [], names), say=print)
     asked = None if model is None else _model(model, endpoint)
     name = None if model is None or asked is None else model if endpoint else Path(model).resolve().name
@@ -124,10 +124,10 @@ def evaluate(
         "shards": shards,
         "seed": seed,
     }
-    length = None if asked is None else check_model(asked, test, chosen, **options)  # before rivals take their time
+    length = None if asked is None else check_model(asked, test, chosen, **options)  # before baselines take their time
     make_folder(out)
     with locked(out):
-        results = evaluate_rivals(train, test, rivals=names, context=made_with, run_dir=out)
+        results = evaluate_baselines(train, test, baselines=names, context=made_with, run_dir=out)
         if asked is not None:
             results.append(
                 evaluate_model(
@@ -154,7 +154,7 @@ def evaluate(
             "config": {
                 **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
                 **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
-                **{"max_new_tokens": max_new_tokens, "rivals": list(names), "models": dict(made_with.models)},
+                **{"max_new_tokens": max_new_tokens, "baselines": list(names), "models": dict(made_with.models)},
                 "thoughts": proof.to_json() | {"examples": examples, "retriever": retriever}
                 if proof is not None
                 else None,
@@ -190,32 +190,32 @@ def _model(model: str, endpoint: str | None) -> Path | Endpoint:
     return model_folder(model) if endpoint is None else Endpoint(endpoint, model)
 
 
-def _rivals(names: str, system: str) -> tuple[str, ...]:
+def _baselines(names: str, system: str) -> tuple[str, ...]:
     import re
 
-    from iranker_verl.evaluation.rivals import RIVALS
+    from iranker_verl.evaluation.baselines import BASELINES
 
-    if not re.fullmatch(r"[\w-][\w.-]*", system) or system in RIVALS:
-        raise UserError(f"--system {system!r}: it names files: letters, digits, -, _ and dots, and no rival's name")
+    if not re.fullmatch(r"[\w-][\w.-]*", system) or system in BASELINES:
+        raise UserError(f"--system {system!r}: it names files: letters, digits, -, _ and dots, and no baseline's name")
     if names in ("all", "none"):
-        return tuple(RIVALS) if names == "all" else ()
+        return tuple(BASELINES) if names == "all" else ()
     listed = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     for name in listed:
-        if name not in RIVALS:
-            raise UserError(f"unknown rival {name!r}; choose from {', '.join(RIVALS)}, all or none")
+        if name not in BASELINES:
+            raise UserError(f"unknown baseline {name!r}; choose from {', '.join(BASELINES)}, all or none")
     return listed
 
 
-def _models(given: Sequence[str], rivals: Sequence[str]) -> dict[str, str]:
-    from iranker_verl.evaluation.rivals import RIVALS
+def _models(given: Sequence[str], baselines: Sequence[str]) -> dict[str, str]:
+    from iranker_verl.evaluation.baselines import BASELINES
 
     found = {}
     for one in given:
         name, equals, folder = one.partition("=")
-        if not equals or not folder or name not in RIVALS:
-            raise UserError(f"--models {one}: NAME=FOLDER is needed, NAME one of {', '.join(RIVALS)}")
-        if name not in rivals:
-            raise UserError(f"--models {one} has no effect, as --rivals does not name {name}; add it, or leave it out")
+        if not equals or not folder or name not in BASELINES:
+            raise UserError(f"--models {one}: NAME=FOLDER is needed, NAME one of {', '.join(BASELINES)}")
+        if name not in baselines:
+            raise UserError(f"--models {one} has no effect, as --baselines does not name {name}; add it, or leave it out")
         found[name] = folder
     return found
 

@@ -16,8 +16,8 @@ from iranker_verl.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from data_prep.checking.validate import Report
-    from data_prep.inspect.lengths import CountTokens
+    from data_prep.checks.validate import Report
+    from data_prep.card.lengths import CountTokens
 
 
 def inspect(
@@ -34,8 +34,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Numbers and figures of prepared data, on the console and as an HTML data card."""
-    from data_prep.inspect.card import inspect as look
-    from data_prep.inspect.card import write_card
+    from data_prep.card.card import inspect as look
+    from data_prep.card.card import write_card
 
     if max_prompt_length is not None and tokenizer is None:
         raise UserError("--max-prompt-length is in tokens; give --tokenizer MODEL_FOLDER too")
@@ -55,7 +55,7 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Look at every row of a Parquet file for verl, ours or another's; exit code 1 where there are errors."""
-    from data_prep.checking.validate import validate as look
+    from data_prep.checks.validate import validate as look
     from iranker_verl.ranking.templates import load
 
     chosen = load(template) if template else None

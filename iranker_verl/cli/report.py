@@ -30,7 +30,7 @@ def report(
     if compare:
         if tables or against:
             raise UserError(f"{'--tables' if tables else '--against'} is of one run; leave it out with --compare")
-        from iranker_verl.evaluation.report_compare import write_comparison
+        from iranker_verl.evaluation.report.compare import write_comparison
 
         print(write_comparison(runs, out or Path("compare.html"), system))
         return
@@ -42,7 +42,7 @@ def report(
         )
     if out is not None:
         raise UserError("--out is of --compare; a run's report is report.html in its folder")
-    from iranker_verl.evaluation.report import write_report, write_tables
+    from iranker_verl.evaluation.report.page import write_report, write_tables
 
     print(write_report(runs[0], against))
     for path in write_tables(runs[0], against) if tables else []:

@@ -34,8 +34,8 @@ def audit_reward(
 ) -> None:
     """Audit a reward function over prepared data. Exit code 1 where a fault is found."""
     from data_prep.schema import SPLITS, read_rows
-    from reward_fns.audit import audit, load_function
-    from reward_fns.audit_policies import tasks_of
+    from iranker_verl.audit.audit import audit, load_function
+    from iranker_verl.audit.policies import tasks_of
 
     if answers not in (None, "exclusion", "ranking"):
         raise UserError(f"--answers {answers}: exclusion or ranking")

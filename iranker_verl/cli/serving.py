@@ -16,7 +16,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.serving import MAX_DOCUMENTS, PLACES
 
 if TYPE_CHECKING:
-    from data_prep.own.lists import Listed
+    from data_prep.custom.lists import Listed
     from iranker_verl.inference.ranker import AsyncRanker, Ranking
 
 Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
@@ -143,7 +143,7 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
     """Rank all lists of a file; ``out`` appears when all is done."""
     import hashlib
 
-    from data_prep.own.lists import read
+    from data_prep.custom.lists import read
     from iranker_verl.evaluation.journal import Journal
     from iranker_verl.inference.ranker import Ranker, Unrankable
 

@@ -38,7 +38,7 @@ def show(parts: Iterable[Part]) -> None:
 
 
 def checks_part(checks: Iterable[dict[str, Any]]) -> Part:
-    """What :func:`data_prep.checking.checks.check` found."""
+    """What :func:`data_prep.checks.folder.check` found."""
     made = table("check", "", "looked at", "finding")
     made.columns[3].justify = "left"
     for one in checks:

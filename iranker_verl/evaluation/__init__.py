@@ -1,1 +1,1 @@
-"""Metrics, rivals, statistics and the report."""
+"""Metrics, baselines, statistics and the report."""

@@ -2,8 +2,8 @@
 
     before = evaluate_model(base, tasks, template, system="before", run_dir=run)
     after = evaluate_model(trained, tasks, template, system="after", run_dir=run)
-    rivals = evaluate_rivals(train_tasks, tasks, seed=0, run_dir=run)
-    results = {**collect([before, after, *rivals], seed=0), …}
+    baselines = evaluate_baselines(train_tasks, tasks, seed=0, run_dir=run)
+    results = {**collect([before, after, *baselines], seed=0), …}
 
 Every system's tasks are kept one by one in ``episodes-<system>.jsonl`` (see :meth:`.records.Record.to_json`), so that a
 run can be read again and its report drawn again without a model, and so that an interrupted evaluation goes on where it
@@ -20,19 +20,19 @@ from typing import Any
 
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.asking import Job, run_sharded
+from iranker_verl.evaluation.sharding import Job, run_sharded
 from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import in_order
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import Key, Record, SystemResult
 from iranker_verl.evaluation.results import collect
-from iranker_verl.evaluation.rivals import STANDARD, Asking, Context, Rival, Unavailable, make
-from iranker_verl.evaluation.rivals.loading import release
+from iranker_verl.evaluation.baselines import STANDARD, Asking, Context, Baseline, Unavailable, make
+from iranker_verl.evaluation.baselines.loading import release
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
 from iranker_verl.inference.models import model_hash, trained_with
-from iranker_verl.inference.play import Episode
+from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
@@ -44,7 +44,7 @@ __all__ = [
     "check_model_template",
     "collect",
     "evaluate_model",
-    "evaluate_rivals",
+    "evaluate_baselines",
 ]
 
 SLACK = 16
@@ -247,31 +247,31 @@ def _fingerprint(job: Job, tasks: Sequence[RankingTask], orders: int) -> dict[st
     }
 
 
-def evaluate_rivals(
+def evaluate_baselines(
     train_tasks: Sequence[RankingTask],
     tasks: Sequence[RankingTask],
     *,
-    rivals: Iterable[str | Rival] = STANDARD,
+    baselines: Iterable[str | Baseline] = STANDARD,
     context: Context | None = None,
     seed: int = 0,
     run_dir: Path | None = None,
     say: Say = print,
 ) -> list[SystemResult]:
-    """Fit and rank with each of ``rivals`` (names, or rivals made already), one after the other.
+    """Fit and rank with each of ``baselines`` (names, or baselines made already), one after the other.
 
-    A rival leaves out the tasks that it does not apply to; one that cannot run here says why (``unavailable``) and has no
-    records. With ``run_dir``, rivals that were done before, with the same data, seed and weights, are not run again.
+    A baseline leaves out the tasks that it does not apply to; one that cannot run here says why (``unavailable``) and has no
+    records. With ``run_dir``, baselines that were done before, with the same data, seed and weights, are not run again.
     """
     _check_tasks(tasks)
     context = context or Context(seed)
     hashes = {"train_hash": tasks_hash(train_tasks), "tasks_hash": tasks_hash(tasks)} if run_dir else {}
     results = []
-    for rival in rivals:
-        name = rival if isinstance(rival, str) else rival.name
+    for baseline in baselines:
+        name = baseline if isinstance(baseline, str) else baseline.name
         journal = None
         if run_dir is not None:
-            journal = Journal(of_system(run_dir, name), _rival_fingerprint(name, context) | hashes)
-        result = _ranked(rival, train_tasks, tasks, context, journal)
+            journal = Journal(of_system(run_dir, name), _baseline_fingerprint(name, context) | hashes)
+        result = _ranked(baseline, train_tasks, tasks, context, journal)
         release(context.device)  # of its weights, for the next, and for the model's engine
         if journal is not None and journal.took is None and result.unavailable is None:
             journal.finish(
@@ -285,51 +285,51 @@ def evaluate_rivals(
 
 
 def _ranked(
-    rival: str | Rival,
+    baseline: str | Baseline,
     train_tasks: Sequence[RankingTask],
     tasks: Sequence[RankingTask],
     context: Context,
     journal: Journal | None,
 ) -> SystemResult:
-    """One rival: what was done before, or else what it does now."""
+    """One baseline: what was done before, or else what it does now."""
     started = time.monotonic()
     try:
-        made = make([rival], context)[0] if isinstance(rival, str) else rival
+        made = make([baseline], context)[0] if isinstance(baseline, str) else baseline
         return _done_before(made, journal, tasks) or _rank(made, train_tasks, tasks)
     except Unavailable as reason:
-        name = rival if isinstance(rival, str) else rival.name
+        name = baseline if isinstance(baseline, str) else baseline.name
         return SystemResult(name, (), time.monotonic() - started, unavailable=str(reason))
 
 
-def _rank(rival: Rival, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask]) -> SystemResult:
-    """Fit and rank. A rival that asks a language model is judged by its answers, as every model is."""
+def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask]) -> SystemResult:
+    """Fit and rank. A baseline that asks a language model is judged by its answers, as every model is."""
     started = time.monotonic()
-    rival.fit(train_tasks)
+    baseline.fit(train_tasks)
     fitted = time.monotonic()
-    rankings = rival.rank(tasks)
+    rankings = baseline.rank(tasks)
     ended = time.monotonic()
-    episodes = rival.episodes() if isinstance(rival, Asking) else [None] * len(tasks)
+    episodes = baseline.episodes() if isinstance(baseline, Asking) else [None] * len(tasks)
     ranked = [(t, r, e) for t, r, e in zip(tasks, rankings, episodes, strict=True) if r is not None]
     values = measure([t for t, _, _ in ranked], [r for _, r, _ in ranked])
     records = tuple(Record(t, tuple(r), v, e) for (t, r, e), v in zip(ranked, values, strict=True))
-    return SystemResult(rival.name, records, time.monotonic() - started, fitted - started, ended - fitted)
+    return SystemResult(baseline.name, records, time.monotonic() - started, fitted - started, ended - fitted)
 
 
-def _done_before(rival: Rival, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
+def _done_before(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
     if journal is None or journal.took is None:
         return None
-    template = rival.template() if isinstance(rival, Asking) else None
+    template = baseline.template() if isinstance(baseline, Asking) else None
     found = _restored(journal, [(0, task) for task in tasks], template)
     records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
     took = journal.took
-    return SystemResult(rival.name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
+    return SystemResult(baseline.name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
 
 
-def _rival_fingerprint(name: str, context: Context) -> dict[str, Any]:
+def _baseline_fingerprint(name: str, context: Context) -> dict[str, Any]:
     weights = context.models.get(name)
     known = weights is not None and Path(weights).is_dir()
     return {
-        "rival": name,
+        "baseline": name,
         "version": __version__,
         "seed": context.seed,
         "model": weights,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report_files import EPISODES
+from iranker_verl.evaluation.report.files import EPISODES
 from iranker_verl.files import write_json, write_jsonl
 
 SYNC_S = 5.0

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from data_prep.reading.lines import columns, first_line, rows
+from data_prep.readers.lines import columns, first_line, rows
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.trec import Qrels, Run
 

@@ -12,7 +12,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation import trec
 from iranker_verl.evaluation.metrics import MEASURES, Values, gains, rank_of_best
 from iranker_verl.evaluation.prices import Price
-from iranker_verl.inference.play import Answered, Episode, replay
+from iranker_verl.inference.episode import Answered, Episode, replay
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
@@ -104,7 +104,7 @@ def _step(step: Answered) -> dict[str, Any]:
 @dataclass(frozen=True)
 class SystemResult:
     """A system's records (for each order of candidates, those of the tasks that it applies to, in their order), and what it
-    took: ``seconds`` with loading and everything, of these ``fit_seconds`` and ``rank_seconds`` for a rival. A system that
+    took: ``seconds`` with loading and everything, of these ``fit_seconds`` and ``rank_seconds`` for a baseline. A system that
     cannot run here has no records, and ``unavailable`` says why."""
 
     system: str

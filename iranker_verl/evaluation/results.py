@@ -13,7 +13,7 @@ from iranker_verl.evaluation.metrics import MEASURES
 from iranker_verl.evaluation.orders import correlation
 from iranker_verl.evaluation.records import Record, SystemResult
 from iranker_verl.evaluation.statistics import comparisons, interval, paired_p, reference
-from iranker_verl.inference.play import Episode
+from iranker_verl.inference.episode import Episode
 
 Parts = dict[str, list[Record]]  # by dataset, in the order of the records
 MODEL_ONLY = (

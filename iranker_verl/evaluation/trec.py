@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.reading.lines import number, text_lines
-from data_prep.reading.text import shown
+from data_prep.readers.lines import number, text_lines
+from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_text
 

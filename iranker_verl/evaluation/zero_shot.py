@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report_files import episodes, read_results, systems, values
+from iranker_verl.evaluation.report.files import episodes, read_results, systems, values
 from iranker_verl.evaluation.statistics import interval, paired_p
 from iranker_verl.files import write_json, write_jsonl, write_text
 from iranker_verl.ranking import DATASETS

@@ -231,8 +231,8 @@ def environment(stage: str, run: Path) -> dict[str, str]:
 def report(config: DictConfig, run: Path) -> Path:
     """``results.json`` and ``report.html`` from what the stages left."""
     from data_prep.schema import read_manifest
-    from iranker_verl.evaluation.diagnosis import diagnose
-    from iranker_verl.evaluation.report import time_shares, write_report
+    from iranker_verl.evaluation.report.diagnosis import diagnose
+    from iranker_verl.evaluation.report.page import time_shares, write_report
 
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     base = json.loads((run / "base.json").read_text(encoding="utf-8"))

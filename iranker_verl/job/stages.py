@@ -72,7 +72,7 @@ def prove_unseen(config: DictConfig, run: Path) -> None:
     """In a zero-shot run, prove from the files that training holds nothing of what is tested on: ``RUN_DIR/unseen.json``."""
     if not config.iranker.data.test_tasks:
         return
-    from data_prep.checking.unseen import check_unseen
+    from data_prep.checks.unseen import check_unseen
 
     files = config.data.train_files  # what verl trains on, wherever that is
     found = check_unseen(
@@ -93,8 +93,8 @@ def base(config: DictConfig, run: Path) -> None:
     if config.iranker.base.make == "tiny":
         from dataclasses import replace
 
-        from iranker_verl.training.tiny.base import STAGES as TINY_STAGES
-        from iranker_verl.training.tiny.base import BaseConfig, make_base
+        from iranker_verl.toy.base import STAGES as TINY_STAGES
+        from iranker_verl.toy.base import BaseConfig, make_base
 
         stages = tuple(replace(s, steps=max(1, round(s.steps * config.iranker.base.effort))) for s in TINY_STAGES)
         report = make_base(
@@ -200,9 +200,9 @@ def last_step(checkpoints: Path) -> int:
 
 
 def evaluate(config: DictConfig, run: Path) -> None:
-    """Every test task, before and after, and the rivals: ``RUN_DIR/evaluation.json``."""
+    """Every test task, before and after, and the baselines: ``RUN_DIR/evaluation.json``."""
     from data_prep.schema import read_tasks
-    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_rivals
+    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_baselines
     from iranker_verl.evaluation.records import write_trec
     from iranker_verl.evaluation.results import collect
 
@@ -210,7 +210,7 @@ def evaluate(config: DictConfig, run: Path) -> None:
     prove_unseen(config, run)
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
-    results = evaluate_rivals(train, test, seed=config.iranker.seed, run_dir=run, say=say)
+    results = evaluate_baselines(train, test, seed=config.iranker.seed, run_dir=run, say=say)
     for system, model in (("before", _base_path(run)), ("after", run / "model")):
         results.append(
             evaluate_model(

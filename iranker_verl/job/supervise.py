@@ -18,7 +18,7 @@ from pathlib import Path
 
 from iranker_verl.console import MARK
 from iranker_verl.errors import UserError
-from iranker_verl.job.guard import descendants
+from iranker_verl.job.subreaper import descendants
 
 HEARTBEAT_S = 8.0
 MEMORY_S = 4.0  # how often memory is measured
@@ -45,7 +45,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "iranker_verl.job.guard", *command],
+        [sys.executable, "-m", "iranker_verl.job.subreaper", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 # Stand-ins that matplotlib can parse; in the SVG each becomes var(--name).
 PARTS = ("prepare", "base", "rl", "evaluate")
 PHASES = ("generate", "forward", "backward", "other")
-_NAMES = ("ink", "muted", "grid", "card", "before", "after", "rival", *PARTS, *PHASES)
+_NAMES = ("ink", "muted", "grid", "card", "before", "after", "baseline", *PARTS, *PHASES)
 COLOURS = {name: f"#0000{number:02x}" for number, name in enumerate(_NAMES, start=1)}
 WIDTH = 4.9  # inches; 353 units in the SVG, about what a phone shows
 _STYLE: dict[str, Any] = {

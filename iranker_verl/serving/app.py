@@ -24,10 +24,10 @@ from starlette.exceptions import HTTPException
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint, Refused
-from iranker_verl.inference.play import end
+from iranker_verl.inference.episode import end
 from iranker_verl.inference.ranker import AsyncRanker, Ranking, Unrankable
 from iranker_verl.serving import MAX_DOCUMENTS, PLACES
-from iranker_verl.serving.guard import Guard, refused
+from iranker_verl.serving.access import Guard, refused
 from iranker_verl.serving.metrics import Metrics
 from iranker_verl.serving.wire import RerankRequest, answer
 

@@ -1,4 +1,4 @@
-"""The agent loop of DRanker, IRanker's one-shot rival (arXiv 2506.21638): one prompt, the whole ranking in one answer.
+"""The agent loop of DRanker, IRanker's one-shot baseline (arXiv 2506.21638): one prompt, the whole ranking in one answer.
 
 It plays rows of the kind ``direct`` (``iranker.data.options.rows=direct``, a template of the kind ``direct``) and is scored
 by the recipe's reward function, e.g. ``reward.custom_reward_function.path=pkg://reward_fns.direct``. To the trainer a

@@ -71,7 +71,7 @@ def test_stopped_and_killed_it_goes_on_and_ends_as_if_nothing_had_happened(data,
 
     server = FakeServer(slowly)
     common = ["--endpoint", server.url, "--model", "fake", "--data", data, "--orders", "2", "--max-new-tokens", "8"]
-    common += ["--concurrency", "3", "--rivals", "random"]
+    common += ["--concurrency", "3", "--baselines", "random"]
     with server.serving():
         assert run(*common, "--out", tmp_path / "whole").exit_code == 0
         asked = len(server.requests)
@@ -144,8 +144,8 @@ def test_the_files_of_an_evaluation(data, tmp_path, monkeypatch):
     assert re.search(rf"RR\(rel=1\) +{sum(first) / 4:.4f}", scored.output) and "4 judged queries, 0" in scored.output
 
 
-def test_rivals_alone(data, tmp_path):
-    assert run("--data", data, "--out", tmp_path, "--rivals", "random,bm25").exit_code == 0
+def test_baselines_alone(data, tmp_path):
+    assert run("--data", data, "--out", tmp_path, "--baselines", "random,bm25").exit_code == 0
     assert set(json.loads((tmp_path / "results.json").read_text())["macro"]) == {"random", "bm25"}
 
 
@@ -177,15 +177,15 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         (["--run", run_file], ["--qrels"]),
         (["--run", run_file, "--qrels", run_file, "--data", data], ["--run and --qrels"]),
         (["--run", run_file, "--qrels", run_file], ["a.run row 1", "6 columns, 4 expected"]),
-        ([*common, "--rivals", "none"], ["--model"]),
+        ([*common, "--baselines", "none"], ["--model"]),
         ([*common, "--endpoint", "http://host/v1"], ["--model"]),
         ([*common, "--model", "fake", "--endpoint", "host"], ["an address like"]),
         ([*common, "--model", tmp_path / "none"], ["none", "no such model folder"]),
         ([*common, "--model", tmp_path], ["no config.json"]),
-        ([*common, "--rivals", "bm26"], ["unknown rival 'bm26'", "bm25"]),
+        ([*common, "--baselines", "bm26"], ["unknown baseline 'bm26'", "bm25"]),
         ([*common, "--models", "bm25"], ["NAME=FOLDER"]),
         ([*common, *model, "--system", "a/b"], ["--system 'a/b'"]),
-        ([*common, *model, "--system", "bm25"], ["no rival's name"]),
+        ([*common, *model, "--system", "bm25"], ["no baseline's name"]),
         ([*common, "--models", "bm26=folder"], ["NAME one of"]),
         ([*common, "--tasks", "rec-music"], ["'rec-music'", *DATASETS]),
         ([*common, *model, "--method", "listwise"], ["unknown method"]),
@@ -209,7 +209,7 @@ def test_options_without_effect_are_refused(data, tmp_path):
     model = ["--model", "fake", "--endpoint", "http://host/v1"]
     for arguments, words in (
         ([*scored, "--out", out], "--out has no effect with --run"),
-        ([*scored, "--rivals", "random,popularity,bm25"], "--rivals has no effect with --run"),  # even the default
+        ([*scored, "--baselines", "random,popularity,bm25"], "--baselines has no effect with --run"),  # even the default
         ([*scored, "--endpoint", "http://host/v1"], "--endpoint has no effect with --run"),
         ([*scored, "--system", "after"], "--system has no effect with --run"),
         ([*common, "--measures", "RR"], "--measures has no effect without --run"),
@@ -217,13 +217,13 @@ def test_options_without_effect_are_refused(data, tmp_path):
         ([*common, "--max-new-tokens", "9"], "--max-new-tokens has no effect without --model"),
         ([*common, *model, "--retriever", "folder"], "--retriever has no effect without --thoughts"),
         ([*common, *model, "--examples", "2"], "--examples has no effect without --thoughts"),
-        ([*common, "--models", "r1-rec=folder"], "--models r1-rec=folder has no effect, as --rivals"),
+        ([*common, "--models", "r1-rec=folder"], "--models r1-rec=folder has no effect, as --baselines"),
     ):
         assert words in refused(*arguments)
     assert not out.exists()
 
 
-def test_a_model_is_checked_before_rivals_are_trained(data, tmp_path, monkeypatch):
+def test_a_model_is_checked_before_baselines_are_trained(data, tmp_path, monkeypatch):
     (tmp_path / "iranker.json").write_text(json.dumps({"template_id": "label", "template_hash": "0" * 16}))
     monkeypatch.setattr("iranker_verl.inference.models.model_folder", lambda model: Path(model))
     out = tmp_path / "out"
@@ -243,10 +243,10 @@ def test_what_is_finished_in_the_folder_stands_in_one_table(data, tmp_path):
     with server.serving():
         common = ["--endpoint", server.url, "--model", "fake", "--data", data, "--out", out, "--max-new-tokens", "8"]
         for more in (
-            ["--system", "before", "--rivals", "random"],
-            ["--system", "setwise", "--method", "setwise", "--rivals", "none"],
-            ["--system", "few", "--limit", "2", "--rivals", "none"],
-            ["--system", "after", "--rivals", "none", "--orders", "2"],
+            ["--system", "before", "--baselines", "random"],
+            ["--system", "setwise", "--method", "setwise", "--baselines", "none"],
+            ["--system", "few", "--limit", "2", "--baselines", "none"],
+            ["--system", "after", "--baselines", "none", "--orders", "2"],
         ):
             result = run(*common, *more)
             assert result.exit_code == 0
@@ -265,7 +265,7 @@ def test_what_is_finished_in_the_folder_stands_in_one_table(data, tmp_path):
         assert last["macro"][system] == results["before" if system == "random" else system]["macro"][system]
     path = out / "episodes-before.jsonl"
     path.write_text('{"task_id": "t"}\n' + path.read_text())
-    line = refused("--data", data, "--out", out, "--rivals", "random")
+    line = refused("--data", data, "--out", out, "--baselines", "random")
     assert "episodes-before.jsonl row 1" in line and "evaluate before again" in line
 
 

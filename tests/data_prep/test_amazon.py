@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from data_prep.reading import lines
+from data_prep.readers import lines
 from data_prep.sources import amazon
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.reading import events, lines
-from data_prep.reading.events import Layout
+from data_prep.readers import events, lines
+from data_prep.readers.events import Layout
 from data_prep.scenarios.interactions import EVENTS
 from iranker_verl.errors import UserError
 

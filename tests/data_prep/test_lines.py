@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.reading import lines
-from data_prep.reading.lines import columns, first_line, identifier, number, parse_json, places, records, rows
+from data_prep.readers import lines
+from data_prep.readers.lines import columns, first_line, identifier, number, parse_json, places, records, rows
 from iranker_verl.errors import UserError
 
 NO_SURROGATES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
-from data_prep.reading import lines, streamed
+from data_prep.readers import lines, streamed
 from data_prep.sources import msmarco
 from iranker_verl.errors import UserError
 from tests.data_prep.source_runs import find, run

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
-from data_prep.reading.text import query_key
+from data_prep.readers.text import query_key
 from data_prep.rows import rows
 from data_prep.scenarios.routing import (
     ROUTERS,

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.checking.unseen import check_unseen
+from data_prep.checks.unseen import check_unseen
 from data_prep.schema import SCHEMA
 from iranker_verl.errors import UserError
 from tests.data_prep.prepared_folder import row

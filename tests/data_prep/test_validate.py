@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_folder import row, rows, write
 
-from data_prep.checking.validate import validate
+from data_prep.checks.validate import validate
 from data_prep.schema import SCHEMA
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS

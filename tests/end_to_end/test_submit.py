@@ -245,7 +245,7 @@ def head() -> Iterator[str]:
             strict=True,
         )
     )
-    command = [sys.executable, "-m", "iranker_verl.job.guard", str(BIN / "ray"), "start", "--head", "--block"]
+    command = [sys.executable, "-m", "iranker_verl.job.subreaper", str(BIN / "ray"), "start", "--head", "--block"]
     command += ["--num-cpus", "16", "--num-gpus", "1", "--object-store-memory", str(512 << 20)]
     command += ["--temp-dir", str(folder), "--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
     command += ["--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items())]

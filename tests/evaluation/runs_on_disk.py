@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from synthetic import make_tasks, play_as
 
-from iranker_verl.evaluation.evaluate import collect, evaluate_rivals
+from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
 
 EVIL = "<script>alert('$x$')</script> http://evil.example/a.js & \"co\""
 
@@ -21,13 +21,13 @@ def save_results(folder, results):
 
 
 def make_run(folder, *, title="title", malformed=0.0, datasets=("rec-movie", "passage-5"), n=12, knows=1.0, seed=0):
-    """A run of ``make train-tiny`` as it lies on disk: before, after and the standard rivals."""
+    """A run of ``make train-tiny`` as it lies on disk: before, after and the standard baselines."""
     folder.mkdir(parents=True)
     tasks = make_tasks(datasets, n=n, title=title)
     systems = [
         play_as("before", tasks, knows=0, malformed=0.3, seed=seed),
         play_as("after", tasks, knows=knows, malformed=malformed, seed=seed),
-        *evaluate_rivals(tasks, tasks, say=lambda _: None),
+        *evaluate_baselines(tasks, tasks, say=lambda _: None),
     ]
     save_episodes(folder, systems)
     results = collect(systems)

@@ -4,7 +4,7 @@ import random
 
 from iranker_verl.evaluation.evaluate import Record, SystemResult
 from iranker_verl.evaluation.metrics import measure
-from iranker_verl.inference.play import Episode
+from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from reward_fns.answers import label
 

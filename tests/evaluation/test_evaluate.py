@@ -13,14 +13,14 @@ from iranker_verl.evaluation.evaluate import (
     check_model_template,
     collect,
     evaluate_model,
-    evaluate_rivals,
+    evaluate_baselines,
 )
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import write_trec
-from iranker_verl.evaluation.rivals import Unavailable
+from iranker_verl.evaluation.baselines import Unavailable
 from iranker_verl.inference.endpoint import Endpoint
-from iranker_verl.inference.play import Episode
+from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask, Step
 from iranker_verl.ranking.templates import load
 from tests.fake_openai import FakeServer, answer
@@ -38,9 +38,9 @@ def tasks():
     return make_tasks()
 
 
-def test_numbers_of_models_and_rivals(tasks):
+def test_numbers_of_models_and_baselines(tasks):
     before, after = play_as("before", tasks, knows=0, malformed=0.3), play_as("after", tasks, knows=1)
-    results = collect([before, after, *evaluate_rivals(tasks, tasks, say=lambda _: None)], seed=1)
+    results = collect([before, after, *evaluate_baselines(tasks, tasks, say=lambda _: None)], seed=1)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert set(results["datasets"]) == {"rec-movie", "passage-5"}
     assert set(results["datasets"]["rec-movie"]) == {"before", "after", "random", "popularity", "bm25"}
@@ -85,8 +85,8 @@ def test_other_tasks_before_than_after_are_refused(tasks):
         collect([play_as("before", tasks[1:], knows=0), play_as("after", tasks, knows=1)])
 
 
-def test_rivals_leave_their_tasks_in_the_run(tasks, tmp_path):
-    evaluate_rivals(tasks, tasks, run_dir=tmp_path / "run", say=lambda _: None)
+def test_baselines_leave_their_tasks_in_the_run(tasks, tmp_path):
+    evaluate_baselines(tasks, tasks, run_dir=tmp_path / "run", say=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-popularity.header.json"),
         *("episodes-popularity.jsonl", "episodes-random.header.json", "episodes-random.jsonl"),
@@ -114,12 +114,12 @@ def test_nothing_to_evaluate_is_refused(tmp_path):
     with pytest.raises(UserError, match="no task"):
         evaluate_model(tmp_path, [], TEMPLATE, system="after")
     with pytest.raises(UserError, match="no task"):
-        evaluate_rivals([], [])
+        evaluate_baselines([], [])
 
 
 def test_a_task_twice_is_refused(tasks):
     with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' is there twice"):
-        evaluate_rivals([], [*tasks, tasks[0]])
+        evaluate_baselines([], [*tasks, tasks[0]])
 
 
 def record(seconds, *statuses, positive=0, size=4):
@@ -151,7 +151,7 @@ def test_strict_lenient_seconds_and_dollars_by_hand():
 
 
 class Fixed:
-    """A rival that counts how often it is fitted."""
+    """A baseline that counts how often it is fitted."""
 
     name = "fixed"
     fitted = 0
@@ -170,9 +170,9 @@ class Missing(Fixed):
         raise Unavailable("no weights; give --models missing=FOLDER")
 
 
-def test_a_rival_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
+def test_a_baseline_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
     said = []
-    results = evaluate_rivals(tasks, tasks, rivals=[Missing(), "random"], run_dir=tmp_path, say=said.append)
+    results = evaluate_baselines(tasks, tasks, baselines=[Missing(), "random"], run_dir=tmp_path, say=said.append)
     content = collect(results)
     assert content["unavailable"] == {"missing": "no weights; give --models missing=FOLDER"}
     assert set(content["macro"]) == {"random"}
@@ -180,13 +180,13 @@ def test_a_rival_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
     assert "missing: unavailable, no weights" in said[0]
 
 
-def test_a_rival_that_is_done_is_not_run_again(tasks, tmp_path):
+def test_a_baseline_that_is_done_is_not_run_again(tasks, tmp_path):
     Fixed.fitted = 0
-    [first] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
-    [second] = evaluate_rivals(tasks, tasks, rivals=[Fixed()], run_dir=tmp_path, say=lambda _: None)
+    [first] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, say=lambda _: None)
+    [second] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, say=lambda _: None)
     assert Fixed.fitted == 1 and second == first and len(first.records) == 12
     with pytest.raises(UserError, match=r"another train_hash.*remove .*fixed\.header\.json and .*fixed\.jsonl"):
-        evaluate_rivals(tasks[1:], tasks, rivals=[Fixed()], run_dir=tmp_path)
+        evaluate_baselines(tasks[1:], tasks, baselines=[Fixed()], run_dir=tmp_path)
 
 
 def spares_the_first(request, number):
@@ -286,7 +286,7 @@ def test_lines_of_other_tasks_are_refused(tasks, tmp_path):
 def test_runs_and_qrels_are_scored_as_here(tasks, tmp_path):
     from iranker_verl.evaluation.trec import read_qrels, read_run, score
 
-    results = [play_as("after", tasks, knows=0.5), *evaluate_rivals(tasks, tasks, say=lambda _: None)]
+    results = [play_as("after", tasks, knows=0.5), *evaluate_baselines(tasks, tasks, say=lambda _: None)]
     write_trec(results, tmp_path)
     numbers = collect(results)["datasets"]
     for dataset, systems in numbers.items():

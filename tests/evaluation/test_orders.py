@@ -11,7 +11,7 @@ from synthetic import make_tasks
 from iranker_verl.evaluation.evaluate import Record, SystemResult, collect
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import correlation, in_order
-from iranker_verl.inference.play import Episode
+from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
 
 TASK = RankingTask(

@@ -256,8 +256,8 @@ def test_comparisons_with_nothing_to_compare():
 
 
 def test_reference():
-    model, rival = {"calls_per_task": 5}, {"calls_per_task": None}
+    model, baseline = {"calls_per_task": 5}, {"calls_per_task": None}
     assert reference({"before": model, "after": model}) == "after"
-    assert reference({"bm25": rival, "mine": model}) == "mine"
+    assert reference({"bm25": baseline, "mine": model}) == "mine"
     assert reference({"after": model, "zero-shot": model}) == "zero-shot"
-    assert reference({"bm25": rival}) is None
+    assert reference({"bm25": baseline}) is None

@@ -90,7 +90,7 @@ def test_the_runs_become_one(runs, tmp_path):
     assert len(lines) == 7 and not (out / "episodes-after.jsonl").exists()
 
 
-def test_the_table_has_a_dash_where_a_rival_does_not_apply(runs, tmp_path):
+def test_the_table_has_a_dash_where_a_baseline_does_not_apply(runs, tmp_path):
     lines = table(merge(tmp_path / "all", runs))
     assert lines[0] == "|  | rec-movie | passage-5 | passage-7 | macro |"
     assert lines[2] == "| zero-shot | 75.00 | 50.00 | 25.00 | 50.00 |"

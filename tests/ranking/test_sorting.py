@@ -11,7 +11,7 @@ from data_prep.options import Options
 from data_prep.prepare import prepare
 from iranker_verl.errors import UserError
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.play import play
+from iranker_verl.inference.episode import play
 from iranker_verl.ranking import AllPairs, Candidate, Pairwise, RankingTask, Setwise
 from iranker_verl.ranking.sorting import CHILDREN, most_sets
 from iranker_verl.ranking.templates import load

@@ -1,0 +1,102 @@
+"""The data card: ``card.html``, one file that asks for nothing from elsewhere, and ``card.json`` with all it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from data_prep.checks.folder import check
+from data_prep.card import figures
+from data_prep.card.lengths import CountTokens
+from data_prep.card.statistics import statistics
+from data_prep.schema import read_manifest
+from iranker_verl import page
+from iranker_verl.errors import UserError
+from iranker_verl.files import write_json, write_text
+
+# What of a manifest tells where the data came from.
+_PROVENANCE = (
+    "schema_version",
+    "seed",
+    "template_id",
+    "template_hash",
+    "data_hash",
+    "options",
+    "inputs",
+    "files",
+    "versions",
+)
+
+
+def inspect(folder: Path, count_tokens: CountTokens | None = None, limit: int | None = None) -> dict[str, Any]:
+    """Everything that the card of a prepared folder says, as JSON. ``limit`` is the longest prompt in tokens.
+
+    The checks are proved again. UserError for a folder that is missing, broken or no prepared one.
+    """
+    manifest = read_manifest(folder)
+    try:
+        checks = [asdict(one) for one in check(folder, manifest)]
+        content = statistics(folder, manifest, count_tokens, limit)
+        provenance = {name: manifest[name] for name in _PROVENANCE} | {"split": manifest.get("split", {})}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'manifest.json'}: not a manifest of this version ({type(error).__name__}: {error}); "
+            "prepare the data again"
+        ) from error
+    return {"name": folder.resolve().name, "checks": checks, **content, "provenance": provenance}
+
+
+def write_card(out: Path, content: Mapping[str, Any]) -> Path:
+    """Write ``out`` (HTML) and, beside it, the same as JSON, each whole or not at all; the path of the JSON."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{out}: the card is HTML; give a file name like card.html")
+    page, beside = render(content), out.with_suffix(".json")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(beside, content)
+        write_text(out, page)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+    return beside
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The card as HTML text."""
+    drawn = {
+        "lengths": figures.lengths(content["lengths"]),
+        "positions": figures.positions(content["positions"]),
+        "popularity": figures.popularity(content["popularity"]),
+        "routers": figures.routers(content["routers"]),
+    }
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=_count, percent=_percent, probability=_probability)
+    css = resources.files(page).joinpath("style.css").read_text(encoding="utf-8")
+    return environment.get_template("card.html.j2").render(
+        **content,
+        css=Markup(css),  # our own text
+        figures={name: svg and Markup(svg) for name, svg in drawn.items()},  # matplotlib escapes its texts
+    )
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _probability(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

@@ -1,0 +1,178 @@
+"""What a data card says in numbers. Both files are read once, batch by batch; the result is JSON."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_prep.checks.columns import batches, best, by_name, flat, leaves, lengths
+from data_prep.checks.positions import Places, add, p_values
+from data_prep.card.histogram import Histogram
+from data_prep.card.lengths import CountTokens, Lengths, characters
+from data_prep.card.popularity import Popularity
+from data_prep.card.routers import Routers
+from data_prep.card.samples import Samples
+from data_prep.schema import SPLITS
+
+# Dropped things that would have become a task each; of others, as rows or events, nothing says how many there were.
+_TASKLIKE = ("users", "queries", "topics", "tasks")
+_TEXTS = ("context", "candidates")
+
+
+def statistics(
+    folder: Path, manifest: Mapping[str, Any], count_tokens: CountTokens | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """The numbers of a prepared folder; ``limit`` is the longest prompt in tokens. UserError for a broken file."""
+    counts, positions = _Counts(), _Positions()
+    popularity, routers, repeats, samples = Popularity(), Routers(), _Repeats(), Samples()
+    lengths_of = Lengths(_rows_in(folder), count_tokens, limit)
+    for split in SPLITS:
+        for start, rows in batches(folder / f"{split}.parquet"):
+            columns = leaves(rows)
+            row, place = best(columns)
+            prompts = rows["prompt"].combine_chunks()
+            counts.add(split, columns)
+            positions.add(split, columns, row, place)
+            popularity.add(split, columns, row, place)
+            routers.add(split, columns, row, place)
+            repeats.add(split, columns, prompts)
+            samples.add(split, start, rows, columns)
+            lengths_of.add(split, start, prompts)
+    names = counts.names(manifest)
+    return {
+        "splits": {split: {"rows": counts.rows[split]} for split in SPLITS},
+        "datasets": {name: counts.of(name) | _kept(manifest, name) for name in names},
+        "lengths": lengths_of.result(),
+        "positions": positions.result(),
+        "popularity": _in_order(popularity.result(), names),
+        "routers": _in_order(routers.result(), names),
+        "repeats": repeats.result(),
+        "samples": _in_order(samples.result(), names),
+    }
+
+
+def _in_order(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    return {name: found[name] for name in names if name in found}
+
+
+def _rows_in(folder: Path) -> int:
+    total = 0
+    for split in SPLITS:
+        next(iter(batches(folder / f"{split}.parquet", "data_source")), None)  # a broken file is a UserError here
+        total += pq.read_metadata(folder / f"{split}.parquet").num_rows
+    return total
+
+
+def _kept(manifest: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Tasks made, and what was dropped: ``[reason, count, share of what could have become a task | None]``."""
+    made = manifest["datasets"].get(dataset, {})
+    tasks = {split: made.get(split, 0) for split in SPLITS}
+    dropped = made.get("dropped", {})
+    lost: Counter[str] = Counter()
+    for reason, count in dropped.items():
+        lost[reason.split(":")[0]] += count
+    rows = []
+    for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
+        thing = reason.split(":")[0]
+        total = lost[thing] + sum(tasks.values())
+        rows.append([reason, count, round(count / total, 4) if thing in _TASKLIKE and total else None])
+    return {"tasks": tasks, "dropped": rows}
+
+
+class _Counts:
+    """Rows, candidates and lengths of texts, by dataset."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()
+        self._rows: dict[str, Counter[str]] = defaultdict(Counter)
+        self._about: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._sizes: dict[str, Histogram] = defaultdict(Histogram)
+        self._history: dict[str, Histogram] = defaultdict(Histogram)
+        self._texts: dict[str, dict[str, Histogram]] = {name: defaultdict(Histogram) for name in _TEXTS}
+
+    def add(self, split: str, columns: dict[str, pa.Array]) -> None:
+        sizes, past = lengths(columns["candidate_ids"]), lengths(columns["history_ids"])
+        context = characters(columns["context"])
+        of_row, text = flat(columns["candidates"])
+        candidate = characters(text)
+        self.rows[split] += len(sizes)
+        for name, rows in by_name(columns["dataset"]):
+            self._rows[name][split] += len(rows)
+            self._sizes[name].add(sizes[rows])
+            self._history[name].add(past[rows])
+            self._texts["context"][name].add(context[rows])
+            here = np.zeros(len(sizes), bool)
+            here[rows] = True
+            self._texts["candidates"][name].add(candidate[here[of_row]])
+            for leaf in ("scenario", "kind"):
+                self._about[name][leaf] |= set(pc.unique(columns[leaf].take(pa.array(rows))).to_pylist())
+
+    def names(self, manifest: Mapping[str, Any]) -> list[str]:
+        """The manifest's datasets in its order, then what else is in the files."""
+        listed = [name for name in manifest["tasks"] if name in self._rows or name in manifest["datasets"]]
+        return listed + sorted(set(self._rows) - set(listed))
+
+    def of(self, name: str) -> dict[str, Any]:
+        return {
+            "scenario": ", ".join(sorted(self._about[name]["scenario"])),
+            "kinds": sorted(self._about[name]["kind"]),
+            "rows": {split: self._rows[name][split] for split in SPLITS},
+            "candidates": self._sizes[name].summary(),
+            "history": self._history[name].summary(),
+            "characters": {text: self._texts[text][name].summary() for text in _TEXTS},
+        }
+
+
+class _Positions:
+    """Where the best candidates stand, by side and number of candidates."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Places] = {split: {} for split in SPLITS}
+
+    def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
+        add(self._places[split], lengths(columns["candidate_ids"])[row], place)
+
+    def result(self) -> list[dict[str, Any]]:
+        return [
+            {"split": split, "candidates": size, "counts": counts.tolist(), "p": p_values({size: counts}).get(size)}
+            for split, places in self._places.items()
+            for size, counts in sorted(places.items())
+        ]
+
+
+class _Repeats:
+    """What occurs again: prompts, and texts among a row's candidates."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+        self._equal_texts: Counter[str] = Counter()
+
+    def add(self, split: str, columns: dict[str, pa.Array], prompts: pa.ListArray) -> None:
+        row, message = flat(prompts)
+        content = pc.fill_null(pc.struct_field(message, "content"), "")
+        last = np.flatnonzero(np.append(row[1:] != row[:-1], True)) if len(row) else row
+        texts = content.take(pa.array(last)).to_numpy(zero_copy_only=False)
+        self._prompts[split].append(pd.util.hash_array(texts, categorize=False))
+        of_row, text = flat(columns["candidates"])
+        code = text.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)
+        first = np.unique(of_row * (int(code.max(initial=0)) + 1) + code, return_index=True)[1]
+        again = np.ones(len(of_row), bool)
+        again[first] = False
+        self._equal_texts[split] += len(np.unique(of_row[again]))
+
+    def result(self) -> dict[str, Any]:
+        found = {s: np.concatenate(parts) if parts else np.zeros(0, np.uint64) for s, parts in self._prompts.items()}
+        distinct = {split: np.unique(hashes) for split, hashes in found.items()}
+        return {
+            "prompts": {split: len(found[split]) - len(distinct[split]) for split in SPLITS},
+            "prompts_on_both_sides": len(np.intersect1d(distinct["train"], distinct["test"])),
+            "rows_with_equal_texts": {split: self._equal_texts[split] for split in SPLITS},
+        }

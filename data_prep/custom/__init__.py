@@ -1,0 +1,85 @@
+"""Tables of a user's own, CSV or JSON lines (docs/own-data.md), told apart by their columns and read alike."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.readers.lines import columns, first_line, identifier, parse_json, records
+from data_prep.readers.text import shown
+from iranker_verl.errors import UserError
+
+SUFFIXES = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+SIDES = ("train", "test")
+
+
+def suffix(path: Path) -> str:
+    """``.csv``, ``.jsonl``, or either with ``.gz``; "" for any other file."""
+    return next((end for end in SUFFIXES if path.name.endswith(end)), "")
+
+
+def is_csv(path: Path) -> bool:
+    return suffix(path).startswith(".csv")
+
+
+def names(path: Path) -> list[str]:
+    """The columns, by the header or by the first object; none for a file that has no such thing."""
+    line = first_line(path)
+    try:
+        if is_csv(path):
+            return [field.strip() for field in next(csv.reader([line]), [])]
+        first = parse_json(line.encode())
+        return list(first) if isinstance(first, dict) else []
+    except (ValueError, RecursionError, csv.Error):
+        return []
+
+
+def rows(path: Path, wanted: Sequence[str], required: int, dropped: Counter[str]) -> Iterator[tuple[int, list[Any]]]:
+    """``(row, values)`` in the order of ``wanted``; "" for null, and for a column that is absent.
+
+    UserError where one of the first ``required`` is absent: from the header of a CSV file, or from an object.
+    """
+    if is_csv(path):
+        yield from columns(path, ",", [(name,) for name in wanted], required, dropped)
+        return
+    for row, record in records(path, dropped):
+        if missing := [name for name in wanted[:required] if name not in record]:
+            raise UserError(f"{path} row {row}: no {missing[0]}; it has {', '.join(record)}")
+        yield row, ["" if record.get(name) is None else record[name] for name in wanted]
+
+
+def text(value: Any, path: Path, row: int, column: str) -> str:
+    """A text, or the digits of a whole number. UserError for anything else that JSON can hold."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise UserError(f"{path} row {row}: {column} is {shown(str(value))}, not a text; correct or remove the row")
+    return value
+
+
+def identified(value: Any, path: Path, row: int, column: str) -> str:
+    """An optional id: "" where it is missing. UserError for what is no id."""
+    return "" if value in ("", None) else identifier(value, path, row, column)
+
+
+class Side:
+    """Which side of the split rows are on, by a column ``split``: for all of them, or for none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first: tuple[int, Any] | None = None
+
+    def __call__(self, value: Any, row: int) -> str | None:
+        """``train``, ``test``, or None where the file decides nothing. UserError for anything else."""
+        if value not in ("", *SIDES):
+            raise UserError(f"{self._path} row {row}: split is {shown(str(value))}; write train or test")
+        self._first = self._first or (row, value)
+        if (value == "") != (self._first[1] == ""):
+            raise UserError(
+                f"{self._path} row {row}: split is {shown(value)}, but {shown(self._first[1])} in row {self._first[0]}; "
+                "write train or test in every row, or in none"
+            )
+        return value or None

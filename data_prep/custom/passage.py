@@ -1,0 +1,146 @@
+"""Queries with passages of a user's own, a row a passage or (JSON lines) a row a query.
+
+A row a passage: ``query, passage, relevance`` and perhaps ``query_id``, ``passage_id`` and ``split``. A query's rows may
+stand anywhere: a first reading notes which one is its last, and the second keeps a query until then. So of a file whose
+queries stand together one query is in memory (and a short hash of each), of one that is shuffled nearly all.
+
+A row a query: ``{"query": …, "candidates": [{"id": …, "text": …, "relevance": …}, …]}`` and perhaps ``query_id`` and
+``split``. A passage without an id is called by its place.
+
+Relevance is a number from 0, the more the better. A dataset called like one of the paper's keeps to its rules
+(:mod:`data_prep.scenarios.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
+all equally relevant, an empty passage, passages above ``max_chars`` characters together, and another number than
+``options.passages`` where that is given. Of a repeated passage id the first row counts; passages with one text and two
+ids (or none) stay two. Refused are an empty query, a relevance that is no number or below 0, a query id with two texts
+or on two sides of the split, and a repeated passage id with another text or relevance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.options import Options
+from data_prep.custom import Side, identified, names, rows, text
+from data_prep.readers.lines import number
+from data_prep.readers.text import shown
+from data_prep.scenarios import passage
+from data_prep.tasks import Draft, Dropped, tables
+from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import clean
+
+LONG = ("query", "passage", "relevance")
+NESTED = ("query", "candidates")
+
+
+def make(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
+    """The tasks of a file (a unit)."""
+    yield from tables(drafts(path, dataset, options, dropped))
+
+
+def drafts(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[Draft]:
+    """A draft a query, in the order of their last rows."""
+    for one in queries(path, dropped[dataset]):
+        if dataset in passage.DATASETS:
+            yield from passage.drafts([one.query()], [dataset], options, one.side, dropped)
+        elif reason := _unfit(one.query(), options):
+            dropped[dataset][reason] += 1
+        else:
+            yield passage.draft(dataset, one.query(), one.side)
+
+
+def _unfit(one: passage.Query, options: Options) -> str | None:
+    if options.passages not in (None, len(one.passages)):
+        return passage.not_of_size(options.passages or 0)
+    if len(one.passages) < 2:
+        return "queries: fewer than 2 candidates"
+    if not all(candidate.text for candidate in one.passages):
+        return "queries: an empty passage"
+    if len(set(one.relevance)) == 1:
+        return "queries: all candidates equally relevant"
+    return passage.too_long(one, options)
+
+
+@dataclass
+class Open:
+    """A query whose passages are being read, ``{id: (text, relevance)}``. ``id`` is "" where it is called by its row."""
+
+    path: Path
+    row: int
+    id: str
+    text: str
+    side: str | None
+    passages: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def add(self, values: tuple[Any, Any, Any], row: int, dropped: Counter[str]) -> None:
+        """Take a passage in: its id ("" for one that is called by its place), text and relevance."""
+        id = identified(values[0], self.path, row, "passage id") or str(len(self.passages))
+        given = text(values[1], self.path, row, "passage"), number(str(values[2]), self.path, row, "relevance")
+        if given[1] < 0:
+            raise UserError(f"{self.path} row {row}: relevance is {given[1]:g}; it has to be 0 or more")
+        if id not in self.passages:
+            self.passages[id] = given
+        elif self.passages[id] == given:
+            dropped["rows: repeated passage"] += 1
+        else:
+            raise UserError(
+                f"{self.path} row {row}: passage {shown(id)} was there before for this query, with another text or "
+                "relevance; correct or remove the row"
+            )
+
+    def query(self) -> passage.Query:
+        return passage.query(self.id or str(self.row), self.text, ((id, *given) for id, given in self.passages.items()))
+
+
+def queries(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+    """The queries with their passages, however the file is laid out."""
+    yield from (_long if set(LONG) <= set(names(path)) else _nested)(path, dropped)
+
+
+def _nested(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+    side = Side(path)
+    for row, (query, candidates, query_id, split) in rows(path, (*NESTED, "query_id", "split"), 2, dropped):
+        one = _open(path, row, query, query_id, side(split, row))
+        if not isinstance(candidates, list) or not all(isinstance(c, dict) for c in candidates):
+            raise UserError(f"{path} row {row}: candidates is {shown(str(candidates))}, not a list of objects")
+        for candidate in candidates:
+            if missing := [name for name in ("text", "relevance") if candidate.get(name) is None]:
+                raise UserError(f"{path} row {row}: a candidate has no {missing[0]}: {shown(str(candidate))}")
+            one.add((candidate.get("id"), candidate["text"], candidate["relevance"]), row, dropped)
+        yield one
+
+
+def _long(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+    last = {_key(query, query_id): row for row, (query, query_id) in rows(path, ("query", "query_id"), 1, Counter())}
+    found: dict[bytes, Open] = {}
+    side = Side(path)
+    wanted = (*LONG, "query_id", "passage_id", "split")
+    for row, (query, passage_, relevance, query_id, passage_id, split) in rows(path, wanted, len(LONG), dropped):
+        new = _open(path, row, query, query_id, side(split, row))
+        key = _key(query, query_id)
+        one = found.setdefault(key, new)
+        if (new.text, new.side) != (one.text, one.side):
+            what = "split" if new.text == one.text else "query"
+            raise UserError(f"{path} row {row}: another {what} than in row {one.row}, which is of the same query")
+        one.add((passage_id, passage_, relevance), row, dropped)
+        if row == last[key]:
+            yield found.pop(key)
+
+
+def _key(query: Any, query_id: Any) -> bytes:
+    """A query's identity, short: its id, or else its text."""
+    name = f"text {clean(str(query))}" if query_id == "" else f"id {query_id}"
+    return hashlib.blake2b(name.encode(), digest_size=12).digest()
+
+
+def _open(path: Path, row: int, query: Any, query_id: Any, side: str | None) -> Open:
+    shown_text = clean(text(query, path, row, "query"))
+    if not shown_text:
+        raise UserError(f"{path} row {row}: query is empty; correct or remove the row")
+    return Open(path, row, identified(query_id, path, row, "query id"), shown_text, side)

@@ -1,0 +1,85 @@
+"""What LLMs did on queries of a user's own: ``query, llm, effect, cost``, a row a query and LLM, in any order.
+
+A file holds three datasets, as GraphRouter's does: ``X-performance``, ``X-cost`` and ``X-balance`` for ``X.csv``, so that
+``router.csv`` holds the paper's three, and ``router-cost.csv`` the one. ``effect`` may have any scale, and ``cost`` any unit: both are brought to [0, 1], see
+:mod:`data_prep.scenarios.routing`, which also says what is dropped. ``description`` and ``price`` of an LLM are shown with it; the
+first row that has one tells, and another one later is refused. ``split`` says on which side a query is. Refused are also
+an empty query or LLM, a number that is none or below 0 (a missing one is counted), and a query on two sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.options import Options
+from data_prep.custom import Side, rows, text
+from data_prep.readers.text import shown
+from data_prep.scenarios import routing
+from data_prep.tasks import Draft, Dropped, nothing_dropped, tables
+from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import one_line
+
+COLUMNS = ("query", "llm", "effect", "cost")
+
+
+def datasets(name: str) -> dict[str, str]:
+    """The datasets of a file called ``name``, by the paper's that is weighted alike."""
+    if name in routing.ROUTERS:
+        return {name: name}
+    return {router: router.replace("router", name, 1) for router in routing.ROUTERS}
+
+
+def make(path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped) -> Iterator[pa.Table]:
+    """The tasks of a file (a unit) for the ``wanted`` of its datasets."""
+    yield from tables(drafts(path, name, wanted, options, dropped))
+
+
+def drafts(path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped) -> Iterator[Draft]:
+    """The paper's weightings of the file's results, under the file's name."""
+    results, described = read(path)
+    called = {router: dataset for router, dataset in datasets(name).items() if dataset in wanted}
+    lost = nothing_dropped()
+    for draft in routing.drafts(results, described, options, list(called), lost, path):
+        router = draft.task.dataset
+        id = called[router] + draft.task.id.removeprefix(router)
+        yield replace(draft, task=replace(draft.task, id=id, dataset=called[router]))
+    for router, counts in lost.items():
+        dropped[called[router]] += counts
+
+
+def read(path: Path) -> tuple[routing.Results, dict[str, routing.Described]]:
+    """The rows in the neutral form, and what they tell of the LLMs."""
+    results = routing.Results()
+    described: dict[str, routing.Described] = {}
+    side = Side(path)
+    sides: dict[str, str | None] = {}
+    for row, values in rows(path, (*COLUMNS, "description", "price", "split"), len(COLUMNS), results.dropped):
+        query, llm = (routing.readable(text(values[i], path, row, COLUMNS[i])) for i in (0, 1))
+        for column, given in zip(COLUMNS, (query, llm), strict=False):
+            if not given:
+                raise UserError(f"{path} row {row}: {column} is empty; correct or remove the row")
+        own = side(values[6], row)
+        if sides.setdefault(query, own) != own:
+            raise UserError(f"{path} row {row}: the query {shown(query)} is on both sides of the split; choose one")
+        effect = routing.value(values[2], path, row, "effect")
+        cost = routing.value(values[3], path, row, "cost", least=0)
+        results.add(routing.Query(query, side=own), llm, effect, cost_raw=cost)
+        _describe(described, llm, values[4:6], path, row)
+    return results, described
+
+
+def _describe(described: dict[str, routing.Described], llm: str, values: Sequence[Any], path: Path, row: int) -> None:
+    """Take in what a row says: ``values`` are description and price, "" where it says nothing."""
+    known = described.get(llm, routing.Described())
+    given = {"text": one_line(text(values[0], path, row, "description")), "price": one_line(str(values[1]))}
+    for name, new in given.items():
+        was = getattr(known, name)
+        if new and was and new != was:
+            raise UserError(f"{path} row {row}: {shown(llm)} is described as {shown(new)}, and before as {shown(was)}")
+    if any(given.values()):
+        described[llm] = replace(known, text=given["text"] or known.text, price=given["price"] or known.price)

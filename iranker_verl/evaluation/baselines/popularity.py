@@ -1,0 +1,50 @@
+"""Recommendation only: how often users chose an item.
+
+It counts once for each training task whose positive it is (by id), and once for each time that its text stands in a
+training task's context (the users' histories are texts there; a text is found whole, not within a longer word).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from iranker_verl.evaluation.baselines.base import Context, Ranking, by_score
+from iranker_verl.ranking import RankingTask
+
+
+class Popularity:
+    name = "popularity"
+
+    def __init__(self, context: Context) -> None:
+        self._seed = context.seed
+        self._chosen: Counter[tuple[str, str]] = Counter()
+        self._histories: dict[str, str] = {}
+        self._mentions: dict[tuple[str, str], int] = {}
+
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        contexts: dict[str, list[str]] = defaultdict(list)
+        self._chosen.clear()
+        self._mentions.clear()
+        for task in train:
+            contexts[task.dataset].append(task.context)
+            self._chosen.update(
+                (task.dataset, c.id) for c, r in zip(task.candidates, task.relevance, strict=True) if r > 0
+            )
+        self._histories = {dataset: "\n".join(texts) for dataset, texts in contexts.items()}
+
+    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        return [self._rank(task) if task.scenario == "recommendation" else None for task in tasks]
+
+    def _rank(self, task: RankingTask) -> Ranking:
+        scores = [self._chosen[task.dataset, c.id] + self._mentioned(task.dataset, c.text) for c in task.candidates]
+        return by_score(task, scores, self._seed)
+
+    def _mentioned(self, dataset: str, text: str) -> int:
+        key = (dataset, text)
+        if key not in self._mentions:
+            histories = self._histories.get(dataset, "")
+            found = re.finditer(re.escape(text) + r"(?!\w)", histories)
+            self._mentions[key] = sum(m.start() == 0 or not histories[m.start() - 1].isalnum() for m in found)
+        return self._mentions[key]

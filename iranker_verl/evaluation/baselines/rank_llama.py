@@ -1,0 +1,123 @@
+"""RankLLaMA (Ma et al., arXiv 2310.08319): an LLM reads ``query: q document: d</s>``; a linear head over its last token
+gives the score.
+
+What the folder holds decides what is done:
+- a causal LM (Llama, Qwen, …): LoRA adapters on all linear layers and the head are trained on the training passage
+  tasks, with the softmax over a task's passages in which the positive has to win (the paper's loss);
+- a sequence classifier of one score: it is used as it is;
+- a LoRA adapter of such a classifier (the published castorini/rankllama-v1-7b-lora-passage is one): it is merged into
+  its base model, which its configuration names, and used as it is.
+
+There is no default: these models are large. On a CPU all is float32, elsewhere bfloat16 with a trained part in float32.
+A pair takes at most 512 tokens, or what the model admits; what is too long is the passage's end, and the end token stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iranker_verl.evaluation.baselines.loading import find, load, longest, resolve, seeded, tokenizer_of, trying
+from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise, Training
+from iranker_verl.ranking import RankingTask
+
+
+class RankLlama(Pointwise):
+    name = "rankllama"
+    training = Training(epochs=3, learning_rate=1e-4)
+
+    def load(self, train: Sequence[RankingTask]) -> None:
+        folder = find(self.context, self.name)
+        with trying(self.name, folder), seeded(self.context.seed, self.context.device):
+            from transformers import AutoConfig
+
+            adapter = (folder / "adapter_config.json").is_file()
+            base = self._base_of(folder) if adapter else folder
+            own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+            self.tokenizer = tokenizer_of(folder if own else base)
+            if self.tokenizer.eos_token_id is None:
+                raise ValueError("its tokenizer has no end token, over which the score is read")
+            config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+            kind = (config.architectures or [""])[0]
+            headless = not kind.endswith("ForSequenceClassification")
+            if headless and not kind.endswith("ForCausalLM"):
+                raise ValueError(f"it holds a {kind or 'model of no named kind'}: no causal LM and no classifier")
+            model = self._classifier(base, headless)
+            if adapter:
+                model = _merged(model, folder, headless)
+            elif headless:
+                model = _with_lora(model)
+            self.model = model.to(self.context.device)
+            self.limit = longest(self.model, self.tokenizer)
+        if headless and not adapter:
+            self.train(train, self.training)
+
+    def encode(self, query: str, passage: str) -> tuple[Features, bool]:
+        self.room(query, len(self._ids(f"query: {query} document:")) + 1)
+        ids = self._ids(f"query: {query} document: {passage}")
+        return {"input_ids": [*ids[: self.limit - 1], self.tokenizer.eos_token_id]}, len(ids) >= self.limit
+
+    def scores(self, batch: dict[str, Any]) -> Any:
+        import torch
+
+        half = self._dtype() is torch.bfloat16
+        with torch.autocast(torch.device(self.context.device).type, dtype=torch.bfloat16, enabled=half):
+            return self.model(**batch, use_cache=False).logits[:, 0]
+
+    def _dtype(self) -> Any:
+        import torch
+
+        return torch.float32 if self.context.device == "cpu" else torch.bfloat16
+
+    def _ids(self, text: str) -> list[int]:
+        ids = list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some add an end themselves
+
+    def _base_of(self, folder: Path) -> Path:
+        from peft import PeftConfig
+
+        base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        if not base:
+            raise ValueError("its adapter_config.json names no base model")
+        return resolve(str(base), self.name, self.context.say)
+
+    def _classifier(self, folder: Path, headless: bool) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        if headless:
+            model = load(
+                AutoModelForSequenceClassification, folder, fresh=("score",), dtype=self._dtype(), num_labels=1
+            )
+        else:
+            model = load(AutoModelForSequenceClassification, folder, dtype=self._dtype())
+        if model.config.num_labels != 1:
+            raise ValueError(f"it gives {model.config.num_labels} scores a text; one is needed")
+        # The model looks for its last token that is no pad, and would pass over an end token that serves as pad too
+        # (as it does in many LLMs). Any other token will do: attention never reaches what stands behind the end.
+        self.pad = int(self.tokenizer.eos_token_id == 0)
+        model.config.get_text_config().pad_token_id = self.pad
+        return model
+
+
+def _merged(model: Any, adapter: Path, headless: bool) -> Any:
+    """The model with the adapter's weights in its own. ValueError where neither it nor the adapter has a head."""
+    from peft import PeftModel
+
+    before = model.score.weight.detach().clone()
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    if headless and before.equal(merged.score.weight):
+        raise ValueError("this adapter has no weights for the score's head; save it with modules_to_save=['score']")
+    return merged
+
+
+def _with_lora(model: Any) -> Any:
+    """Trainable: rank-32 adapters on all linear layers, and the head. The other weights stay as they are."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=32, lora_alpha=64, lora_dropout=0.1, target_modules="all-linear", task_type="SEQ_CLS")
+    adapted = get_peft_model(model, config)
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # steps of 1e-4 vanish in bfloat16
+    return adapted

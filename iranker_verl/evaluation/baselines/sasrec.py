@@ -1,0 +1,171 @@
+"""SASRec: self-attention over the sequence of chosen items predicts the next (Kang & McAuley 2018, "Self-Attentive
+Sequential Recommendation", ICDM, arXiv 1808.09781).
+
+As in the paper: learned embeddings of items and of places counted from the end, blocks of causal self-attention and a
+position-wise network (layer norm before each, dropout, residuals), the item embedding shared by input and output, and every
+place of a sequence predicting the item after it. As in the authors' code (github.com/kang205/SASRec, ``model.py``), the
+embedding enters times the root of its width. Two things differ:
+
+* the loss is the cross-entropy of a softmax over all items, where the paper has a binary cross-entropy with one drawn
+  negative. A drawn negative is mostly an easy one, and the model grows overconfident; with the softmax the same network
+  ranks clearly better (Klenitskiy & Vasilev 2023, arXiv 2309.07602; Petrov & Macdonald 2023, arXiv 2308.07192). The
+  softmax needs batch x length x items numbers of memory, which the catalogues here allow.
+* a start sign stands before the first item, so that a history of which training has seen nothing has a prediction too.
+
+Training stops when the loss of users held out from it no longer falls; the best state is kept. Sequences keep their last
+``longest`` items. Tasks without history ids are left out by ``fit`` and get None from ``rank``, as does a dataset without
+training. Items never seen in training get the lowest score, all the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from iranker_verl.evaluation.baselines.base import Context
+from iranker_verl.evaluation.baselines.histories import Histories, Places, Recommender
+from iranker_verl.evaluation.baselines.loading import Progress, seeded
+
+_NO_TARGET = -100  # cross_entropy's own
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's form: two blocks, one head; ``patience`` is in epochs."""
+
+    width: int = 64
+    blocks: int = 2
+    heads: int = 1
+    dropout: float = 0.2
+    longest: int = 50
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    batch: int = 64
+    epochs: int = 200
+    patience: int = 10
+    held_out: float = 0.1
+
+
+class SasRec(Recommender["Network"]):
+    name = "sasrec"
+
+    def __init__(self, context: Context, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+        super().__init__(context, self._settings.epochs)
+
+    def _learn(self, data: Histories, progress: Progress) -> Network:
+        return learn(data, self._settings, self._context, progress)
+
+    def _scores(self, model: Network, history: list[int]) -> list[float]:
+        with torch.no_grad():
+            inputs, lengths, _ = model.batch([history], predicting=True)
+            of_items: list[float] = model(inputs, lengths)[0, lengths[0] - 1].tolist()
+        return of_items
+
+
+class Network(nn.Module):
+    """``(inputs, lengths) -> scores``: shapes (rows, places) and (rows,) to (rows, places, items).
+
+    Rows are padded at their end, where causal attention never looks; places are counted from each row's end, so that the
+    last item stands at the same one however long a history is.
+    """
+
+    def __init__(self, items: int, length: int, settings: Settings) -> None:
+        super().__init__()
+        width = settings.width
+        self.start, self.length = items, length
+        self.embedding = nn.Embedding(items + 1, width)  # and the start sign
+        self.place = nn.Embedding(length, width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, settings.heads, width, settings.dropout, activation="relu", batch_first=True, norm_first=True
+            )
+            for _ in range(settings.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        for table in (self.embedding, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        places = inputs.shape[1]
+        from_end = (lengths[:, None] - 1 - torch.arange(places, device=inputs.device)).clamp(min=0)
+        # small for the scores at the output, it would be drowned by the blocks at the input
+        items = self.embedding(inputs) * self.embedding.embedding_dim**0.5
+        x = self.dropout(items + self.place(from_end))
+        mask = nn.Transformer.generate_square_subsequent_mask(places, device=x.device)
+        for block in self.blocks:
+            x = block(x, src_mask=mask, is_causal=True)
+        scores: Tensor = self.norm(x) @ self.embedding.weight[:-1].T
+        return scores
+
+    def batch(self, users: Sequence[Sequence[int]], predicting: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """``(inputs, lengths, targets)`` of sequences: the start sign and all items but the last, and all items; only the
+        last ``length`` of each. With ``predicting`` the last item is an input too, and there is nothing to hit."""
+        device = self.embedding.weight.device
+        shown = [[self.start, *user][-self.length - (not predicting) :] for user in users]
+        rows = [row if predicting else row[:-1] for row in shown]
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        inputs = torch.full((len(rows), int(lengths.max())), self.start)
+        targets = torch.full_like(inputs, _NO_TARGET)
+        for at, row in enumerate(rows):
+            inputs[at, : len(row)] = torch.tensor(row)
+            if not predicting:
+                targets[at, : len(row)] = torch.tensor(shown[at][1:])
+        return inputs.to(device), lengths, targets.to(device)
+
+    def loss(self, users: Sequence[Places]) -> Tensor:
+        """The mean cross-entropy of every item of the sequences, given those before it."""
+        inputs, lengths, targets = self.batch(users)
+        return cross_entropy(self(inputs, lengths).flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
+
+
+def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
+    """The network in the state that was best for the held-out users; torch's global random state stays as it was."""
+    with seeded(context.seed, context.device):  # initial weights and dropout know no generator of their own
+        return _learn(data, settings, context, progress)
+
+
+def _learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
+    generator = torch.Generator().manual_seed(context.seed)
+    learned, held = data.split(settings.held_out, context.seed)
+    length = min(settings.longest, max(map(len, data.users)))
+    network = Network(len(data.items), length, settings).to(context.device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    )
+    best_state, best_loss, best_epoch = _state(network), float("inf"), 0
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        for batch in torch.randperm(len(learned), generator=generator).split(settings.batch):
+            optimizer.zero_grad()
+            network.loss([learned[int(at)] for at in batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            progress(epoch)
+        held_out_loss = _held_out_loss(network, held or learned, settings.batch)
+        if held_out_loss < best_loss:
+            best_state, best_loss, best_epoch = _state(network), held_out_loss, epoch
+        elif epoch - best_epoch >= settings.patience:
+            break
+    network.load_state_dict(best_state)
+    return network.eval()
+
+
+@torch.no_grad()
+def _held_out_loss(network: Network, users: Sequence[Places], batch: int) -> float:
+    """The mean loss of an item, over all items of the users."""
+    network.eval()
+    total = count = 0.0
+    for at in range(0, len(users), batch):
+        part = users[at : at + batch]
+        items = sum(min(len(user), network.length) for user in part)
+        total, count = total + network.loss(part).item() * items, count + items
+    return total / count
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}

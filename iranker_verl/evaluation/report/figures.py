@@ -1,0 +1,222 @@
+"""The report's figures, drawn with matplotlib as SVG that lives in the page.
+
+Each function takes plain numbers and returns an ``<svg>``, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from iranker_verl.evaluation.published import PublishedSystem
+from iranker_verl.evaluation.report.tables import label
+from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
+
+BASELINE_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
+BEST_OTHER = "D"
+PUBLISHED_MARKS = ("|", "_")  # not a baseline's, since they are not of these tasks
+LONGEST_NAME = 22  # characters of a data set's name beside an axis
+
+Points = Sequence[tuple[float, float]]  # (step, value)
+
+
+def learning(
+    reward: Points, candidates: Points, validation: Points, malformed: Points, pools: Sequence[Points] = ()
+) -> str | None:
+    """Reward over a random exclusion's, candidates at an episode's start (where they change; thin lines: ``pools``, each data
+    set's own), validation MRR and malformed rate over RL steps, one panel each, those that there are."""
+    grows = bool(candidates) and candidates[0][1] < 0.75 * candidates[-1][1]
+    panels = [
+        (name, points, colour, share)
+        for name, points, colour, share in (
+            ("Reward over a random exclusion's", reward, "after", False),
+            ("Candidates at an episode's start", candidates if grows else (), "before", False),
+            ("Validation MRR", validation, "after", False),
+            ("Malformed answers", malformed, "before", True),
+        )
+        if points
+    ]
+    if not panels:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, (name, points, colour, share) in zip(axes, panels, strict=True):
+            x, y = [p[0] for p in points], [p[1] for p in points]
+            for own in pools if points is candidates else ():
+                ax.plot([p[0] for p in own], [p[1] for p in own], color=COLOURS[colour], lw=0.8, alpha=0.45)
+            few = len(points) < 30
+            ax.plot(x, y, color=COLOURS[colour], lw=1.0 if not few else 1.6, alpha=1 if few else 0.35)
+            if few:
+                ax.plot(x, y, "o", color=COLOURS[colour], ms=3.5)
+            else:
+                ax.plot(x, _smooth(y), color=COLOURS[colour], lw=2)
+            ax.set_title(name)
+            ax.grid(axis="x", visible=False)
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+            if share:
+                ax.set_ylim(0, max(0.05, *y) * 1.08)
+                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes[-1].set_xlabel("RL step")
+
+    return svg(draw, 1.55 * len(panels) + 0.35, "learning")
+
+
+def by_dataset(
+    datasets: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    main: str | None = "after",
+    theirs: Sequence[PublishedSystem] = (),
+) -> str | None:
+    """MRR of every system on every dataset: ``before`` and ``main`` with their 95 % intervals, the others as marks.
+
+    Of more others than have a mark of their own, the best on each dataset is shown. ``theirs`` are published numbers, at most
+    two systems', on the datasets that both know.
+    """
+    if not datasets:
+        return None
+    names = list(datasets)
+    present = list(dict.fromkeys(s for systems in datasets.values() for s in systems))
+    models = [(s, c) for s, c in (("before", "before"), (main, "after")) if s in present]
+    marked = [s for s in BASELINE_MARKS if s in present]
+    theirs = [system for system in theirs if system.values.keys() & datasets.keys()]
+    unmarked = {s for s in present if s not in marked and s not in [m for m, _ in models]}
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        for row, name in enumerate(names):
+            systems = datasets[name]
+            for (system, colour), shift in zip(models, (0.16, -0.16) if len(models) > 1 else (0.0,), strict=False):
+                if numbers := systems.get(str(system)):
+                    low, high = numbers["ci95"]
+                    ax.plot([low, high], [row + shift] * 2, color=COLOURS[colour], lw=2, alpha=0.5)
+                    ax.plot(numbers["rr"], row + shift, "o", color=COLOURS[colour], ms=7)
+            for system in marked:
+                if numbers := systems.get(system):
+                    _baseline(ax, numbers["rr"], row, BASELINE_MARKS[system])
+            if others := [systems[s]["rr"] for s in unmarked if s in systems]:
+                _baseline(ax, max(others), row, BEST_OTHER)
+            for one, mark in zip(theirs, PUBLISHED_MARKS, strict=False):
+                if name in one.values:
+                    _published(ax, one.values[name] / 100, row, mark)
+        ax.set_yticks(range(len(names)), [shorten(n) for n in names])
+        ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
+        ax.set_ylim(len(names) - 0.45, -0.55)
+        ax.set_xlim(0, 1.02)
+        ax.set_xlabel("mean reciprocal rank")
+        keys = [
+            Line2D([], [], color=COLOURS[colour], marker="o", ms=7, lw=2, label=label(str(s), present))
+            for s, colour in models
+        ] + [
+            Line2D([], [], color=COLOURS["baseline"], marker=mark, mfc="none", ms=6, lw=0, label=name)
+            for mark, name in [
+                *((BASELINE_MARKS[s], label(s)) for s in marked),
+                *([(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other baseline")] if unmarked else []),
+            ]
+        ]
+        keys += [
+            Line2D([], [], color=COLOURS["ink"], marker=mark, ms=8, mew=1.3, lw=0, label=f"published: {system.name}")
+            for system, mark in zip(theirs, PUBLISHED_MARKS, strict=False)
+        ]
+        figure.legend(handles=keys, loc="outside upper left", ncols=2 if theirs else 3, **LEGEND)
+
+    return svg(draw, 0.43 * len(names) + (1.75 if theirs else 1.15), "datasets")
+
+
+def shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
+    """How often the best candidate came first, second, …; as shares of the tasks."""
+    if not before and not after:
+        return None
+    last = max([*before, *after])
+    shown = min(last, 20)
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        given = [(s, r) for s, r in (("before", before), ("after", after)) if r]
+        for number, (system, found) in enumerate(given):
+            counts = Counter(min(r, shown) for r in found)
+            x = [r + (number - (len(given) - 1) / 2) * 0.4 for r in range(1, shown + 1)]
+            y = [counts[r] / len(found) for r in range(1, shown + 1)]
+            ax.bar(x, y, 0.38, color=COLOURS[system], label=label(system, [s for s, _ in given]))
+        ax.grid(axis="x", visible=False)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        marked = [r for r in range(1, shown + 1) if shown <= 10 or r in (1, shown) or (r % 5 == 0 and r < shown - 1)]
+        ax.set_xticks(marked, [f"{r}{'+' if r == shown < last else ''}" for r in marked])
+        ax.set_xlabel("rank of the best candidate")
+        ax.set_ylabel("share of tasks")
+        ax.legend(**LEGEND)
+
+    return svg(draw, 2.9, "ranks")
+
+
+def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | None:
+    """Where time went: the job's parts in minutes, and the phases of an RL step as shares."""
+    parts = [(n, seconds[n]) for n in PARTS if seconds.get(n) is not None]
+    phases = [(n, shares[n]) for n in PHASES if shares.get(n) is not None]
+    if not parts and not phases:
+        return None
+
+    def draw(figure: Figure) -> None:
+        rows = [bool(parts), bool(phases)]
+        axes = iter(figure.subplots(sum(rows), 1, squeeze=False, height_ratios=[3] * sum(rows))[:, 0])
+        if parts:
+            ax = next(axes)
+            _stack(ax, parts, lambda v: f"{v / 60:.1f} min" if v >= 60 else f"{v:.0f} s")
+            ax.set_title("The whole job")
+        if phases:
+            ax = next(axes)
+            _stack(ax, phases, lambda v: f"{v:.0%}")
+            ax.set_title("An RL step")
+
+    return svg(draw, 1.55 * (bool(parts) + bool(phases)), "times")
+
+
+_TIGHT: dict[str, Any] = {
+    "frameon": False,
+    "handlelength": 0.8,
+    "handleheight": 0.8,
+    "columnspacing": 2.0,
+    "labelspacing": 0.3,
+    "fontsize": 10,
+}
+
+
+def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str]) -> None:
+    total = sum(value for _, value in parts) or 1.0
+    left = 0.0
+    keys = []
+    for name, value in parts:
+        bar = ax.barh(0, value / total, left=left, height=0.8, color=COLOURS[name], ec=COLOURS["card"], lw=2)
+        keys.append((bar, f"{'RL' if name == 'rl' else name} {show(value)}"))
+        left += value / total
+    ax.set_xlim(0, 1)
+    ax.set_ylim(-1.6, 0.42)  # room for two rows of keys below the bar
+    ax.set_axis_off()
+    legend = ax.legend(*zip(*keys, strict=True), loc="lower left", bbox_to_anchor=(-0.02, -0.02), ncols=2, **_TIGHT)
+    legend.set_in_layout(False)  # its width is not to narrow the bar
+
+
+def _baseline(ax: Axes, x: float, row: float, mark: str) -> None:
+    ax.plot(x, row, mark, color=COLOURS["baseline"], mfc="none", ms=6, mew=1.3, zorder=1.9)
+
+
+def _published(ax: Axes, x: float, row: float, mark: str) -> None:
+    ax.plot(x, row, mark, color=COLOURS["ink"], ms=8, mew=1.3, zorder=1.9)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """A centred moving mean over a tenth of the curve."""
+    half = max(1, len(values) // 20)
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(w) / len(w) for w in windows]

@@ -1,0 +1,311 @@
+"""The report: ``report.html`` of a run folder, drawn from the files in it and from nothing else.
+
+It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.jsonl`` and ``generic/generic.json`` (what
+``iranker evaluate-generic --out RUN/generic`` leaves) as far as they are there. Whatever is absent is not shown.
+
+``results.json``
+    ``datasets.<dataset>.<system>``, ``macro.<system>``
+        ``rr``, ``ndcg@5``, ``ndcg@10``, ``hit@1``; ``n`` tasks; ``ci95`` = [low, high] of ``rr``; and, null for baselines
+        that ask no language model, ``malformed_rate`` (of its calls), ``calls_per_task``, ``prompt_tokens_per_task``,
+        ``new_tokens_per_task``; where measured also ``rr_strict``, ``seconds_p50``, ``seconds_p95``,
+        ``dollars_per_task``, ``fit_seconds``, ``orders``. ``macro`` is the mean over datasets, each weighing the same;
+        its ``n_datasets`` says over how many, as a baseline may not apply to all.
+    ``comparisons``, ``diagnosis``
+        of :func:`.statistics.comparisons` and :func:`.diagnosis.diagnose`; where they are absent, both are worked out
+        from the episode files.
+    ``paired_p``
+        two-sided p of "RL did not change the macro RR" (sign flips within tasks), or null.
+    ``unavailable`` {system: reason}
+        what could not be run.
+    ``zero_shot`` {dataset: {``rr``, …}}, ``generic`` {task: {``base``, ``trained``, ``stderr``}}
+        the model trained without that dataset's scenario; tasks other than ranking, with the standard error of the
+        difference (else the ``tasks`` of ``generic/generic.json``).
+    ``seed``, ``versions`` {package: version}, ``data_hash``, ``template_hash``, ``config``
+        what made the run.
+    ``time_s`` {``prepare``, ``base``, ``rl``, ``evaluate``, ``total``}, ``rl_time_share`` {``generate``, ``forward``,
+    ``backward``, ``other``}, ``peak_rss_bytes``
+        what it took. Without ``rl_time_share`` it is added up from ``metrics.jsonl``.
+    ``about``
+        paragraphs that say how the run was made, first of all the base.
+
+``metrics.jsonl``
+    one object an RL step: ``step``, ``reward/corrected``, ``reward/malformed``, ``episode/candidates``, ``time/step``,
+    ``time/generate``, ``time/forward``, ``time/backward``, ``time/other``, and at some steps ``val/mrr``.
+
+``episodes-<system>.jsonl``
+    one object a task: see :meth:`iranker_verl.evaluation.evaluate.Record.to_json`.
+
+The page is one file: its style and its figures are in it, and it asks for nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from iranker_verl import page
+from iranker_verl.errors import UserError
+from iranker_verl.evaluation.report.page import figures, figures_failure, files as report_files, tables, tables_text
+from iranker_verl.evaluation import published
+from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
+from iranker_verl.evaluation.statistics import MACRO, comparisons, reference
+from iranker_verl.files import write_text
+
+
+def write_report(run_dir: Path, against: str | None = None) -> Path:
+    """Draw ``run_dir/report.html`` and return its path; it appears whole or not at all.
+
+    ``against`` names the system that all others are tested against (default: what :func:`.statistics.reference` says).
+    UserError where ``results.json`` is missing or not what it should be, or has no such system.
+    """
+    path = run_dir / "report.html"
+    write_text(path, render(run_dir, against))
+    return path
+
+
+def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
+    """Write ``tables.tex``, ``tables.md`` and ``tables.csv`` beside the report, and return their paths."""
+    results = complete(run_dir, against)
+    shown = [table for table in report_tables(results).values() if table]
+    return tables_text.write_tables(run_dir, shown, results, published.load())
+
+
+def complete(run_dir: Path, against: str | None = None) -> dict[str, Any]:
+    """``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
+    results = report_files.read_results(run_dir)
+    if "generic" not in results and (generic := report_files.read_object(run_dir / "generic" / "generic.json")):
+        results["generic"] = generic["tasks"]
+        results["generic_unavailable"] = generic.get("unavailable") or {}
+    if "diagnosis" not in results:
+        results["diagnosis"] = diagnose(run_dir, results["macro"])
+    if "comparisons" not in results or against is not None:
+        results["comparisons"] = _comparisons(run_dir, results, against)
+    return results
+
+
+def _comparisons(run_dir: Path, results: Mapping[str, Any], against: str | None) -> list[dict[str, Any]]:
+    values = {s: v for s, v in report_files.values(run_dir).items() if s in results["macro"]}
+    if against is not None and against not in values:
+        raise UserError(f"{run_dir}: it has no episodes of {against!r}; there are {', '.join(values) or 'none'}")
+    chosen = against or reference(results["macro"])
+    return comparisons(values, chosen, seed=results.get("seed") or 0) if chosen in values else []
+
+
+def report_tables(results: Mapping[str, Any]) -> dict[str, tables.Table | None]:
+    """The report's tables by name, in its order."""
+    theirs = published.load()
+    found, systems = results.get("comparisons") or [], tables.in_order(results)
+    return {
+        "ranking": tables.main_table(results, theirs),
+        "comparisons": tables.comparison_table(found, systems, MACRO),
+        "comparisons_datasets": tables.comparison_table(found, systems, None),
+        "zero_shot": tables.zero_shot_table(results, theirs),
+        "generic": tables.generic_table(results.get("generic") or {}, theirs),
+        "strict": tables.strict_table(results),
+        "orders": tables.orders_table(results),
+        "regret": tables.regret_table(results),
+        "cost": tables.cost_table(results),
+        "numbers": tables.numbers_table(results),
+    }
+
+
+def render(run_dir: Path, against: str | None = None) -> str:
+    """The page as text."""
+    results = complete(run_dir, against)
+    steps = list(report_files.lines(run_dir / "metrics.jsonl"))
+    macro, main = results["macro"], reference(results["macro"])
+    datasets = {d: results["datasets"][d] for d in tables.datasets_in_order(results["datasets"])}
+    pair = [s for s in ("before", main) if s and s in macro]
+    shares = results.get("rl_time_share") or time_shares(steps)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            name=run_dir.resolve().name,
+            css=css(),
+            figures={
+                name: svg and Markup(svg) for name, svg in _figures(run_dir, results, datasets, steps, shares).items()
+            },
+            tables=report_tables(results),
+            published=published.load(),
+            macro=macro,
+            datasets=datasets,
+            main=main,
+            labels={s: tables.label(s, macro) for s in macro},
+            headline=_headline(results, datasets, main),
+            statuses={tables.label(s, macro): (results["diagnosis"].get(s) or {}).get("statuses") for s in pair},
+            example=_example(run_dir, main),
+            embedded=_embedded(results),
+            about=results.get("about") or [],
+            results={**results, "unavailable": _not_run(results)},
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where pages come from: every text is escaped, a name that is not given is an error."""
+    made = Environment(
+        loader=PackageLoader(__package__, "html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=tables.number,
+        percent=tables.percent,
+        duration=tables.duration,
+        whole=tables.whole,
+        p=tables.p_text,
+        tojson_text=_json_text,
+    )
+    return made
+
+
+def css() -> Markup:
+    return Markup(resources.files(page).joinpath("style.css").read_text(encoding="utf-8"))  # our own text
+
+
+def _figures(
+    run_dir: Path,
+    results: Mapping[str, Any],
+    datasets: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    shares: Mapping[str, float],
+) -> dict[str, str | None]:
+    """The figures by name; matplotlib escapes their texts."""
+    macro, main = results["macro"], reference(results["macro"])
+    named = [(s, c) for s, c in (("before", "before"), (main, "after")) if s and s in results["diagnosis"]]
+    curves = [(tables.label(s, macro), colour, results["diagnosis"][s]) for s, colour in named]
+    order = tables.in_order(results)
+    against = next((c["against"] for c in results["comparisons"]), None)
+    ranks = {s: [e["rank_of_best"] for e in report_files.episodes(run_dir, str(s))] for s in ("before", main)}
+    others = [
+        (tables.label(c["system"], macro), c["difference"], *c["ci95"])
+        for c in sorted(results["comparisons"], key=lambda c: order.index(c["system"]))
+        if c["dataset"] == MACRO
+    ]
+    return {
+        # the embedded world's tasks bear the names of the paper's, and nothing else of them
+        "datasets": figures.by_dataset(
+            datasets, main, () if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
+        ),
+        "learning": figures.learning(
+            reward=_curve(steps, "reward/corrected"),
+            candidates=_curve(steps, "episode/candidates"),
+            validation=_curve(steps, "val/mrr"),
+            malformed=_curve(steps, "reward/malformed"),
+            pools=[_curve(steps, f"episode/candidates/{name}") for name in datasets],
+        ),
+        "differences": figures_failure.differences(others, tables.label(against, macro)) if against else None,
+        "survival": figures_failure.survival(curves),
+        "ranks": figures.ranks(ranks["before"], ranks[main]),
+        "size": figures_failure.bins(curves, "by_pool_size", "candidates", "candidates in the pool"),
+        "position": figures_failure.bins(
+            curves, "by_position", "position", "place at which the best candidate is shown", POSITIONS
+        ),
+        "popularity": figures_failure.bins(
+            curves, "by_popularity", "popularity", "popularity of the best candidate within its pool"
+        ),
+        "times": figures.times(results.get("time_s") or {}, shares),
+    }
+
+
+def _not_run(results: Mapping[str, Any]) -> dict[str, str]:
+    """Why what is not run: systems, and tasks other than ranking."""
+    return {**(results.get("unavailable") or {}), **(results.get("generic_unavailable") or {})}
+
+
+def _embedded(results: Mapping[str, Any]) -> bool:
+    """Whether the tasks are the embedded world's: a recipe without raw files of a user's."""
+    data = (results.get("config") or {}).get("data")
+    return isinstance(data, Mapping) and "raw" in data and data["raw"] is None
+
+
+def _curve(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    points = {float(s["step"]): float(s[key]) for s in steps if s.get("step") is not None and _finite(s.get(key))}
+    return sorted(points.items())  # a step taken again after a resume counts once, as last taken
+
+
+def time_shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``rl_time_share``: what part of all RL steps' time each phase took; empty where no step was timed."""
+    sums = {p: sum(float(s[f"time/{p}"]) for s in steps if _finite(s.get(f"time/{p}"))) for p in figures.PHASES}
+    total = sum(sums.values())
+    return {p: value / total for p, value in sums.items()} if total > 0 else {}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _headline(results: Mapping[str, Any], datasets: Mapping[str, Any], main: str | None) -> dict[str, Any]:
+    """``after`` is the system that the report is about, ``before`` the same before RL."""
+    macro = results["macro"]
+    before, after = macro.get("before"), macro.get(main)
+    pairs = [(d["before"]["rr"], d[main]["rr"]) for d in datasets.values() if "before" in d and main in d]
+    every = [c for c in results["comparisons"] if c["against"] == main]
+    tests = [c for c in every if c["dataset"] == MACRO]
+    by_dataset = [c for c in every if c["system"] == "before" and c["dataset"] != MACRO]
+    return {
+        "before": before,
+        "after": after,
+        "gain": after["rr"] - before["rr"] if before and after else None,
+        "better": sum(new > old for old, new in pairs),
+        "sure": sum(c["difference"] < 0 and c["p_holm"] < 0.05 for c in by_dataset) if by_dataset else None,
+        "of": len(pairs),
+        "p": next((c["p_holm"] for c in tests if c["system"] == "before"), None),
+        "family": len(results["comparisons"]),
+        "p_alone": results.get("paired_p"),
+        "baselines": [c["system"] for c in tests if c["system"] != "before"],
+        "beaten": [
+            c["system"] for c in tests if c["system"] != "before" and c["difference"] < 0 and c["p_holm"] < 0.05
+        ],
+    }
+
+
+def _example(run_dir: Path, main: str | None) -> dict[str, Any] | None:
+    """An episode to read: a well-formed one that RL turned from a miss into a hit, of a length that reads well."""
+    old = {(e["dataset"], e["task_id"]): e["rank_of_best"] for e in report_files.episodes(run_dir, "before")}
+
+    def worth(episode: Mapping[str, Any]) -> tuple[Any, ...]:
+        earlier = old.get((episode["dataset"], episode["task_id"]))
+        gain = (earlier or 1) - episode["rank_of_best"]
+        size = len(episode["candidates"])
+        return (-episode.get("malformed", 0), 5 <= size <= 10, gain, episode["task_id"])
+
+    played = (e for e in report_files.episodes(run_dir, str(main)) if any("excluded" in s for s in e.get("steps", ())))
+    chosen = max(played, key=worth, default=None)
+    if chosen is None:
+        return None
+    texts = {c["id"]: c["text"] for c in chosen["candidates"]}
+    best = max(chosen["relevance"])
+    relevance = {c["id"]: r for c, r in zip(chosen["candidates"], chosen["relevance"], strict=True)}
+    earlier = old.get((chosen["dataset"], chosen["task_id"]))
+
+    def candidate(id: str) -> dict[str, Any]:
+        return {"text": texts[id], "positive": relevance[id] == best}
+
+    return {
+        "dataset": chosen["dataset"],
+        "task_id": chosen["task_id"],
+        "context": chosen["context"],
+        "steps": [
+            {**candidate(s["excluded"]), "response": s["response"].strip(), "status": s["status"]}
+            for s in chosen["steps"]
+        ],
+        "winner": candidate(chosen["ranking"][0]),
+        "rank": chosen["rank_of_best"],
+        "rank_before": earlier,
+        "size": len(texts),
+    }
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)

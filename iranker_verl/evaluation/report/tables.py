@@ -1,0 +1,396 @@
+"""The tables of a report, as texts that the page, LaTeX and Markdown show alike.
+
+Every function takes ``results.json`` (see :mod:`.report`) and gives a :class:`Table`, or None where it has no row.
+Published numbers are rows of their own kind and never enter a mean or a test of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iranker_verl.evaluation.published import Published, PublishedSystem
+from iranker_verl.evaluation.baselines.base import brief
+from iranker_verl.evaluation.statistics import MACRO, reference
+from iranker_verl.ranking import DATASETS
+
+Results = Mapping[str, Any]
+
+# Row kinds: a heading over the rows that follow, the system that the table is about, what others published.
+GROUP, OURS, PUBLISHED = "group", "ours", "published"
+
+REASON = 60  # characters of why a system was not run, in a row's name
+
+SHORT = {
+    "rec-movie": "Movie",
+    "rec-music": "Music",
+    "rec-game": "Game",
+    "router-performance": "Perf.",
+    "router-cost": "Cost",
+    "router-balance": "Balance",
+    "passage-5": "P-5",
+    "passage-7": "P-7",
+    "passage-9": "P-9",
+}
+_LABELS = {
+    "before": "before RL",
+    "bm25": "BM25",
+    "contriever": "Contriever",
+    "bpr": "BPR",
+    "sasrec": "SASRec",
+    "r1rec": "R1-Rec",
+    "routerknn": "RouterKNN",
+    "routerbert": "RouterBert",
+    "graphrouter": "GraphRouter",
+    "monot5": "MonoT5",
+    "rankbert": "RankBERT",
+    "rankllama": "RankLLaMA",
+    "setwise": "setwise sort",
+    "pairwise": "pairwise sort",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text a column. Of a :data:`GROUP` row only the first is shown."""
+
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts. ``left`` columns are texts and the others numbers; ``note`` says what the numbers are."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    left: int = 1
+
+
+def label(system: str, systems: Iterable[str] = ()) -> str:
+    """How a system is called: ``after`` is "after RL" where there is a ``before`` among ``systems``, else "the model"; beside
+    a ``zero-shot`` model it is the one that was trained on everything."""
+    if system == "after":
+        known = set(systems)
+        return "trained on all" if "zero-shot" in known else "after RL" if "before" in known else "the model"
+    return _LABELS.get(system.replace("-", "").replace("_", "").lower(), system)
+
+
+def in_order(results: Results) -> list[str]:
+    """The systems: the one that the report is about, ``before``, then the others, those that apply to more datasets first (a
+    macro mean of few says nothing beside one of all), then by macro MRR."""
+    macro, main = results["macro"], reference(results["macro"])
+
+    def place(system: str) -> tuple[Any, ...]:
+        numbers = macro[system]
+        return (system != main, system != "before", -numbers.get("n_datasets", 0), -numbers["rr"], system)
+
+    return sorted(macro, key=place)
+
+
+def datasets_in_order(datasets: Iterable[str]) -> list[str]:
+    """The paper's datasets in its order, then the others by name."""
+    return sorted(datasets, key=_place)
+
+
+def main_table(results: Results, published: Published | None = None) -> Table | None:
+    """The paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours. A system that could not
+    run (``unavailable``) has a row that says why, and no number."""
+    found, macro = results["datasets"], results["macro"]
+    nine = list(DATASETS) if published and set(found) & set(DATASETS) else []
+    columns = datasets_in_order({*found, *nine})
+    main = reference(macro)
+    rows = [
+        Row(
+            (
+                label(system, macro),
+                *(_hundred(found.get(d, {}).get(system, {}).get("rr")) for d in columns),
+                _hundred(macro[system]["rr"]) + _part(macro[system], found),
+            ),
+            OURS if system == main else "",
+        )
+        for system in in_order(results)
+    ]
+    if not rows:
+        return None
+    rows += [
+        Row((f"{label(system, macro)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro"))))
+        for system, reason in sorted((results.get("unavailable") or {}).items())
+    ]
+    note = "MRR × 100. Macro: the mean over datasets, each weighing the same; (k of n) where a system applies to k of them."
+    if nine and published:
+        rows = [Row(("measured here",), GROUP), *rows, Row((f"published: {published.source}",), GROUP)]
+        rows += _published_rows(published.systems, columns)
+    return Table("ranking", "Table 1", ("system", *(SHORT.get(d, d) for d in columns), "macro"), tuple(rows), note)
+
+
+def zero_shot_table(results: Results, published: Published) -> Table | None:
+    """Trained without a scenario and tested on it (``zero_shot`` of the results: {dataset: {``rr``, …}}), beside the model
+    trained on everything where the results are of merged runs and have it, and beside the published rows."""
+    ours = results.get("zero_shot") or {}
+    if not ours:
+        return None
+    columns = datasets_in_order({*ours, *DATASETS} if set(ours) & set(DATASETS) else ours)
+    values = {"zero-shot": {d: n["rr"] for d, n in ours.items()}}
+    if "zero-shot" in results["macro"]:
+        found = results["datasets"]
+        values["trained on all"] = {d: found[d]["after"]["rr"] for d in ours if "after" in found.get(d, {})}
+        values["before RL"] = {d: found[d]["before"]["rr"] for d in ours if "before" in found.get(d, {})}
+    rows = [Row(("measured here",), GROUP)]
+    rows += [
+        Row(
+            (name, *(_hundred(own.get(d)) for d in columns), _hundred(_mean(own.values()))),
+            OURS if own is values["zero-shot"] else "",
+        )
+        for name, own in values.items()
+        if own
+    ]
+    rows.append(Row((f"published: {published.source}",), GROUP))
+    rows += _published_rows([*published.zero_shot, *(s for s in published.systems if s.name == "IRanker-3B")], columns)
+    note = "MRR × 100 on scenarios that training left out; macro: the mean over the datasets of the row."
+    return Table("zero_shot", "Zero-shot", ("system", *(SHORT.get(d, d) for d in columns), "macro"), tuple(rows), note)
+
+
+def generic_table(generic: Mapping[str, Mapping[str, Any]], published: Published) -> Table | None:
+    """Tasks that ranking has nothing to do with: {task: {``base``, ``trained``, ``stderr``}}, beside the published pair."""
+    if not generic:
+        return None
+    rows = []
+    for task, found in generic.items():
+        base, trained, error = found.get("base"), found.get("trained"), found.get("stderr")
+        change = None if base is None or trained is None else trained - base
+        theirs = published.generic.get(task, (None, None))
+        rows.append(
+            Row(
+                (
+                    task,
+                    *(
+                        _hundred(base),
+                        _hundred(trained),
+                        _signed(change),
+                        "–" if error is None else f"{100 * error:.2f}",
+                    ),
+                    *(_hundred(None if v is None else 100 * v, 1) for v in theirs),
+                )
+            )
+        )
+    columns = ("task", "base", "trained", "change", "its std. error", "base (published)", "trained (published)")
+    note = f"Scores × 100. Published: {published.source}."
+    return Table("generic", "Out of domain", columns, tuple(rows), note)
+
+
+def comparison_table(
+    comparisons: Sequence[Mapping[str, Any]], systems: Iterable[str], dataset: str | None
+) -> Table | None:
+    """``comparisons`` of the results, the macro ones (``dataset`` "macro") or those of every dataset (None); ``systems`` in
+    the order of the rows."""
+    chosen = [c for c in comparisons if (c["dataset"] == MACRO if dataset == MACRO else c["dataset"] != MACRO)]
+    if not chosen:
+        return None
+    names = list(systems)
+    rows: list[Row] = []
+    for one in sorted(chosen, key=lambda c: (_place(c["dataset"]), names.index(c["system"]))):
+        heading = Row((SHORT.get(one["dataset"], one["dataset"]),), GROUP)
+        if dataset != MACRO and heading not in rows:
+            rows.append(heading)
+        low, high = one["ci95"]
+        cells = (label(one["system"], names), _signed(one["difference"]), f"{_signed(low, 1)} to {_signed(high, 1)}")
+        rows.append(Row((*cells, p_text(one["p"]), f"{p_text(one['p_holm'])}{stars(one['p_holm'])}", f"{one['n']:,}")))
+    against = label(chosen[0]["against"], names)
+    note = (
+        f"MRR × 100 minus that of: {against}. p: paired randomisation test over tasks, two-sided; Holm: corrected for all "
+        f"{len(comparisons)} comparisons, macro and datasets together. * p < 0.05, ** p < 0.01, *** p < 0.001 after correction."
+    )
+    title = "Macro MRR against the others" if dataset == MACRO else "MRR against the others, by dataset"
+    columns = ("system", "difference", "95 % interval", "p", "p (Holm)", "tasks")
+    return Table(f"comparisons_{'macro' if dataset == MACRO else 'datasets'}", title, columns, tuple(rows), note)
+
+
+def strict_table(results: Results) -> Table | None:
+    """MRR with the rank that a task with a malformed answer gets all the same, and with the worst (``rr_strict``)."""
+    macro = results["macro"]
+    asked = [s for s in in_order(results) if macro[s].get("malformed_rate") is not None]
+    if not any(macro[s].get("rr_strict") is not None for s in asked):
+        return None
+    rows = [
+        Row(
+            (
+                label(s, macro),
+                *(_hundred(macro[s]["rr"]), _hundred(macro[s].get("rr_strict")), percent(macro[s]["malformed_rate"])),
+            )
+        )
+        for s in asked
+    ]
+    note = (
+        "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
+        "malformed answer has its best candidate ranked last."
+    )
+    return Table("strict", "Malformed answers", ("system", "lenient", "strict", "malformed"), tuple(rows), note)
+
+
+def orders_table(results: Results) -> Table | None:
+    """How much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
+    macro = results["macro"]
+    shown = [(s, macro[s]["orders"]) for s in in_order(results) if macro[s].get("orders")]
+    if not shown:
+        return None
+    rows = [
+        Row((label(s, macro), str(o["k"]), _hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−")))
+        for s, o in shown
+    ]
+    note = (
+        "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
+        "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round."
+    )
+    return Table(
+        "orders", "Order of the candidates", ("system", "orders", "spread", "position bias"), tuple(rows), note
+    )
+
+
+def regret_table(results: Results) -> Table | None:
+    """Relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
+    macro, diagnoses = results["macro"], results.get("diagnosis") or {}
+    shown = [(s, diagnoses[s]) for s in in_order(results) if s in diagnoses]
+    if not shown:
+        return None
+    rows = [Row((label(s, macro), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}")) for s, d in shown]
+    note = (
+        "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
+        "1 it is 1 − Hit@1. By chance: max(relevance) − mean(relevance)."
+    )
+    return Table("regret", "Regret", ("system", "regret", "by chance", "tasks"), tuple(rows), note)
+
+
+_COSTS = (
+    ("calls_per_task", "calls"),
+    ("prompt_tokens_per_task", "prompt tok."),
+    ("new_tokens_per_task", "new tok."),
+    ("seconds_p50", "s, median"),
+    ("seconds_p95", "s, 95 %"),
+    ("dollars_per_task", "$"),
+    ("fit_seconds", "training, s"),
+)
+
+
+def cost_table(results: Results) -> Table | None:
+    """What a task costs, and what training a baseline took. Columns that no system has are left out."""
+    macro, diagnoses = results["macro"], results.get("diagnosis") or {}
+    costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **macro[s]} for s in in_order(results)}
+    columns = [(key, name) for key, name in _COSTS if any(c.get(key) is not None for c in costs.values())]
+    kept = {s: c for s, c in costs.items() if any(c.get(key) is not None for key, _ in columns)}
+    if not kept:
+        return None
+    rows = [Row((label(s, macro), *(_cost(key, c.get(key)) for key, _ in columns))) for s, c in kept.items()]
+    note = (
+        "Of a task, on average; seconds from its first prompt to its last answer, with other tasks running beside it. Training: "
+        "of a baseline, all in all."
+    )
+    return Table("cost", "Cost of a task", ("system", *(name for _, name in columns)), tuple(rows), note)
+
+
+def numbers_table(results: Results) -> Table:
+    """All measures of all systems, macro and by dataset."""
+    macro, main = results["macro"], reference(results["macro"])
+    rows: list[Row] = []
+
+    def add(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+        rows.append(Row((title,), GROUP))
+        for system in in_order(results):
+            if (numbers := found.get(system)) is None:
+                continue
+            low, high = numbers["ci95"]
+            cells = (
+                label(system, macro) + (_part(numbers, results["datasets"]) if found is macro else ""),
+                number(numbers["rr"]),
+                f"{number(low)}–{number(high)}",
+                *(number(numbers[m]) for m in ("ndcg@5", "ndcg@10", "hit@1")),
+                percent(numbers.get("malformed_rate")),
+                f"{numbers['n']:,}",
+            )
+            rows.append(Row(cells, OURS if system == main else ""))
+
+    add("macro average", macro)
+    for dataset in datasets_in_order(results["datasets"]):
+        add(dataset, results["datasets"][dataset])
+    columns = ("system", "MRR", "95 %", "nDCG@5", "nDCG@10", "Hit@1", "malformed", "tasks")
+    note = "Macro: each dataset weighs the same. Intervals: 95 % bootstrap over tasks, of MRR. Malformed: share of LLM calls."
+    return Table("numbers", "All numbers", columns, tuple(rows), note)
+
+
+def _published_rows(systems: Iterable[PublishedSystem], columns: Sequence[str]) -> list[Row]:
+    return [
+        Row(
+            (s.name, *(_hundred(s.values.get(d), 1) for d in columns), _hundred(_mean(s.values.values()), 1)), PUBLISHED
+        )
+        for s in systems
+    ]
+
+
+def _why(system: str, reason: str) -> str:
+    """A reason in few words: without the system's name, and without the way out that follows it."""
+    return brief(" ".join(reason.removeprefix(f"{system}: ").split("; ")[0].split()), REASON)
+
+
+def _part(numbers: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:
+    known = numbers.get("n_datasets", len(datasets))
+    return f" ({known} of {len(datasets)})" if known < len(datasets) else ""
+
+
+def _place(dataset: str) -> tuple[int, str]:
+    known = list(DATASETS)
+    return (known.index(dataset) if dataset in known else len(known), dataset)
+
+
+def _mean(values: Iterable[float]) -> float:
+    given = list(values)
+    return sum(given) / len(given)
+
+
+def _hundred(value: float | None, scale: int = 100) -> str:
+    return "–" if value is None else f"{scale * value:.2f}"
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{100 * value:+.{digits}f}".replace("-", "−")
+
+
+def _cost(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if key == "dollars_per_task":
+        return f"{value:.2g}"
+    return f"{value:.2f}" if key.startswith("seconds") else whole(value)
+
+
+def stars(p: float) -> str:
+    """``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; they stand beside their p and nowhere else."""
+    return next((" " + "*" * n for n, level in ((3, 0.001), (2, 0.01), (1, 0.05)) if p < level), "")
+
+
+def p_text(p: float) -> str:
+    """A p value with as many digits as it bears."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,193 @@
+"""Tables as files: ``tables.tex`` (booktabs), ``tables.md``, and ``tables.csv``, one number a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from iranker_verl.evaluation.published import Published
+from iranker_verl.evaluation.statistics import MACRO
+from iranker_verl.evaluation.report.tables import GROUP, OURS, PUBLISHED, Table
+from iranker_verl.files import write_text
+
+ALL = "all"  # "dataset" of what is meaned over all tasks, whatever their dataset
+CSV_COLUMNS = ("source", "system", "dataset", "measure", "value")
+
+
+def write_tables(folder: Path, tables: Iterable[Table], results: Mapping[str, Any], published: Published) -> list[Path]:
+    """Write the three files into ``folder`` and return their paths."""
+    shown = list(tables)
+    contents = {
+        "tables.tex": latex(shown),
+        "tables.md": markdown(shown),
+        "tables.csv": long_csv(results, published),
+    }
+    for name, text in contents.items():
+        write_text(folder / name, text)
+    return [folder / name for name in contents]
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "−": "$-$",
+    "×": r"$\times$",
+    "–": "--",
+} | {c: f"\\{c}" for c in "{}$&#%_"}
+
+
+def latex_escape(text: str) -> str:
+    """A text as LaTeX shows it; what would end a line or a page is a space."""
+    return "".join(_LATEX.get(c, c) for c in _one_line(text))
+
+
+def markdown_escape(text: str) -> str:
+    """A text as a cell of a Markdown table shows it."""
+    return re.sub(r"([\\`*_\[\]<>|~#&!$])", r"\\\1", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def latex(tables: Iterable[Table]) -> str:
+    """One ``table`` each, with ``booktabs`` rules."""
+    parts = [r"% needs \usepackage{booktabs} and, for textquotedbl, \usepackage[T1]{fontenc}"]
+    for table in tables:
+        width = len(table.columns)
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_escape(table.title)}. {latex_escape(table.note)}}}",
+            rf"\label{{tab:{table.name.replace('_', '-')}}}",
+            rf"\begin{{tabular}}{{{'l' * table.left}{'r' * (width - table.left)}}}",
+            r"\toprule",
+            " & ".join(map(latex_escape, table.columns)) + r" \\",
+        ]
+        ruled = False
+        for row in table.rows:
+            if row.kind == GROUP or not ruled:
+                lines.append(r"\midrule")
+                ruled = True
+            cells = [latex_escape(cell) for cell in row.cells]
+            if row.kind == GROUP:
+                lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{cells[0]}}}}} \\")
+            else:
+                strong = (rf"\textbf{{{cell}}}" for cell in cells)
+                lines.append(" & ".join(strong if row.kind == OURS else cells) + r" \\")
+        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(tables: Iterable[Table]) -> str:
+    """A heading, a pipe table and its note each."""
+    parts = []
+    for table in tables:
+        width = len(table.columns)
+        lines = [f"## {markdown_escape(table.title)}", "", _pipes(table.columns)]
+        lines.append("|" + "---|" * table.left + "---:|" * (width - table.left))
+        for row in table.rows:
+            cells = [markdown_escape(cell) for cell in row.cells]
+            if row.kind == GROUP:
+                cells = [f"*{cells[0]}*", *[""] * (width - 1)]
+            elif row.kind == OURS:
+                cells = [f"**{cell}**" for cell in cells]
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join([*lines, "", markdown_escape(table.note)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(markdown_escape, cells)) + " |"
+
+
+def long_csv(results: Mapping[str, Any], published: Published) -> str:
+    """Every number that the tables and figures of the results show and every published one, unrounded, one a line under
+    :data:`CSV_COLUMNS`, and each once.
+
+    ``source`` is ``measured`` or ``published``; shares and ranks are between 0 and 1 in both. A system that could not run
+    has one line, whose source is ``not run:`` and why, and whose value is empty. Numbers within others have dots in their
+    measure (``orders.sd``, ``survival.7.alive.3``: of pools of 7, after 3 exclusions); a diagnosis is of the dataset
+    :data:`ALL`, as its means are over tasks and not over datasets.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # a lone "\r" is quoted only so
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(_measured(results))
+    for system in (*published.systems, *published.zero_shot):
+        for dataset, value in system.values.items():
+            writer.writerow((PUBLISHED, system.name, dataset, "rr", round(value / 100, 6)))
+    for task, (base, trained) in published.generic.items():
+        writer.writerow((PUBLISHED, "base", task, "score", base))
+        writer.writerow((PUBLISHED, "trained", task, "score", trained))
+    return out.getvalue()
+
+
+def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    def numbers(system: str, dataset: str, found: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        for measure, value in _flat(found):
+            yield ("measured", system, dataset, _CI95.get(measure, measure), value)
+
+    for system, found in results["macro"].items():
+        yield from numbers(system, MACRO, found)
+    for dataset, systems in results["datasets"].items():
+        for system, found in systems.items():
+            yield from numbers(system, dataset, found)
+    for dataset, found in (results.get("zero_shot") or {}).items():
+        # a zero-shot run's own are among its datasets, by another name
+        if found not in results["datasets"].get(dataset, {}).values():
+            yield from numbers("zero-shot", dataset, found)
+    for system, reason in (results.get("unavailable") or {}).items():
+        yield (f"not run: {reason}", system, MACRO, "rr", "")
+    for task, found in (results.get("generic") or {}).items():
+        for system, measure, key in _GENERIC:
+            if found.get(key) is not None:
+                yield ("measured", system, task, measure, found[key])
+    for one in results.get("comparisons") or []:
+        for measure, value in _flat({key: one.get(key) for key in ("difference", "ci95", "p", "p_holm", "n")}):
+            name = _COMPARED.get(measure, measure)
+            yield ("measured", one["system"], one["dataset"], f"{name} against {one['against']}", value)
+    for system, found in (results.get("diagnosis") or {}).items():
+        yield from numbers(system, ALL, {key: value for key, value in found.items() if key != "regret_by_dataset"})
+        for dataset, regret in (found.get("regret_by_dataset") or {}).items():
+            yield from numbers(system, dataset, {"regret": regret})
+
+
+_CI95 = {"ci95.0": "rr_low", "ci95.1": "rr_high"}
+_COMPARED = {"ci95.0": "difference_low", "ci95.1": "difference_high"}
+_GENERIC = (
+    ("base", "score", "base"),
+    ("base", "stderr", "base_stderr"),
+    ("trained", "score", "trained"),
+    ("trained", "stderr", "trained_stderr"),
+    ("trained minus base", "difference", "difference"),
+    ("trained minus base", "stderr", "stderr"),
+)
+
+
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in nested content, each with its way in, joined by dots. A bin (an object in a list) goes by its first value."""
+    if isinstance(content, int | float):
+        yield name, content
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(content, Mapping):
+        inner = content.items()
+    elif isinstance(content, list | tuple):
+        inner = (_bin(part) if isinstance(part, Mapping) else (i, part) for i, part in enumerate(content))
+    for key, value in inner:
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
+
+
+def _bin(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    (_, value), *rest = content.items()
+    return value, dict(rest)

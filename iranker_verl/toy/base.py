@@ -1,0 +1,288 @@
+"""Making the tiny base: a tokenizer, a small Qwen2 and three stages of ordinary training, cached by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import RankingTask, by_dataset
+from iranker_verl.ranking.task import tasks_hash
+from iranker_verl.ranking.templates import Template
+from iranker_verl.toy import skills as checks, questions
+from iranker_verl.toy.batches import Sampler, learn
+from iranker_verl.toy.muon import Muon
+from iranker_verl.toy.questions import BEST
+from iranker_verl.toy.tokenizer import train_tokenizer
+from iranker_verl.toy.topics import DIMENSIONS, begin_with, embeddings
+
+REPORT = "base_report.json"
+# Steps over which a stage's loss is averaged to see whether it is through.
+RUNNING = 50
+PROGRESS_SECONDS = 10.0
+WATCH_SECONDS = 60.0  # between measurements of best of N, which cost about a second each
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``steps`` optimizer steps on a mix of :mod:`questions`' kinds, by weight, over pools of ``largest`` at most; fewer
+    where the running loss falls below ``until`` before."""
+
+    name: str
+    steps: int
+    mix: tuple[tuple[str, float], ...]
+    largest: int | None = None
+    until: float | None = None
+
+
+# Pairs first: yes and no are even there, so that matching is found soonest; finding the one in a longer list is learned
+# on top of it.
+STAGES = (
+    Stage("language", 30, (("language", 1.0),)),
+    # Matching appears at once and late, at a step that depends on the seed (300 to 600 in four of them); the longer lists take it
+    # from there.
+    Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=1.0),
+    Stage("lists", 600, (("language", 0.05), ("best", 0.95))),
+    # Until an exclusion is drawn nearly by dice. A base that still excludes what fits (twice as often as chance, after half
+    # of this) taught one policy out of three to name one place whatever stands there: a trap that RL did not leave.
+    Stage("format", 500, (("language", 0.05), ("best", 0.45), ("exclusion", 0.5))),
+)
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """``rows`` samples a step, fewer where together they pass ``tokens``, so that long texts make no step longer;
+    samples longer than ``max_length`` are left out and counted."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    feed_forward: int = 256
+    vocab: int = 2048
+    positions: int = 4096
+    stages: tuple[Stage, ...] = STAGES
+    rows: int = 32
+    tokens: int = 6000
+    max_length: int = 1536
+    # AdamW's rate, for embeddings, norms and biases; Muon's, for the matrices between them.
+    lr: float = 2e-3
+    matrix_lr: float = 0.01
+    warmup: int = 50
+    # The share of all steps, at the end, in which the rate falls, linearly, to a twentieth.
+    decay: float = 0.3
+    # Tasks of each dataset kept from training, for validation.
+    validation: int = 40
+    threads: int | None = None
+
+
+Progress = Callable[[str], None]
+
+
+def make_base(
+    tasks: Sequence[RankingTask],
+    template: Template,
+    out: Path,
+    seed: int = 1,
+    config: BaseConfig | None = None,
+    progress: Progress = print,
+) -> dict[str, Any]:
+    """The tiny base of these *training* tasks, in a folder of ``out`` named by all it depends on; its report.
+
+    ``report["path"]`` is the folder, in Hugging Face's format. It is built beside its place and renamed; one that is there
+    already is used again (``report["cached"]``). UserError without tasks.
+    """
+    config = config or BaseConfig()
+    if not tasks:
+        raise UserError("no training tasks to make a base model from; prepare data first")
+    made_of = _made_of(tasks, template, seed, config)
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    folder = out / f"tiny-base-{key}"
+    if (folder / REPORT).is_file():
+        report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        progress(f"base: {folder.name} is there already")
+        return {**report, "path": str(folder), "cached": True}
+    part = out / f"{folder.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    threads = torch.get_num_threads()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
+        (part / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, folder)
+    finally:
+        torch.set_num_threads(threads)
+        shutil.rmtree(part, ignore_errors=True)
+    return {**report, "path": str(folder), "cached": False}
+
+
+def _made_of(tasks: Sequence[RankingTask], template: Template, seed: int, config: BaseConfig) -> dict[str, Any]:
+    return {
+        "tasks_hash": tasks_hash(tasks),
+        "template_id": template.id,
+        "template_hash": template.hash,
+        "questions": BEST.hash,
+        "seed": seed,
+        "config": asdict(config),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "tokenizers": version("tokenizers"),
+    }
+
+
+def _make(
+    tasks: Sequence[RankingTask], template: Template, out: Path, seed: int, config: BaseConfig, progress: Progress
+) -> dict[str, Any]:
+    started = time.monotonic()
+    training, validation = hold_out(tasks, config.validation, seed)
+    tokenizer = train_tokenizer(corpus(training, template), config.vocab)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = new_model(tokenizer, config)
+        begin_with(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
+    parameters = sum(p.numel() for p in model.parameters())
+    progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
+    sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
+    stages = _train(model, sampler, validation, config, progress)
+    model.eval()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return {
+        "parameters": parameters,
+        "vocabulary": len(tokenizer),
+        "training_tasks": len(training),
+        "validation_tasks": len(validation),
+        "stages": stages,
+        "samples": sampler.drawn - sampler.overlong,
+        "overlong": sampler.overlong,
+        "best_of_n": checks.best_of_n(model, tokenizer, validation),
+        "exclusion": checks.exclusion_format(model, tokenizer, validation, template),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:
+    """``(training, validation)``: ``count`` tasks of each dataset, a fifth of it at most, for watching."""
+    training, validation = [], []
+    for dataset, own in by_dataset(tasks).items():
+        order = list(own)
+        Random(f"{seed}:{dataset}:validation").shuffle(order)
+        held = min(count, len(order) // 5)
+        validation += order[:held]
+        training += order[held:]
+    return training, validation
+
+
+def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
+    """What the tokenizer learns its pieces from: the prompts of a bounded number of training tasks."""
+    step = max(1, len(tasks) // 4000)
+    texts = []
+    for task in tasks[::step]:
+        for form in (template, BEST):
+            texts += [m["content"] for m in form.messages(form.start(task))]
+    return [*texts, *["user\n", "assistant\n", "system\n", "yes\n", "no\n"] * len(texts)]
+
+
+def plain_texts(tasks: Sequence[RankingTask]) -> list[str]:
+    """What counting reads: the texts of the language stage, of a bounded number of tasks."""
+    return [questions.language(task).answer for task in tasks[:: max(1, len(tasks) // 8000)]]
+
+
+def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
+    """Random weights from torch's present seed. Wider than Qwen2's 0.02, which is meant for thousands of dimensions."""
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            max_position_embeddings=config.positions,
+            tie_word_embeddings=True,
+            initializer_range=0.04,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=1.0, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def _train(
+    model: Qwen2ForCausalLM,
+    sampler: Sampler,
+    validation: Sequence[RankingTask],
+    config: BaseConfig,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    total = sum(stage.steps for stage in config.stages)
+    optimizers = _optimizers(model, config)
+    watched = few(validation)
+    done, accuracy, reports = 0, float("nan"), []
+    told, measured = time.monotonic(), float("-inf")
+    for stage in config.stages:
+        started, drawn, losses = time.monotonic(), sampler.drawn, deque([float("inf")] * RUNNING, maxlen=RUNNING)
+        for step in range(stage.steps):
+            if stage.until is not None and sum(losses) / RUNNING < stage.until:
+                total -= stage.steps - step
+                break
+            fall = (total - done) / max(1.0, config.decay * total)
+            for optimizer, rate in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
+            losses.append(
+                learn(model, sampler.step(dict(stage.mix), config.rows, config.tokens, stage.largest), sampler.pad)
+            )
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer, _ in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            done += 1
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                if told - measured >= WATCH_SECONDS:
+                    accuracy, measured = checks.macro(checks.best_of_n(model, sampler.tokenizer, watched)), told
+                most = f"at most {total}" if stage.until is not None else f"{total}"
+                progress(f"base: {stage.name} step {done} of {most}, loss {losses[-1]:.3f}, best of N {accuracy:.3f}")
+        seconds = round(time.monotonic() - started, 1)
+        reports.append({**asdict(stage), "samples": sampler.drawn - drawn, "loss": losses[-1], "seconds": seconds})
+    return reports
+
+
+def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices, AdamW for the rest, each with its rate.
+
+    With AdamW alone, matching took three times the steps or, with some seeds, did not appear at all.
+    """
+    embeddings = {id(p) for p in model.model.embed_tokens.parameters()}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        (torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True), config.lr),
+        (Muon(matrices, lr=config.matrix_lr), config.matrix_lr),
+    ]
+
+
+def few(tasks: Sequence[RankingTask]) -> list[RankingTask]:
+    """A few validation tasks of each dataset: enough to watch by."""
+    return [task for own in by_dataset(tasks).values() for task in own[:12]]

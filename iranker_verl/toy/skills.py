@@ -1,0 +1,71 @@
+"""What a base can do, on tasks it was not trained on: how often it finds what fits, and how it excludes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking.label_tokens import label_tokens
+from iranker_verl.ranking.templates import Message, Template
+from iranker_verl.toy.questions import BEST
+
+# Prompts read at once, so that long ones need little memory.
+TOKENS = 8192
+
+
+@torch.no_grad()
+def next_token(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
+) -> torch.Tensor:
+    """The logits of the first token of each answer."""
+    texts = [str(tokenizer.apply_chat_template(list(p), add_generation_prompt=True, tokenize=False)) for p in prompts]
+    rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    logits = torch.empty(len(rows), model.config.vocab_size)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    while order:
+        batch = order[: max(1, TOKENS // len(rows[order[-1]]))]
+        order = order[len(batch) :]
+        width = len(rows[batch[-1]])
+        ids = torch.tensor([rows[i] + [tokenizer.pad_token_id] * (width - len(rows[i])) for i in batch])
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        last = torch.tensor([len(rows[i]) - 1 for i in batch])
+        logits[batch] = model.lm_head(hidden[torch.arange(len(batch)), last])
+    return logits
+
+
+def best_of_n(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask]
+) -> dict[str, float]:
+    """By dataset: how often the model, asked which candidate fits best, names a best one."""
+    if not tasks:
+        return {}
+    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
+    right: dict[str, list[bool]] = {}
+    logits = next_token(model, tokenizer, [BEST.messages(Elimination(t)) for t in tasks])
+    for task, row in zip(tasks, logits, strict=True):
+        chosen = int(row[labels[: len(task.candidates)]].argmax())
+        right.setdefault(task.dataset, []).append(task.relevance[chosen] == max(task.relevance))
+    return {dataset: round(sum(values) / len(values), 4) for dataset, values in right.items()}
+
+
+def exclusion_format(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask], template: Template
+) -> dict[str, float]:
+    """``valid``: the probability that an answer to the exclusion prompt starts with a label that is shown; ``positive``:
+    that it is the positive's (which a direct ranking names first because it is best), where ``random`` is what dice would give. For templates whose answer is a label."""
+    if not tasks or template.answer != "label":
+        return {}
+    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
+    chances = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
+    valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, chances, strict=True)]
+    positive = [float(row[labels[t.target]]) for t, row in zip(tasks, chances, strict=True)]
+    dice = [1 / len(t.candidates) for t in tasks]
+    sums = {"valid": valid, "positive": positive, "random": dice}
+    return {name: round(sum(values) / len(tasks), 4) for name, values in sums.items()}
+
+
+def macro(scores: dict[str, float]) -> float:
+    return sum(scores.values()) / len(scores) if scores else float("nan")

@@ -1,0 +1,140 @@
+"""Baselines know what they are fitted on, and nothing of the order shown."""
+
+from collections import Counter
+
+import pytest
+
+from iranker_verl.errors import UserError
+from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from iranker_verl.evaluation.baselines import BASELINES, Context, make
+from iranker_verl.inference.episode import Episode
+from iranker_verl.ranking import Candidate, RankingTask
+from iranker_verl.ranking.templates import load
+
+
+def task(texts, *, id="t", scenario="recommendation", dataset="rec-movie", context="", positive=0):
+    candidates = tuple(Candidate(f"id-{t}" if t else "", t) for t in texts)
+    return RankingTask.with_positive(id, scenario, dataset, context, candidates, candidates[positive].id)
+
+
+def baseline(name, seed=0):
+    return make([name], Context(seed))[0]
+
+
+def rank(model, task):
+    return model.rank([task])[0]
+
+
+def test_each_is_found_by_its_name():
+    assert [r.name for r in make(BASELINES)] == list(BASELINES)
+    with pytest.raises(UserError, match="unknown baseline 'bm52'; choose from random, "):
+        make(["bm52"])
+
+
+@pytest.mark.parametrize("baseline", make(), ids=lambda r: r.name)
+def test_rankings_are_orders_and_seeded(baseline):
+    tasks = [task(["red car", "blue car", "old boat"], id=str(i), context="blue") for i in range(5)]
+    baseline.fit(tasks)
+    again = make([baseline.name])[0]
+    again.fit(tasks)
+    for t in tasks:
+        assert sorted(rank(baseline, t)) == sorted(c.id for c in t.candidates)
+        assert rank(baseline, t) == rank(again, t)
+
+
+def test_random_puts_every_place_first():
+    first = Counter(rank(baseline("random", 0), task(["a", "b", "c"], id=str(i)))[0] for i in range(300))
+    assert len(first) == 3 and min(first.values()) > 60
+    assert rank(baseline("random", 1), task(list("abcdefgh"))) != rank(baseline("random", 2), task(list("abcdefgh")))
+
+
+@pytest.mark.parametrize("baseline", make(["popularity", "bm25"]), ids=lambda r: r.name)
+def test_ties_do_not_keep_the_order_shown(baseline):
+    baseline.fit([])
+    first = Counter(rank(baseline, task(["w", "x", "y"], id=str(i), context="other words"))[0] for i in range(300))
+    assert len(first) == 3 and min(first.values()) > 60
+
+
+def test_popularity_counts_positives_and_mentions():
+    model = baseline("popularity")
+    model.fit(
+        [
+            task(["Heat", "Alien"], positive=0),
+            task(["Heat", "Alien"], positive=0, context="Up, Alien, Alienation"),
+            task(["Up", "Alien"], positive=0, context="Up"),
+        ]
+    )
+    # Up: chosen once, mentioned twice; Heat: chosen twice; Alien: mentioned once (Alienation is another word).
+    assert rank(model, task(["Alien", "Heat", "Up", "Unseen"])) == ["id-Up", "id-Heat", "id-Alien", "id-Unseen"]
+
+
+def test_popularity_keeps_datasets_apart_and_knows_its_scenario():
+    model = baseline("popularity")
+    model.fit([task(["a", "b"], dataset="rec-music", positive=1)] * 3 + [task(["a", "b"], positive=0)])
+    assert rank(model, task(["b", "a"]))[0] == "id-a"
+    assert rank(model, task(["a", "b"], scenario="passage", dataset="passage-5")) is None
+
+
+def test_bm25_finds_the_words_of_the_context():
+    model = baseline("bm25")
+    model.fit([task(["the cat sat", "the dog ran"])])
+    assert rank(
+        model, task(["the dog ran", "the Heron stood", "the cat sat"], context="Where do herons, a heron, live?")
+    )[0] == ("id-the Heron stood")
+
+
+def test_bm25_learns_rarity_from_training_texts():
+    common = [task([f"film number {i}", f"film of {i}"], id=str(i)) for i in range(50)]
+    model = baseline("bm25")
+    model.fit(common)
+    assert rank(model, task(["film story", "heron story"], context="film heron"))[0] == "id-heron story"
+
+
+def test_bm25_with_texts_that_hold_no_word():
+    model = baseline("bm25")
+    model.fit([])
+    assert sorted(rank(model, task(["!!", "??"], context="!"))) == ["id-!!", "id-??"]
+    assert rank(model, task(["!!", "word"], context="word"))[0] == "id-word"
+
+
+@pytest.mark.parametrize("model", make(), ids=lambda r: r.name)
+def test_the_order_shown_decides_nothing(model):
+    model.fit([])
+    shown, turned = task(["w", "x", "y", "z"]), task(["z", "y", "x", "w"], positive=3)
+    assert rank(model, shown) == rank(model, turned)
+
+
+class Asks:
+    """A baseline that has a model rank: it answers the first task well, and the second by half."""
+
+    name = "asks"
+
+    def __init__(self):
+        self.ranked = 0
+
+    def fit(self, train):
+        pass
+
+    def rank(self, tasks):
+        self.ranked += 1
+        self.states = [self.template().start(task) for task in tasks]
+        for state, answer in zip(self.states, ("[B] > [A]", "[B]"), strict=True):
+            state.step(answer)
+        return [state.ranking() for state in self.states]
+
+    def episodes(self):
+        return [Episode(s.task.id, s.task.dataset, tuple(s.ranking()), tuple(s.steps), 9, 2, 0.5) for s in self.states]
+
+    def template(self):
+        return load("direct-label")
+
+
+def test_a_baseline_that_asks_a_model_is_judged_by_its_answers(tmp_path):
+    tasks = [task(["a", "b"], id=f"t{i}", positive=1) for i in range(2)]
+    baseline, said = Asks(), []
+    for _ in range(2):  # the second time what was done before is read again
+        [result] = evaluate_baselines([], tasks, baselines=[baseline], run_dir=tmp_path, say=said.append)
+        numbers = collect([result])["macro"]["asks"]
+        assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["new_tokens_per_task"]) == (0.5, 1, 2)
+        assert (numbers["rr"], numbers["rr_strict"]) == (1.0, 0.75)  # the second answer names half of the candidates
+    assert baseline.ranked == 1

@@ -1,0 +1,221 @@
+"""The tiny base: its tokenizer, what it is taught (and what not), and the making and caching of one in seconds."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import Candidate, Elimination, RankingTask
+from iranker_verl.ranking.templates import load
+from iranker_verl.toy import BaseConfig, make_base
+from iranker_verl.toy.base import Stage, corpus, hold_out
+from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
+from iranker_verl.toy.muon import Muon, orthogonal
+from iranker_verl.toy.questions import BEST, best, exclusion, make, part_of
+from iranker_verl.toy.tokenizer import END, LABELS, train_tokenizer
+from iranker_verl.toy.topics import embeddings
+from reward_fns.answers import parse_exclusion
+
+TEMPLATE = load("label")
+SMALL = BaseConfig(
+    hidden=64,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    feed_forward=64,
+    vocab=512,
+    rows=4,
+    validation=2,
+    stages=(
+        Stage("language", 1, (("language", 1.0),)),
+        Stage("questions", 2, (("best", 1.0),), largest=2),
+        Stage("format", 2, (("best", 0.5), ("exclusion", 0.5))),
+    ),
+)
+
+
+def task(number: int, size: int = 5, dataset: str = "passage-5") -> RankingTask:
+    candidates = tuple(Candidate(str(i), f"passage {number} {i} of reef and coral") for i in range(size))
+    return RankingTask.with_positive(
+        f"t{number}", "passage", dataset, f"query {number}", candidates, str(number % size)
+    )
+
+
+TASKS = [task(i) for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(corpus(TASKS, TEMPLATE), 512)
+
+
+@pytest.mark.parametrize("text", ["query 7 of reef", "naïve café ☕ 日本\n\ttabs", "<b>[A]</b> [Z] [AA] <think>"])
+def test_any_text_survives_the_tokenizer(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_a_label_is_one_token_and_an_answer_that_parses(tokenizer):
+    for place, label in enumerate(LABELS):
+        ids = tokenizer(label + END, add_special_tokens=False)["input_ids"]
+        assert len(ids) == 2 and ids[1] == tokenizer.eos_token_id
+        answer = parse_exclusion(tokenizer.decode(ids, skip_special_tokens=True), [f"text {i}" for i in range(26)])
+        assert answer.index == place
+
+
+def test_exclusions_are_valid_and_drawn_by_dice():
+    whole = TASKS[0]
+    random = Random(1)
+    counts = Counter()
+    for _ in range(2000):
+        sample = exclusion(random, whole, TEMPLATE)
+        assert sample.messages == TEMPLATE.messages(Elimination(whole)) and not sample.asides
+        answer = parse_exclusion(sample.answer, [c.text for c in whole.candidates])
+        assert answer.ok
+        counts[answer.index] += 1
+    chi = sum((counts[i] - 400) ** 2 / 400 for i in range(5))
+    assert chi < 18.5  # 4 degrees of freedom: passed once in a thousand by true dice
+
+
+def test_the_positive_is_excluded_as_often_as_dice_would():
+    random = Random(2)
+    hits = expected = 0.0
+    for _ in range(3000):
+        part = part_of(random, random.choice(TASKS))
+        sample = exclusion(random, part, TEMPLATE)
+        hits += parse_exclusion(sample.answer, [c.text for c in part.candidates]).index == part.target
+        expected += 1 / len(part.candidates)
+    assert abs(hits - expected) < 4 * (expected * 0.7) ** 0.5
+
+
+def test_every_pool_size_occurs_and_holds_the_positive():
+    random = Random(3)
+    parts = [part_of(random, TASKS[3]) for _ in range(200)]
+    assert {len(p.candidates) for p in parts} == {2, 3, 4, 5}
+    assert all(p.candidates[p.target].id == "3" for p in parts)
+    assert all(len(part_of(random, TASKS[3], largest=2).candidates) == 2 for _ in range(20))
+
+
+def test_equally_good_candidates_stay_a_task():
+    graded = replace(task(0, 4), relevance=(1.0, 1.0, 1.0, 0.0))
+    assert all(0.0 in part_of(Random(i), graded).relevance for i in range(50))
+
+
+def test_the_other_questions_never_ask_for_an_exclusion():
+    for kind in ("language", "best"):
+        for i in range(50):
+            sample = make(kind, Random(i), TASKS[i % 40], TEMPLATE)
+            shown = sample.answer + "".join(m["content"] for m in sample.messages or [])
+            assert "xclude" not in shown and "worst" not in shown
+    sample = best(TASKS[2])
+    assert sample.answer == "[C]"
+    assert [verdict for _, verdict in sample.asides] == ["no", "no", "yes", "no", "no"]
+
+
+def test_asides_are_targets_and_in_no_input(tokenizer):
+    sample = best(TASKS[2])
+    [row] = encode(tokenizer, [sample])
+    prompt = tokenizer.apply_chat_template(
+        BEST.messages(Elimination(TASKS[2])), add_generation_prompt=True, tokenize=False
+    )
+    assert row.ids == tokenizer(prompt + "[C]" + END, add_special_tokens=False)["input_ids"]
+    told = [
+        (tokenizer.decode([t]), tokenizer.decode([i]))
+        for i, t in zip(row.ids, row.targets, strict=True)
+        if t != IGNORED
+    ]
+    assert told == [("no", "\n"), ("no", "\n"), ("yes", "\n"), ("no", "\n"), ("no", "\n"), ("[C]", "\n"), (END, "[C]")]
+
+
+def test_padding_is_no_target(tokenizer):
+    rows = encode(tokenizer, [best(TASKS[0]), best(task(1, 2))])
+    ids, targets = collate(rows, tokenizer.pad_token_id)
+    assert ids.shape == targets.shape
+    assert (targets[1, len(rows[1].ids) :] == IGNORED).all()
+
+
+def test_long_samples_are_left_out_and_a_step_is_bounded(tokenizer):
+    long = replace(task(50), context="reef " * 400)
+    sampler = Sampler(
+        [*TASKS, *[replace(long, id=f"l{i}", dataset="passage-7") for i in range(5)]], TEMPLATE, tokenizer, 200, "1"
+    )
+    for _ in range(20):
+        groups = sampler.step({"best": 1.0}, 32, 600)
+        assert sum(len(row.ids) for group in groups for row in group) <= 600
+    assert sampler.overlong > 0 and sampler.drawn > 0
+
+
+def test_counting_puts_words_that_go_together_together(tokenizer):
+    groups = (("K", "L", "M"), ("X", "Y", "Z"))
+    texts = [f"{a}\n{b}" for group in groups for a in group for b in group if a != b for _ in range(20)]
+    first, second = ([tokenizer(t, add_special_tokens=False)["input_ids"][-1] for t in group] for group in groups)
+    vectors = torch.nn.functional.normalize(embeddings(tokenizer, texts, 2), dim=1)
+    assert (vectors[first] @ vectors[first].T > 0.9).all()
+    assert (vectors[first] @ vectors[second].T < 0.5).all()
+
+
+def test_validation_tasks_are_not_trained_on():
+    training, validation = hold_out(TASKS, 5, 1)
+    assert len(validation) == 5 and len(training) == 35
+    assert not {t.id for t in training} & {t.id for t in validation}
+
+
+def test_a_base_is_made_loaded_and_found_again(tmp_path):
+    lines: list[str] = []
+    report = make_base(TASKS, TEMPLATE, tmp_path, 1, SMALL, lines.append)
+    assert not report["cached"] and lines
+    assert (
+        json.loads((tmp_path / f"tiny-base-{report['hash']}" / "base_report.json").read_text())["hash"]
+        == report["hash"]
+    )
+    model = AutoModelForCausalLM.from_pretrained(report["path"])
+    tokenizer = AutoTokenizer.from_pretrained(report["path"])
+    assert model.config.model_type == "qwen2"
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids(END)
+    text = tokenizer.apply_chat_template(
+        TEMPLATE.messages(Elimination(TASKS[0])), add_generation_prompt=True, tokenize=False
+    )
+    assert text.endswith("<|im_start|>assistant\n")
+    assert [p.name for p in tmp_path.iterdir()] == [f"tiny-base-{report['hash']}"]
+
+    again = make_base(TASKS, TEMPLATE, tmp_path, 1, SMALL, lines.append)
+    assert again["cached"] and again["hash"] == report["hash"] and again["path"] == report["path"]
+    assert make_base(TASKS[:30], TEMPLATE, tmp_path, 1, SMALL, lines.append)["hash"] != report["hash"]
+    assert make_base(TASKS, TEMPLATE, tmp_path, 2, SMALL, lines.append)["hash"] != report["hash"]
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    one, two = (make_base(TASKS, TEMPLATE, tmp_path / n, 1, replace(SMALL, threads=1), lambda line: None) for n in "ab")
+    weights = [AutoModelForCausalLM.from_pretrained(r["path"]).state_dict() for r in (one, two)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_no_tasks_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="no training tasks"):
+        make_base([], TEMPLATE, tmp_path)
+
+
+def test_muon_is_torchs_without_the_rounding():
+    torch.manual_seed(0)
+    starts = [torch.randn(shape) for shape in ((6, 4), (4, 6), (6, 4))]
+    ours, theirs = ([torch.nn.Parameter(s.clone()) for s in starts] for _ in range(2))
+    pairs = [(ours, Muon(ours, lr=0.1)), (theirs, torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0))]
+    for _ in range(3):
+        gradients = [torch.randn_like(s) for s in starts]
+        for parameters, optimizer in pairs:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for one, other, start in zip(ours, theirs, starts, strict=True):
+        assert (one - start).norm() > 0.2
+        assert torch.allclose(one, other, atol=0.02)
+
+
+def test_orthogonal_matrices_have_singular_values_near_one():
+    values = torch.linalg.svdvals(orthogonal(torch.randn(5, 8, 24, generator=torch.Generator().manual_seed(1))))
+    assert values.min() > 0.5 and values.max() < 1.5

@@ -114,9 +114,9 @@ def recbole(arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    from iranker_verl.evaluation.metrics import measure
     from iranker_verl.evaluation.baselines import Context, make
     from iranker_verl.evaluation.baselines.base import by_score
+    from iranker_verl.evaluation.metrics import measure
 
     train, tasks = splits(arguments.data, arguments.validation)
 

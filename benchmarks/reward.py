@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from benchmarks.reward_fuzz import fuzz
-from reward_fns import direct, exclusion
 from iranker_verl.audit.policies import GROWING, PROSE
+from reward_fns import direct, exclusion
 from tests.reward_fns.published_faults import ASKED, TURN, published_reward
 
 TEXTS = [f"The Film of Number {i * 37 % 101} ({1950 + i})" for i in range(20)]

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data_prep.checks.folder import check
 from data_prep.card import figures
 from data_prep.card.lengths import CountTokens
 from data_prep.card.statistics import statistics
+from data_prep.checks.folder import check
 from data_prep.schema import read_manifest
 from iranker_verl import page
 from iranker_verl.errors import UserError

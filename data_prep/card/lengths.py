@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.checks.columns import flat
 from data_prep.card.histogram import Histogram
+from data_prep.checks.columns import flat
 from data_prep.schema import SPLITS
 from iranker_verl.errors import UserError
 

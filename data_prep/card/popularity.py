@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_prep.card.histogram import Histogram
 from data_prep.checks.columns import flat, lengths
 from data_prep.checks.side import Distinct
-from data_prep.card.histogram import Histogram
 
 POINTS = 80  # of a curve
 _TOP = (0.01, 0.1)
@@ -62,7 +62,9 @@ class Popularity:
             baselines = here & ~is_best & (best[row] >= 0)
             won = (best[row] > fame) + 0.5 * (best[row] == fame)
             many = np.bincount(row[baselines], minlength=len(datasets))
-            share = np.bincount(row[baselines], weights=won[baselines], minlength=len(datasets))[many > 0] / many[many > 0]
+            share = (
+                np.bincount(row[baselines], weights=won[baselines], minlength=len(datasets))[many > 0] / many[many > 0]
+            )
             for into, which in zip(
                 self._famous.setdefault(dataset, (Histogram(), Histogram())), (~is_best, is_best), strict=True
             ):

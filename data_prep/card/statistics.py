@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep.checks.columns import batches, best, by_name, flat, leaves, lengths
-from data_prep.checks.positions import Places, add, p_values
 from data_prep.card.histogram import Histogram
 from data_prep.card.lengths import CountTokens, Lengths, characters
 from data_prep.card.popularity import Popularity
 from data_prep.card.routers import Routers
 from data_prep.card.samples import Samples
+from data_prep.checks.columns import batches, best, by_name, flat, leaves, lengths
+from data_prep.checks.positions import Places, add, p_values
 from data_prep.schema import SPLITS
 
 # Dropped things that would have become a task each; of others, as rows or events, nothing says how many there were.

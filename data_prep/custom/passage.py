@@ -26,8 +26,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.options import Options
 from data_prep.custom import Side, identified, names, rows, text
+from data_prep.options import Options
 from data_prep.readers.lines import number
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage

@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.options import Options
 from data_prep.custom import Side, rows, text
+from data_prep.options import Options
 from data_prep.readers.text import shown
 from data_prep.scenarios import routing
 from data_prep.tasks import Draft, Dropped, nothing_dropped, tables

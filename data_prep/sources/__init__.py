@@ -1,6 +1,18 @@
 """One module a raw format. Each has ``find(files, raw)``: the :class:`~data_prep.tasks.Source`\\s among some files."""
 
-from data_prep.sources import amazon, graphrouter, llmrouter, movielens, msmarco, custom as own, ranking_bench, recbole, routerbench, trec, wikiqa
+from data_prep.sources import (
+    amazon,
+    graphrouter,
+    llmrouter,
+    movielens,
+    msmarco,
+    ranking_bench,
+    recbole,
+    routerbench,
+    trec,
+    wikiqa,
+)
+from data_prep.sources import custom as own
 
 FORMATS = (
     movielens,

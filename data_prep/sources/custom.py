@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import custom as own
-from data_prep.options import Options
 from data_prep.custom import passage, routing
 from data_prep.custom.recommendation import EVENTS, ITEMS_FILE, interactions
+from data_prep.options import Options
 from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import folder_dataset
 from data_prep.tasks import Source, Unit

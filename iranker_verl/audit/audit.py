@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from iranker_verl.audit.growth import super_linear_time
 from iranker_verl.audit.policies import Dialect, Task, dialects, policies, tasks_of
 from iranker_verl.audit.rows import examine_rows, lock_step
-from iranker_verl.audit.growth import super_linear_time
 from iranker_verl.audit.verdicts import (
     CHECKS,
     FEW,

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import data, evaluate, out_of_domain as generic, inspect, prompt, report, reward, serving, cot as thoughts
+from iranker_verl.cli import cot as thoughts
+from iranker_verl.cli import data, evaluate, inspect, prompt, report, reward, serving
+from iranker_verl.cli import out_of_domain as generic
 from iranker_verl.errors import UserError
 
 app = typer.Typer(

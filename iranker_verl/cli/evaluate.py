@@ -90,14 +90,14 @@ def evaluate(
     from data_prep.schema import read_manifest, read_tasks
     from iranker_verl.doctor import versions
     from iranker_verl.evaluation import completed as finished
-    from iranker_verl.evaluation.report.diagnosis import diagnose
-    from iranker_verl.evaluation.evaluate import check_model, evaluate_model, evaluate_baselines
+    from iranker_verl.evaluation.baselines import Context
+    from iranker_verl.evaluation.evaluate import check_model, evaluate_baselines, evaluate_model
     from iranker_verl.evaluation.journal import make_folder
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.records import write_trec
+    from iranker_verl.evaluation.report.diagnosis import diagnose
     from iranker_verl.evaluation.results import collect
-    from iranker_verl.evaluation.baselines import Context
     from iranker_verl.files import write_json
     from iranker_verl.job.pipeline import locked
 
@@ -215,7 +215,9 @@ def _models(given: Sequence[str], baselines: Sequence[str]) -> dict[str, str]:
         if not equals or not folder or name not in BASELINES:
             raise UserError(f"--models {one}: NAME=FOLDER is needed, NAME one of {', '.join(BASELINES)}")
         if name not in baselines:
-            raise UserError(f"--models {one} has no effect, as --baselines does not name {name}; add it, or leave it out")
+            raise UserError(
+                f"--models {one} has no effect, as --baselines does not name {name}; add it, or leave it out"
+            )
         found[name] = folder
     return found
 

@@ -16,8 +16,8 @@ from iranker_verl.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from data_prep.checks.validate import Report
     from data_prep.card.lengths import CountTokens
+    from data_prep.checks.validate import Report
 
 
 def inspect(

@@ -23,7 +23,8 @@ def evaluate_generic(
         bool, typer.Option("--chat-template/--no-chat-template", help="put questions into the models' chat template")
     ] = False,
     data_folder: Annotated[
-        Path | None, typer.Option(help="the tasks' data (docs/out_of_domain.md); nothing is fetched then [default: the Hub]")
+        Path | None,
+        typer.Option(help="the tasks' data (docs/out_of_domain.md); nothing is fetched then [default: the Hub]"),
     ] = None,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="run the programs that models write (mbpp, humaneval)")

@@ -20,19 +20,19 @@ from typing import Any
 
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.sharding import Job, run_sharded
+from iranker_verl.evaluation.baselines import STANDARD, Asking, Baseline, Context, Unavailable, make
+from iranker_verl.evaluation.baselines.loading import release
 from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import in_order
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import Key, Record, SystemResult
 from iranker_verl.evaluation.results import collect
-from iranker_verl.evaluation.baselines import STANDARD, Asking, Context, Baseline, Unavailable, make
-from iranker_verl.evaluation.baselines.loading import release
+from iranker_verl.evaluation.sharding import Job, run_sharded
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
-from iranker_verl.inference.models import model_hash, trained_with
 from iranker_verl.inference.episode import Episode
+from iranker_verl.inference.models import model_hash, trained_with
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
@@ -43,8 +43,8 @@ __all__ = [
     "check_model",
     "check_model_template",
     "collect",
-    "evaluate_model",
     "evaluate_baselines",
+    "evaluate_model",
 ]
 
 SLACK = 16

@@ -21,8 +21,8 @@ from typing import Any, cast
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, longest_context, longest_prompt
-from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
 from iranker_verl.inference.episode import AHEAD, Answered, Answers, end, play_one
+from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, check_hash, load
 from iranker_verl.ranking.text import clean

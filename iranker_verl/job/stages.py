@@ -202,7 +202,7 @@ def last_step(checkpoints: Path) -> int:
 def evaluate(config: DictConfig, run: Path) -> None:
     """Every test task, before and after, and the baselines: ``RUN_DIR/evaluation.json``."""
     from data_prep.schema import read_tasks
-    from iranker_verl.evaluation.evaluate import evaluate_model, evaluate_baselines
+    from iranker_verl.evaluation.evaluate import evaluate_baselines, evaluate_model
     from iranker_verl.evaluation.records import write_trec
     from iranker_verl.evaluation.results import collect
 

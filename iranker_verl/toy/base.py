@@ -22,7 +22,8 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
-from iranker_verl.toy import skills as checks, questions
+from iranker_verl.toy import questions
+from iranker_verl.toy import skills as checks
 from iranker_verl.toy.batches import Sampler, learn
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST

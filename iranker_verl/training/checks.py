@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from data_prep.options import Options
 from data_prep.world import WorldSize
+from iranker_verl.audit.policies import Task, dialects
+from iranker_verl.audit.verdicts import Scorer
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
-from iranker_verl.audit.policies import Task, dialects
-from iranker_verl.audit.verdicts import Scorer
 
 # The module whose engine computes the log-probs of all labels.
 ENGINE = "iranker_verl.training.answer_engine"

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from iranker_verl.audit import rows as audit_rows, growth as audit_time, verdicts as audit_verdicts
-from reward_fns.answers import label, parse_exclusion, parse_ranking
+from iranker_verl.audit import growth as audit_time
+from iranker_verl.audit import rows as audit_rows
+from iranker_verl.audit import verdicts as audit_verdicts
 from iranker_verl.audit.audit import audit, load_function
 from iranker_verl.audit.policies import Dialect, Task, dialects, policies
 from iranker_verl.audit.rows import examine_rows, lock_step
+from reward_fns.answers import label, parse_exclusion, parse_ranking
 from reward_fns.direct import compute_score as direct
 from reward_fns.exclusion import compute_score as exclusion
 from tests.reward_fns.published_faults import Published, letter, published_reward, row

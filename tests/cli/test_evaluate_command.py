@@ -209,7 +209,10 @@ def test_options_without_effect_are_refused(data, tmp_path):
     model = ["--model", "fake", "--endpoint", "http://host/v1"]
     for arguments, words in (
         ([*scored, "--out", out], "--out has no effect with --run"),
-        ([*scored, "--baselines", "random,popularity,bm25"], "--baselines has no effect with --run"),  # even the default
+        (
+            [*scored, "--baselines", "random,popularity,bm25"],
+            "--baselines has no effect with --run",
+        ),  # even the default
         ([*scored, "--endpoint", "http://host/v1"], "--endpoint has no effect with --run"),
         ([*scored, "--system", "after"], "--system has no effect with --run"),
         ([*common, "--measures", "RR"], "--measures has no effect without --run"),

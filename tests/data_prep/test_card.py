@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared_folder import LLMS, row, rows, write
 
-from data_prep.checks.columns import best, leaves
 from data_prep.card.card import inspect, render, write_card
 from data_prep.card.histogram import Histogram
 from data_prep.card.lengths import COUNTED, Lengths
 from data_prep.card.popularity import Popularity, gini
+from data_prep.checks.columns import best, leaves
 from data_prep.schema import SCHEMA
 from iranker_verl.cli import inspect as cli
 from iranker_verl.errors import UserError

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from prepared_folder import row, rows, write
 from scipy.stats import chi2
 
-from data_prep.checks.folder import check
 from data_prep.checks.columns import ROWS
+from data_prep.checks.folder import check
 from data_prep.checks.positions import EXPECTED, chi_square_tail, p_values
 from iranker_verl.errors import UserError
 

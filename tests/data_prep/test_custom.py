@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.custom import passage, routing
 from data_prep.discover import find
 from data_prep.options import Options
-from data_prep.custom import passage, routing
 from data_prep.sources import custom as own
 from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
 from iranker_verl.evaluation.baselines import BASELINES, Context, make
+from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load

@@ -4,25 +4,25 @@ import json
 import re
 
 import pytest
-from synthetic import make_tasks, play_as
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.baselines import Unavailable
 from iranker_verl.evaluation.evaluate import (
     Record,
     SystemResult,
     check_model_template,
     collect,
-    evaluate_model,
     evaluate_baselines,
+    evaluate_model,
 )
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import write_trec
-from iranker_verl.evaluation.baselines import Unavailable
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask, Step
 from iranker_verl.ranking.templates import load
+from tests.evaluation.synthetic import make_tasks, play_as
 from tests.fake_openai import FakeServer, answer
 
 TEMPLATE = load("label")

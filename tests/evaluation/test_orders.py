@@ -6,13 +6,13 @@ from statistics import fmean, stdev
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import make_tasks
 
 from iranker_verl.evaluation.evaluate import Record, SystemResult, collect
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import correlation, in_order
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
+from tests.evaluation.synthetic import make_tasks
 
 TASK = RankingTask(
     "t", "recommendation", "rec-movie", "c", tuple(Candidate(i, f"text {i}") for i in "abcdef"), (0, 0, 1, 0, 0.5, 0)

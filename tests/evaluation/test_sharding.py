@@ -3,15 +3,15 @@
 import re
 
 import pytest
-from synthetic import make_tasks
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import sharding as asking
-from iranker_verl.evaluation.sharding import Job, run_sharded
 from iranker_verl.evaluation.evaluate import evaluate_model
+from iranker_verl.evaluation.sharding import Job, run_sharded
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.ranking.templates import load
 from tests import tiny_models
+from tests.evaluation.synthetic import make_tasks
 from tests.fake_openai import FakeServer, answer
 
 pytest.importorskip("openai")

@@ -17,8 +17,8 @@ pytest.importorskip("openai")
 from iranker_verl.inference import AsyncRanker
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.ranking.templates import load
-from iranker_verl.serving.app import create_app
 from iranker_verl.serving.access import MAX_BYTES
+from iranker_verl.serving.app import create_app
 from tests.fake_openai import FakeServer, answer
 
 FLEAS = ["Fleas feed on blood.", "A flea can live up to a year.", "Eggs hatch in a week."]

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Asking, Context, Ranking, Baseline, Unavailable
+from iranker_verl.evaluation.baselines.base import Asking, Baseline, Context, Ranking, Unavailable
 
-__all__ = ["BASELINES", "STANDARD", "Asking", "Context", "Ranking", "Baseline", "Unavailable", "make"]
+__all__ = ["BASELINES", "STANDARD", "Asking", "Baseline", "Context", "Ranking", "Unavailable", "make"]
 
 BASELINES = {
     "random": "random_order:RandomOrder",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable
-from iranker_verl.inference.models import STAMP, trained_with
 from iranker_verl.inference.episode import Episode
+from iranker_verl.inference.models import STAMP, trained_with
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, load
 

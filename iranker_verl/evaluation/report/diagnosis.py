@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from iranker_verl.evaluation.report.page import files as report_files
+from iranker_verl.evaluation.report import files as report_files
 
 POSITIONS = 20  # later places are one bin
 THIRDS = ("most popular", "middle", "least popular")  # thirds of a pool

@@ -117,7 +117,11 @@ def by_dataset(
             Line2D([], [], color=COLOURS["baseline"], marker=mark, mfc="none", ms=6, lw=0, label=name)
             for mark, name in [
                 *((BASELINE_MARKS[s], label(s)) for s in marked),
-                *([(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other baseline")] if unmarked else []),
+                *(
+                    [(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other baseline")]
+                    if unmarked
+                    else []
+                ),
             ]
         ]
         keys += [

@@ -52,8 +52,9 @@ from markupsafe import Markup
 
 from iranker_verl import page
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report.page import figures, figures_failure, files as report_files, tables, tables_text
 from iranker_verl.evaluation import published
+from iranker_verl.evaluation.report import figures, figures_failure, tables, tables_text
+from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
 from iranker_verl.evaluation.statistics import MACRO, comparisons, reference
 from iranker_verl.files import write_text

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iranker_verl.evaluation.published import Published, PublishedSystem
 from iranker_verl.evaluation.baselines.base import brief
+from iranker_verl.evaluation.published import Published, PublishedSystem
 from iranker_verl.evaluation.statistics import MACRO, reference
 from iranker_verl.ranking import DATASETS
 

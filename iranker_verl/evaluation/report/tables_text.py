@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.evaluation.published import Published
-from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.report.tables import GROUP, OURS, PUBLISHED, Table
+from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.files import write_text
 
 ALL = "all"  # "dataset" of what is meaned over all tasks, whatever their dataset

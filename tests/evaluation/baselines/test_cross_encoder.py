@@ -46,7 +46,11 @@ def test_the_order_shown_decides_nothing_in_ranking_and_in_training(folder, trai
     assert trained.rank(tests) == trained.rank([tiny.turned(t) for t in tests])
     few = tiny.passages(20)
     short = Training(epochs=1, learning_rate=1e-3, tasks_per_step=4)
-    one, other, another_seed = baseline(folder, training=short), baseline(folder, training=short), baseline(folder, 1, short)
+    one, other, another_seed = (
+        baseline(folder, training=short),
+        baseline(folder, training=short),
+        baseline(folder, 1, short),
+    )
     one.fit(few)
     other.fit([tiny.turned(t) for t in reversed(few)])
     another_seed.fit(few)

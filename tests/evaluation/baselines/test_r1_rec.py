@@ -11,8 +11,8 @@ from id_worlds import task
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import evaluate
-from iranker_verl.evaluation.evaluate import Record, SystemResult
 from iranker_verl.evaluation.baselines import Asking, Context, Unavailable, language_model, make
+from iranker_verl.evaluation.evaluate import Record, SystemResult
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import templates
 from reward_fns import direct

@@ -7,9 +7,16 @@ from math import comb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import make_tasks, play_as
 
-from iranker_verl.evaluation.report.diagnosis import POSITIONS, THIRDS, diagnose, diagnosis, expected_rr, random_survival
+from iranker_verl.evaluation.report.diagnosis import (
+    POSITIONS,
+    THIRDS,
+    diagnose,
+    diagnosis,
+    expected_rr,
+    random_survival,
+)
+from tests.evaluation.synthetic import make_tasks, play_as
 
 
 def line(relevance, ranking, *, task="t", dataset="d", **more):

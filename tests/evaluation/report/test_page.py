@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser import Browser
-from runs_on_disk import EVIL, change_results, make_run
 
-from iranker_verl.evaluation.report.page import write_report
 from iranker_verl.evaluation.report.compare import write_comparison
+from iranker_verl.evaluation.report.page import write_report
+from tests.evaluation.report.browser import Browser
+from tests.evaluation.report.runs_on_disk import EVIL, change_results, make_run
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)

@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-from runs_on_disk import EVIL, Page, change_results, make_run, save_results
-from synthetic import make_tasks, play_as
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report.page import figures
 from iranker_verl.evaluation.evaluate import collect
+from iranker_verl.evaluation.report import figures
 from iranker_verl.evaluation.report.page import complete, write_report, write_tables
+from tests.evaluation.report.runs_on_disk import EVIL, Page, change_results, make_run, save_results
+from tests.evaluation.synthetic import make_tasks, play_as
 
 
 def page_of(folder):

@@ -2,13 +2,13 @@
 
 import pytest
 import typer
-from runs_on_disk import Page, change_results, make_run
 from typer.testing import CliRunner
 
 from iranker_verl.cli.report import report
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report import compare as report_compare
 from iranker_verl.evaluation.report.compare import names, write_comparison
+from tests.evaluation.report.runs_on_disk import Page, change_results, make_run
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,23 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import make_tasks, play_as
 
 from iranker_verl.evaluation import published
-from iranker_verl.evaluation.report.page import tables
 from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from iranker_verl.evaluation.report import tables
 from iranker_verl.evaluation.report.page import report_tables
-from iranker_verl.evaluation.statistics import comparisons
 from iranker_verl.evaluation.report.tables import GROUP, PUBLISHED, Row, Table
-from iranker_verl.evaluation.report.tables_text import CSV_COLUMNS, latex, latex_escape, long_csv, markdown, markdown_escape
+from iranker_verl.evaluation.report.tables_text import (
+    CSV_COLUMNS,
+    latex,
+    latex_escape,
+    long_csv,
+    markdown,
+    markdown_escape,
+)
+from iranker_verl.evaluation.statistics import comparisons
 from iranker_verl.ranking import DATASETS
+from tests.evaluation.synthetic import make_tasks, play_as
 
 
 @pytest.fixture(scope="module")

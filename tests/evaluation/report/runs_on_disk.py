@@ -3,9 +3,8 @@
 import json
 from html.parser import HTMLParser
 
-from synthetic import make_tasks, play_as
-
 from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from tests.evaluation.synthetic import make_tasks, play_as
 
 EVIL = "<script>alert('$x$')</script> http://evil.example/a.js & \"co\""
 

@@ -22,8 +22,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
-from iranker_verl.toy import questions
-from iranker_verl.toy import skills as checks
+from iranker_verl.toy import questions, skills
 from iranker_verl.toy.batches import Sampler, learn
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST
@@ -171,8 +170,8 @@ def _make(
         "stages": stages,
         "samples": sampler.drawn - sampler.overlong,
         "overlong": sampler.overlong,
-        "best_of_n": checks.best_of_n(model, tokenizer, validation),
-        "exclusion": checks.exclusion_format(model, tokenizer, validation, template),
+        "best_of_n": skills.best_of_n(model, tokenizer, validation),
+        "exclusion": skills.exclusion_format(model, tokenizer, validation, template),
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -261,7 +260,7 @@ def _train(
             if time.monotonic() - told >= PROGRESS_SECONDS:
                 told = time.monotonic()
                 if told - measured >= WATCH_SECONDS:
-                    accuracy, measured = checks.macro(checks.best_of_n(model, sampler.tokenizer, watched)), told
+                    accuracy, measured = skills.macro(skills.best_of_n(model, sampler.tokenizer, watched)), told
                 most = f"at most {total}" if stage.until is not None else f"{total}"
                 progress(f"base: {stage.name} step {done} of {most}, loss {losses[-1]:.3f}, best of N {accuracy:.3f}")
         seconds = round(time.monotonic() - started, 1)

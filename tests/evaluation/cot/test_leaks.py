@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot import leaks as guard
-from iranker_verl.evaluation.cot.leaks import offences, without
+from iranker_verl.evaluation.cot.leaks import guard, offences, without
 from tests.evaluation.cot.samples import store, task, thought
 
 QUERY = "how long can a common swift stay up in the air without landing"

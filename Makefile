@@ -60,8 +60,8 @@ test: setup      ## all tests, end-to-end ones included
 test-fast: setup ## the tests that need neither Ray nor vLLM
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-lint: setup      ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: setup      ## ruff, mypy, and which way imports go
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.rl_step
@@ -77,4 +77,4 @@ doctor: setup    ## what is installed, which platform, and whether the tiny reci
 	@$(BIN)/iranker doctor recipes/tiny_cpu
 
 clean:           ## remove caches, keep runs and .venv
-	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

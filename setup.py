@@ -31,7 +31,7 @@ setup(
         "generic": ["lm_eval==0.4.13", "langdetect", "immutabledict", "nltk"],
         "serve": ["fastapi", "uvicorn", "prometheus-client", "openai"],
         # websockets: the page test speaks to a browser
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "websockets"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "import-linter", "websockets"],
     },
     entry_points={
         "console_scripts": ["iranker = iranker_verl.cli:main"],

@@ -10,8 +10,6 @@ dataset and split, what was dropped and why), how it was split, and what was che
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import shutil
@@ -29,6 +27,7 @@ from data_prep.options import Options
 from data_prep.schema import SCHEMA_VERSION, SPLITS, read_manifest
 from data_prep.tasks import Dropped, Source
 from data_prep.work import Interrupted, Job, Work, processes_for
+from iranker_verl import provenance
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_json
 from iranker_verl.ranking import DATASETS
@@ -113,7 +112,7 @@ def _prepare(
         made = assemble(folders, ranges, part, template, options, dropped, inspect, work.progress)
         _check_made(made, dropped, raw, asked)
         manifest = made_of | _outcome(made, dropped, names)
-        manifest["files"] = {f"{split}.parquet": _fingerprint(part / f"{split}.parquet") for split in SPLITS}
+        manifest["files"] = {f"{split}.parquet": provenance.file_digest(part / f"{split}.parquet") for split in SPLITS}
         found = checks.check(part, manifest)
         manifest["checks"] = [asdict(one) for one in found]
         if failed := [one for one in found if not one.ok]:
@@ -189,23 +188,14 @@ def _outcome(made: Made, dropped: Dropped, names: list[str]) -> dict[str, Any]:
 def _inputs(raw: Path, sources: list[Source]) -> dict[str, dict[str, Any]]:
     top = raw.parent if raw.is_file() else raw
     files = sorted({file for source in sources for file in source.files})
-    return {file.relative_to(top).as_posix(): _fingerprint(file) for file in files}
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return {file.relative_to(top).as_posix(): provenance.file_digest(file) for file in files}
 
 
 def _reusable(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of ``out``, if it was made of the same things and its files are still as they were written."""
     try:
         manifest = read_manifest(out)
-        same = all(manifest.get(key) == value for key, value in made_of.items())
-        whole = same and all(_fingerprint(out / name) == print for name, print in manifest["files"].items())
+        whole = provenance.is_same(manifest, made_of) and provenance.are_whole(out, manifest["files"])
     except (UserError, KeyError, TypeError, AttributeError):
         return None
     return manifest if whole else None
@@ -221,7 +211,7 @@ def _work(
 ) -> Work:
     """Work in ``out.work/HASH``; what another preparation left there is removed."""
     top = _beside(out, ".work")
-    own = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    own = provenance.digest(made_of)
     for other in top.iterdir() if top.is_dir() else ():
         if other.name != own:
             shutil.rmtree(other, ignore_errors=True)

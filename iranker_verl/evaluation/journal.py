@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from iranker_verl import provenance
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report.files import EPISODES
 from iranker_verl.files import write_json, write_jsonl
@@ -75,7 +76,7 @@ class Journal:
         self.path = path
         self._part = path.with_name(path.name + ".unfinished")
         self._header = path.with_name(path.name.removesuffix(".jsonl") + HEADER)
-        self._fingerprint = dict(json.loads(json.dumps(fingerprint)))  # as it will be read back
+        self._fingerprint = provenance.as_read_back(fingerprint)
         self.took: dict[str, float] | None = None  # what `finish` was told, where all is done
         self._file: IO[str] | None = None
         self._synced = 0.0
@@ -99,12 +100,8 @@ class Journal:
                 ) from error
             return []
         before = header.get("fingerprint") or {}
-        for name in (*self._fingerprint, *before):
-            if before.get(name) != self._fingerprint.get(name):
-                raise UserError(
-                    f"{self._header}: what was begun there has another {name} (was {before.get(name)!r}, is now "
-                    f"{self._fingerprint.get(name)!r}); choose another place, or remove {' and '.join(map(str, self._files()))}"
-                )
+        way_out = f"choose another place, or remove {' and '.join(map(str, self._files()))}"
+        provenance.require_same(before, self._fingerprint, f"{self._header}: begun there", way_out)
         if done:
             self.took = header["took"]
             return _lines(self.path)

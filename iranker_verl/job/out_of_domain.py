@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from iranker_verl import doctor, vllm_cpu
+from iranker_verl import doctor, provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain import compare, side, tasks
 from iranker_verl.files import write_json
@@ -170,11 +170,10 @@ def _check_same(settings: dict[str, Any], out: Path) -> None:
     if not path.exists():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    pairs = {key: (before.get(key), value) for key, value in settings.items() if key not in FREE}
-    kept = {name for one in SIDES for name in settings["tasks"] if "metrics" in (side.read(out, one, name) or {})}
-    pairs |= {f"data of {name}": (before["data"].get(name), settings["data"][name]) for name in kept}
-    for key, (old, new) in pairs.items():
-        if old != new:
-            raise UserError(
-                f"{out} holds results of other settings ({key} was {old}, is now {new}); choose another --out"
-            )
+    kept = [n for n in settings["tasks"] if any("metrics" in (side.read(out, one, n) or {}) for one in SIDES)]
+
+    def made_of(of: dict[str, Any]) -> dict[str, Any]:
+        bound = {key: of.get(key) for key in settings if key not in FREE}
+        return bound | {f"data of {name}": of["data"].get(name) for name in kept}
+
+    provenance.require_same(made_of(before), made_of(settings), f"{out} holds results", "choose another --out")

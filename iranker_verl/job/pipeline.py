@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from iranker_verl import doctor, vllm_cpu
+from iranker_verl import doctor, provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.files import write_json, write_text
 from iranker_verl.job import supervise
@@ -28,6 +27,8 @@ from iranker_verl.training.metrics_log import read as read_metrics
 
 # verl's loggers that are a package of the same name.
 PACKAGES = ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")
+# Options in which two runs may differ and be the same run.
+FREE = ("trainer.save_freq", "trainer.logger", "iranker.run_dir")
 RESUME = "Run the same command again to go on from the last checkpoint"
 
 
@@ -136,46 +137,30 @@ class locked:
         self._file.close()
 
 
-def fingerprint(config: DictConfig) -> dict[str, Any]:
-    """What two runs must share to be the same run: the whole resolved config but for where and how often it saves."""
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    raw = config.iranker.data.raw
-    flat = {"iranker.data.raw": str(Path(raw).resolve()) if raw else None}
+def made_of(config: DictConfig) -> dict[str, Any]:
+    """Return what two runs must share to be the same run: the resolved config but for where and how often it saves.
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            flat.setdefault(prefix, value)
-
-    walk("", content)
-    return {k: v for k, v in flat.items() if k not in ("trainer.save_freq", "trainer.logger", "iranker.run_dir")}
+    Options of ours come first, since a difference of verl's mostly follows from one of them.
+    """
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    flat = provenance.flatten({"iranker": content.pop("iranker")} | content)
+    if raw := flat["iranker.data.raw"]:
+        flat["iranker.data.raw"] = str(Path(raw).resolve())
+    return {name: value for name, value in flat.items() if name not in FREE}
 
 
 def _same_run(config: DictConfig, run: Path) -> None:
+    """Raise UserError where ``run`` holds a run of other settings; else write down those of this one."""
     path = run / "run.json"
-    now = fingerprint(config)
+    now = made_of(config)
     if path.exists() and _begun(run):
-        before = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
-        different = (k for k in {*before, *now} if before.get(k) != now.get(k))
-        # what a person has set goes first, what follows from it after
-        changed = sorted(different, key=lambda k: (not k.startswith("iranker."), k))
-        if changed:
-            key = changed[0]
-            raise UserError(
-                f"{run} holds a run with other settings ({key} was {before.get(key)!r}, is now {now.get(key)!r}"
-                f"{f', and {len(changed) - 1} more' if len(changed) > 1 else ''}); choose another folder with "
-                "RUN=… (iranker.run_dir=…), or remove that one"
-            )
-    write_json(
-        path,
-        {
-            "fingerprint": now,
-            "hash": hashlib.sha256(json.dumps(now, sort_keys=True, default=str).encode()).hexdigest()[:16],
-        },
-    )
+        way_out = "choose another folder with RUN=… (iranker.run_dir=…), or remove that one"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["made_of"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{run} holds a run of an earlier version of iranker; {way_out}") from error
+        provenance.require_same(before, now, f"{run} holds a run", way_out)
+    write_json(path, {"made_of": now, "hash": provenance.digest(now)})
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     write_text(run / "config.yaml", OmegaConf.to_yaml(resolved))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from iranker_verl import provenance
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
@@ -109,7 +109,7 @@ def make_base(
     if not tasks:
         raise UserError("no training tasks to make a base model from; prepare data first")
     made_of = _made_of(tasks, template, seed, config)
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    key = provenance.digest(made_of)
     folder = out / f"tiny-base-{key}"
     if (folder / REPORT).is_file():
         report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))

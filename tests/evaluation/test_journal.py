@@ -56,10 +56,10 @@ def test_a_line_spoilt_in_the_middle_is_refused_by_row(tmp_path):
 @pytest.mark.parametrize(
     ("now", "message"),
     [
-        (PRINT | {"seed": 2}, r"another seed \(was 1, is now 2\)"),
-        (PRINT | {"temperature": 0.5, "seed": 3}, r"another seed"),  # the first difference
-        ({"model_hash": "abc", "seed": 1}, r"another temperature \(was 0.0, is now None\)"),
-        (PRINT | {"more": 1}, r"another more \(was None, is now 1\)"),
+        (PRINT | {"seed": 2}, r"\(seed was 1, is now 2"),
+        (PRINT | {"temperature": 0.5, "seed": 3}, r"\(seed was 1, is now 3, and 1 more\)"),  # the first difference
+        ({"model_hash": "abc", "seed": 1}, r"\(temperature was 0.0, is now None"),
+        (PRINT | {"more": 1}, r"\(more was None, is now 1"),
     ],
 )
 def test_another_evaluation_in_the_folder_is_refused(tmp_path, now, message):

@@ -271,7 +271,7 @@ def test_results_of_other_settings_are_not_added_to(models, tmp_path):
         job._check_same({**before, "tasks": [], "seed": 2}, tmp_path)
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "mmlu.json").write_text(json.dumps(kept([1])))
-    with pytest.raises(UserError, match="data of mmlu was None, is now abc"):
+    with pytest.raises(UserError, match="data of mmlu was None, is now 'abc'"):
         job._check_same({**before, "tasks": ["mmlu"], "data": {"mmlu": "abc"}}, tmp_path)
 
 

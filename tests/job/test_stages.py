@@ -76,3 +76,27 @@ def test_other_settings_are_refused_once_something_is_made(tmp_path, monkeypatch
     assert train(good) == run and made == ["prepare", "base", "rl", "evaluate"]
     with pytest.raises(UserError, match="holds a run with other settings"):
         train(bad)
+
+
+@pytest.mark.parametrize("written", ['{"fingerprint": {"iranker.seed": 1}, "hash": "0"}', "", "[]", "null"])
+def test_a_run_folder_of_an_earlier_version_is_refused_in_one_line(tmp_path, written):
+    pytest.importorskip("verl")
+    from iranker_verl.errors import UserError
+    from iranker_verl.job import pipeline
+    from iranker_verl.training.main import compose_recipe
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "run.json").write_text(written)
+    with pytest.raises(UserError, match="earlier version of iranker; choose another folder") as error:
+        pipeline._same_run(compose_recipe("recipes/tiny_cpu", []), tmp_path)
+    assert "\n" not in str(error.value) and (tmp_path / "run.json").read_text() == written
+
+
+def test_two_runs_may_differ_in_where_and_how_often_they_save():
+    pytest.importorskip("verl")
+    from iranker_verl.job import pipeline
+    from iranker_verl.training.main import compose_recipe
+
+    one = pipeline.made_of(compose_recipe("recipes/tiny_cpu", []))
+    assert one == pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["trainer.save_freq=7"]))
+    assert one != pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["iranker.seed=7"]))

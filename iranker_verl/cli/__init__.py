@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import cot as thoughts
-from iranker_verl.cli import data, evaluate, inspect, prompt, report, reward, serving
+from iranker_verl.cli import cot, data, evaluate, inspect, prompt, report, reward, serving
 from iranker_verl.cli import out_of_domain as generic
 from iranker_verl.errors import UserError
 
@@ -23,7 +22,8 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(prompt.app, name="prompt")
-app.add_typer(thoughts.app, name="thoughts")
+app.add_typer(cot.app, name="cot")
+app.add_typer(cot.former, name="thoughts")
 OVERRIDES = {"ignore_unknown_options": True}
 
 

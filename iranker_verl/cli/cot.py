@@ -1,8 +1,9 @@
-"""`iranker thoughts`: collect the thoughts of a training, and prove that none is of a test query."""
+"""`iranker cot`: collect the reasoning traces of a training, and prove that none is of a test query."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,13 @@ import typer
 
 from iranker_verl.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Thoughts that emerged in training, as worked examples (IRanker-COT).")
+app = typer.Typer(no_args_is_help=True, help="Reasoning traces of a training, as worked examples (IRanker-COT).")
+former = typer.Typer(hidden=True)  # the verb's name before it was renamed
+
+
+@former.callback()
+def _renamed() -> None:
+    print("`iranker thoughts` is `iranker cot` now", file=sys.stderr)
 
 
 @app.command()
@@ -24,41 +31,46 @@ def collect(
         Path | None,
         typer.Option(metavar="DIR", help="folder of `iranker prepare`: leave out what is of its test queries"),
     ] = None,
-    min_chars: Annotated[int, typer.Option(min=1, help="characters that a thought has at least")] = 80,
-    per_context: Annotated[int, typer.Option(min=1, help="thoughts of one context, at most")] = 1,
+    min_chars: Annotated[int, typer.Option(min=1, help="least characters of a trace")] = 80,
+    per_context: Annotated[int, typer.Option(min=1, help="most traces of one context")] = 1,
     min_score: Annotated[
-        float | None, typer.Option(help="reward that is good enough (default: the best of its data set and pool size)")
+        float | None, typer.Option(help="least reward (default: the best of its dataset and pool size)")
     ] = None,
-    seed: Annotated[int, typer.Option(help="decides between thoughts that are equally good")] = 0,
+    seed: Annotated[int, typer.Option(help="decides between traces that are equally good")] = 0,
 ) -> None:
-    """Keep the well-formed, best rewarded thoughts of a training's rollouts."""
-    from iranker_verl.evaluation.cot import collect as run
-    from iranker_verl.evaluation.cot import write
-    from iranker_verl.evaluation.cot.collect import template_of
-    from iranker_verl.evaluation.cot.leaks import without
-    from iranker_verl.evaluation.cot.prepared import side_of_test
+    """Keep the well-formed, best rewarded reasoning traces of a training's rollouts."""
+    from iranker_verl.evaluation.cot import collect_traces, write_traces
+    from iranker_verl.evaluation.cot.collect import read_template_id
+    from iranker_verl.evaluation.cot.leaks import without_leaks
+    from iranker_verl.evaluation.cot.prepared import read_test_side
     from iranker_verl.ranking.templates import load
 
-    chosen = load(template or template_of(rollouts))
-    store = run(rollouts, chosen, seed=seed, min_chars=min_chars, per_context=per_context, min_score=min_score)
+    chosen = load(template or read_template_id(rollouts))
+    store = collect_traces(
+        rollouts, chosen, seed=seed, min_chars=min_chars, per_context=per_context, min_score=min_score
+    )
     if test is not None:
-        tasks, groups = side_of_test(test)
-        store = without(store, tasks, groups=groups)
+        tasks, groups = read_test_side(test)
+        store = without_leaks(store, tasks, groups=groups)
     counts = ", ".join(f"{count:,} {what}" for what, count in store.manifest["counts"].items())
-    if not store.thoughts:
-        raise UserError(f"{rollouts}: no thought is worth keeping ({counts})")
-    write(store, out)
+    if not store.traces:
+        raise UserError(f"{rollouts}: no reasoning trace can be kept ({counts})")
+    write_traces(store, out)
     print(f"{out}: {counts}")
 
 
 @app.command()
 def check(
-    store: Annotated[Path, typer.Option(help="folder of `iranker thoughts collect`")],
+    store: Annotated[Path, typer.Option(help="folder of `iranker cot collect`")],
     data: Annotated[Path, typer.Option(help="folder of `iranker prepare`: its test queries are compared")],
     near_duplicate: Annotated[float, typer.Option(help="contexts this alike are one (Jaccard of words)")] = 0.8,
 ) -> None:
-    """Prove that no test query's thought is in a store; print what was compared."""
-    from iranker_verl.evaluation.cot import read
-    from iranker_verl.evaluation.cot.prepared import proved
+    """Prove that no trace in a store is of a test query; print what was compared."""
+    from iranker_verl.evaluation.cot import read_traces
+    from iranker_verl.evaluation.cot.prepared import prove_for_data
 
-    print(json.dumps(proved(read(store), data, near_duplicate).to_json()))
+    print(json.dumps(prove_for_data(read_traces(store), data, near_duplicate).to_json()))
+
+
+former.command()(collect)
+former.command()(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 NEEDS = {
     "run": ("measures",),
     "model": (
-        *("method", "template", "orders", "temperature", "max_new_tokens", "prices", "thoughts", "concurrency"),
+        *("method", "template", "orders", "temperature", "max_new_tokens", "prices", "cot", "concurrency"),
         *("shards", "system"),
     ),
-    "thoughts": ("examples", "retriever"),
+    "cot": ("examples", "retriever"),
 }
 
 
@@ -52,10 +53,11 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
     ] = None,
     prices: Annotated[Path | None, typer.Option(help="YAML {model: {input: …, output: …}}, dollars a million")] = None,
-    thoughts: Annotated[
-        Path | None, typer.Option(help="store of `iranker thoughts collect`, for a model that has not been trained")
+    cot: Annotated[
+        Path | None, typer.Option(help="store of `iranker cot collect`, for a model that has not been trained")
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, help="thoughts a prompt, with --thoughts")] = 1,
+    thoughts: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    examples: Annotated[int, typer.Option(min=1, help="reasoning traces a prompt, with --cot")] = 1,
     retriever: Annotated[
         str | None, typer.Option(help="sentence-transformers folder that finds like contexts [default: words, BM25]")
     ] = None,
@@ -73,6 +75,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Rank every test task with a model and its baselines; or score a run file (--run, --qrels)."""
+    if thoughts is not None:
+        print("--thoughts is --cot now", file=sys.stderr)
+        cot = thoughts
     if run is not None or qrels is not None:
         if run is None or qrels is None:
             raise UserError(
@@ -104,10 +109,10 @@ def evaluate(
     manifest = read_manifest(data)
     used, chosen = choose(method, template, manifest)
     proof = None
-    if thoughts is not None:
-        from iranker_verl.evaluation.cot import with_thoughts
+    if cot is not None:
+        from iranker_verl.evaluation.cot import with_traces
 
-        chosen, proof = with_thoughts(chosen, thoughts, data, examples, retriever)
+        chosen, proof = with_traces(chosen, cot, data, examples, retriever)
     names = _baselines(baselines, system)
     made_with = Context(seed, _models(models or [], names), say=print)
     asked = None if model is None else _model(model, endpoint)
@@ -155,9 +160,7 @@ def evaluate(
                 **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
                 **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
                 **{"max_new_tokens": max_new_tokens, "baselines": list(names), "models": dict(made_with.models)},
-                "thoughts": proof.to_json() | {"examples": examples, "retriever": retriever}
-                if proof is not None
-                else None,
+                "cot": proof.to_json() | {"examples": examples, "retriever": retriever} if proof is not None else None,
             },
         }
         write_json(out / "results.json", content)
@@ -168,6 +171,7 @@ def evaluate(
 def _check_effect(context: typer.Context) -> None:
     """UserError for an option that was given but would have no effect."""
     given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]  # type: ignore[union-attr]
+    given = ["cot" if name == "thoughts" else name for name in given]  # its former name
     if "run" in given:
         if idle := [name for name in given if name not in ("run", "qrels", *NEEDS["run"])]:
             raise UserError(

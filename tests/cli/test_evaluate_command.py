@@ -218,8 +218,9 @@ def test_options_without_effect_are_refused(data, tmp_path):
         ([*common, "--measures", "RR"], "--measures has no effect without --run"),
         ([*common, "--prices", run_file], "--prices has no effect without --model"),
         ([*common, "--max-new-tokens", "9"], "--max-new-tokens has no effect without --model"),
-        ([*common, *model, "--retriever", "folder"], "--retriever has no effect without --thoughts"),
-        ([*common, *model, "--examples", "2"], "--examples has no effect without --thoughts"),
+        ([*common, *model, "--retriever", "folder"], "--retriever has no effect without --cot"),
+        ([*common, *model, "--examples", "2"], "--examples has no effect without --cot"),
+        ([*common, "--thoughts", data], "--cot has no effect without --model"),  # its former name
         ([*common, "--models", "r1-rec=folder"], "--models r1-rec=folder has no effect, as --baselines"),
     ):
         assert words in refused(*arguments)

@@ -1,7 +1,7 @@
 """Okapi BM25 (``bm25s``) of the candidates' texts, with the context as the query.
 
-A pool of a few candidates says little of how rare a word is, so up to 500 other candidates of the dataset's training
-tasks stand beside it for the document frequencies.
+A pool of a few candidates says little about how rare a word is, so the document frequencies also count up to 500 other
+candidates of the dataset's training tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,29 @@ from iranker_verl.ranking import RankingTask
 BACKGROUND = 500
 
 
+class Bm25Index:
+    """BM25 scores of texts for a query."""
+
+    def __init__(self, texts: Sequence[str], background: Sequence[list[str]] = ()) -> None:
+        """Index ``texts``; ``background`` holds the words of other texts that count for the document frequencies."""
+        import bm25s
+
+        self._count = len(texts)
+        words = [split_words(text) for text in texts]
+        self._index = bm25s.BM25(method="lucene") if any(words) else None
+        if self._index is not None:
+            self._index.index([*words, *background], show_progress=False)
+
+    def scores(self, query: str) -> list[float]:
+        """Return one score a text, 0 where no word of the query is known."""
+        index = self._index
+        known = [word for word in split_words(query) if word in index.vocab_dict] if index is not None else []
+        return [float(s) for s in index.get_scores(known)[: self._count]] if known else [0.0] * self._count
+
+
 class Bm25:
+    """BM25 of the candidates' texts. All scenarios."""
+
     name = "bm25"
 
     def __init__(self, context: Context) -> None:
@@ -25,29 +47,24 @@ class Bm25:
         self._background: dict[str, list[list[str]]] = {}
 
     def fit(self, train: Sequence[RankingTask]) -> None:
+        """Sample the background of each dataset."""
         texts: dict[str, dict[str, None]] = defaultdict(dict)  # a set that keeps its order
         for task in train:
             texts[task.dataset].update(dict.fromkeys(c.text for c in task.candidates))
         self._background = {}
         for dataset, known in texts.items():
             sample = random.Random(f"{self._seed}/{dataset}").sample(list(known), min(BACKGROUND, len(known)))
-            self._background[dataset] = [_words(text) for text in sample]
+            self._background[dataset] = [split_words(text) for text in sample]
 
     def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Rank every task."""
         return [self._rank(task) for task in tasks]
 
     def _rank(self, task: RankingTask) -> Ranking:
-        import bm25s
-
-        pool = [_words(c.text) for c in task.candidates]
-        if not any(pool):
-            return by_score(task, [0.0] * len(pool), self._seed)
-        index = bm25s.BM25(method="lucene")
-        index.index([*pool, *self._background.get(task.dataset, [])], show_progress=False)
-        known = [word for word in _words(task.context) if word in index.vocab_dict]
-        scores = index.get_scores(known)[: len(pool)] if known else [0.0] * len(pool)
-        return by_score(task, [float(s) for s in scores], self._seed)
+        index = Bm25Index([c.text for c in task.candidates], self._background.get(task.dataset, []))
+        return by_score(task, index.scores(task.context), self._seed)
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in order, case folded."""
     return re.findall(r"\w+", text.casefold())

@@ -1,38 +1,42 @@
-"""Thoughts over prepared data: the template that a model is asked with, and the proof that goes with it."""
+"""Reasoning traces for prepared data: the template that a model is prompted with, and the proof that nothing leaks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from data_prep.schema import read_manifest, read_rows
-from iranker_verl.evaluation.cot.leaks import Proof, guard
-from iranker_verl.evaluation.cot.retrieve import Bm25, Embeddings, encoder
-from iranker_verl.evaluation.cot.store import Store, read
-from iranker_verl.evaluation.cot.template import ThoughtTemplate
+from iranker_verl.evaluation.cot.leaks import NEAR_DUPLICATE, Proof, prove_no_leaks
+from iranker_verl.evaluation.cot.retrieve import Bm25Retriever, EmbeddingRetriever, load_encoder
+from iranker_verl.evaluation.cot.store import Store, read_traces
+from iranker_verl.evaluation.cot.template import FewShotTemplate
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
 
-def with_thoughts(
+def with_traces(
     base: Template, store: Path, data: Path, examples: int = 1, model: str | None = None
-) -> tuple[ThoughtTemplate, Proof]:
-    """``base`` with worked examples from a store, and the proof that none is of a test query of ``data``. They are retrieved
-    by words, or by the embeddings of ``model``, a sentence-transformers folder or name."""
-    content = read(store)
-    proof = proved(content, data)
-    retriever = Bm25(content) if model is None else Embeddings(content, encoder(model), model)
-    return ThoughtTemplate.over(base, retriever, examples), proof
+) -> tuple[FewShotTemplate, Proof]:
+    """Return ``base`` with worked examples from a store, and the proof that none is of a test query of ``data``.
+
+    Examples are retrieved by BM25, or by the embeddings of ``model``, a sentence-transformers folder or name.
+    """
+    content = read_traces(store)
+    proof = prove_for_data(content, data)
+    retriever = Bm25Retriever(content) if model is None else EmbeddingRetriever(content, load_encoder(model), model)
+    return FewShotTemplate.over(base, retriever, examples), proof
 
 
-def proved(store: Store, data: Path, near_duplicate: float = 0.8) -> Proof:
-    """The guard's proof over the test queries of prepared data. UserError where a thought is of one of them."""
-    tasks, groups = side_of_test(data)
-    return guard(store, tasks, groups=groups, threshold=near_duplicate)
+def prove_for_data(store: Store, data: Path, near_duplicate: float = NEAR_DUPLICATE) -> Proof:
+    """Return the proof over the test tasks of prepared data. Raise UserError where a trace is of one of them."""
+    tasks, groups = read_test_side(data)
+    return prove_no_leaks(store, tasks, groups=groups, threshold=near_duplicate)
 
 
-def side_of_test(data: Path) -> tuple[list[RankingTask], dict[tuple[str, str], str]]:
-    """The test tasks of prepared data, and their groups by dataset and task id. Without the users of a split by time: they
-    are on both sides of it on purpose, with contexts of their own."""
+def read_test_side(data: Path) -> tuple[list[RankingTask], dict[tuple[str, str], str]]:
+    """Read the test tasks of prepared data, and their groups by dataset and task id.
+
+    The users of a split by time are left out of the groups: they are on both sides on purpose, with different contexts.
+    """
     by_time = read_manifest(data)["options"]["split"] == "time"
     tasks: list[RankingTask] = []
     groups: dict[tuple[str, str], str] = {}

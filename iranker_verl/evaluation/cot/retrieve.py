@@ -1,29 +1,28 @@
-"""Which thoughts of a store are of contexts like a task's, within its scenario: by words (BM25) or by meaning (embeddings).
+"""Retrieval of the reasoning traces whose contexts are similar to a task's, within its scenario: by BM25 or embeddings.
 
-Both are deterministic. Equal similarity goes by the store's order.
+Both are deterministic. Equal similarities are ordered as in the store.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.baselines.bm25 import Bm25Index
 from iranker_verl.evaluation.cot.store import Store
 from iranker_verl.ranking import RankingTask
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Texts to an array (texts, dimensions).
-Encode = Callable[[Sequence[str]], "np.ndarray"]
+Encode = Callable[[Sequence[str]], "np.ndarray"]  # texts to an array of shape (texts, dimensions)
 
 
 class Retriever(Protocol):
-    """``nearest`` gives places in the store's thoughts, the most similar first: ``k``, or fewer where no more are similar.
-    ``name`` says how it is done, and goes into a thought template's hash."""
+    """``nearest`` returns indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar.
+    ``name`` identifies the method, and goes into the hash of a few-shot template."""
 
     store: Store
 
@@ -33,50 +32,46 @@ class Retriever(Protocol):
     def nearest(self, task: RankingTask, k: int) -> list[int]: ...
 
 
-class Bm25:
-    """Okapi BM25 (``bm25s``) of the contexts. A thought whose context shares no word with the task's is not similar."""
+class Bm25Retriever:
+    """Okapi BM25 of the contexts. A trace whose context shares no word with the task's is not similar."""
 
     name = "bm25"
 
     def __init__(self, store: Store) -> None:
-        import bm25s
-
         self.store = store
-        self._places = _by_scenario(store)
-        self._indexes: dict[str, Any] = {}
-        for scenario, places in self._places.items():
-            texts = [_words(store.thoughts[place].context) for place in places]
-            if any(texts):
-                self._indexes[scenario] = bm25s.BM25(method="lucene")
-                self._indexes[scenario].index(texts, show_progress=False)
+        self._indices = _by_scenario(store)
+        self._indexes = {
+            scenario: Bm25Index([store.traces[i].context for i in indices])
+            for scenario, indices in self._indices.items()
+        }
 
     def nearest(self, task: RankingTask, k: int) -> list[int]:
-        index = self._indexes.get(task.scenario)
-        known = [word for word in _words(task.context) if word in index.vocab_dict] if index is not None else []
-        if index is None or not known:
+        """Return the indices of up to ``k`` traces with a score above 0."""
+        if task.scenario not in self._indices:
             return []
-        scores = index.get_scores(known)
-        return _best([float(s) for s in scores], self._places[task.scenario], k, least=0.0)
+        scores = self._indexes[task.scenario].scores(task.context)
+        return _best(scores, self._indices[task.scenario], k, above=0.0)
 
 
-class Embeddings:
-    """The cosine of the contexts' embeddings. ``encode`` is :func:`encoder`'s, or any other; ``model`` names it."""
+class EmbeddingRetriever:
+    """The cosine of the contexts' embeddings. ``model`` names what ``encode`` is."""
 
     def __init__(self, store: Store, encode: Encode, model: str) -> None:
         self.store = store
         self.name = f"embeddings:{model}"
         self._encode = encode
-        self._places = _by_scenario(store)
+        self._indices = _by_scenario(store)
         self._vectors = {
-            scenario: self._unit([store.thoughts[place].context for place in places])
-            for scenario, places in self._places.items()
+            scenario: self._unit([store.traces[i].context for i in indices])
+            for scenario, indices in self._indices.items()
         }
 
     def nearest(self, task: RankingTask, k: int) -> list[int]:
-        if task.scenario not in self._places:
+        """Return the indices of the ``k`` traces of the task's scenario with the highest cosine."""
+        if task.scenario not in self._indices:
             return []
         cosines = self._vectors[task.scenario] @ self._unit([task.context])[0]
-        return _best(cosines.tolist(), self._places[task.scenario], k)
+        return _best(cosines.tolist(), self._indices[task.scenario], k)
 
     def _unit(self, texts: Sequence[str]) -> np.ndarray:
         import numpy as np
@@ -86,31 +81,26 @@ class Embeddings:
         return vectors / np.where(lengths > 0, lengths, 1.0)
 
 
-def encoder(model: str, device: str = "cpu") -> Encode:
-    """A sentence-transformers model by folder or name. UserError where it, or the library, cannot be loaded."""
+def load_encoder(model: str, device: str = "cpu") -> Encode:
+    """Load a sentence-transformers model by folder or name. Raise UserError where it, or the library, cannot be loaded."""
     from iranker_verl.evaluation.baselines import Context, Unavailable
     from iranker_verl.evaluation.baselines.loading import sentence_encoder
 
     try:
-        loaded = sentence_encoder(Context(models={"thoughts": model}, device=device), "thoughts")
+        loaded = sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
     except Unavailable as reason:
         raise UserError(str(reason)) from reason
     return lambda texts: loaded.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
 
 
 def _by_scenario(store: Store) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, thought in enumerate(store.thoughts):
-        places[thought.scenario].append(place)
-    return dict(places)
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, trace in enumerate(store.traces):
+        indices[trace.scenario].append(index)
+    return dict(indices)
 
 
-def _best(scores: Sequence[float], places: Sequence[int], k: int, least: float | None = None) -> list[int]:
-    """The ``k`` of ``places`` with the highest scores, above ``least``. Rounded: the last bits are the processor's."""
-    rounded = [round(score, 5) for score in scores]
-    good = [i for i in range(len(places)) if least is None or rounded[i] > least]
-    return [places[i] for i in sorted(good, key=lambda i: -rounded[i])[:k]]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+def _best(scores: Sequence[float], indices: Sequence[int], k: int, above: float = float("-inf")) -> list[int]:
+    """The ``k`` of ``indices`` with the highest scores. Rounded, because the last bits depend on the processor."""
+    rounded = [(round(score, 5), index) for score, index in zip(scores, indices, strict=True)]
+    return [index for score, index in sorted(rounded, key=lambda pair: -pair[0]) if score > above][:k]

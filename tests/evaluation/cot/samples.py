@@ -1,8 +1,8 @@
-"""Thoughts, tasks and rollout lines for the tests of thoughts."""
+"""Reasoning traces, tasks and rollout lines for the tests of IRanker-COT."""
 
 import json
 
-from iranker_verl.evaluation.cot import Store, Thought
+from iranker_verl.evaluation.cot import ReasoningTrace, Store
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 from iranker_verl.ranking.templates import load
 
@@ -10,14 +10,14 @@ TEMPLATE = load("think-label")
 LONG = "The birds that fly for months are swifts, and code does not fly, so the passage on code is the worst."
 
 
-def thought(context, said="because", dataset="passage-5", task_id=None, group="", candidates=("x", "y"), answer=(1,)):
+def trace(context, said="because", dataset="passage-5", task_id=None, group="", candidates=("x", "y"), answer=(1,)):
     id = task_id or f"task of {context}"
-    return Thought(id, dataset, DATASETS[dataset], group, context, tuple(candidates), answer, said, 1.0, 3)
+    return ReasoningTrace(id, dataset, DATASETS[dataset], group, context, tuple(candidates), answer, said, 1.0, 3)
 
 
-def store(*thoughts):
+def store(*traces):
     manifest = {"template_id": TEMPLATE.id, "kind": TEMPLATE.kind, "answer": TEMPLATE.answer, "counts": {"kept": 9}}
-    return Store(tuple(thoughts), manifest)
+    return Store(tuple(traces), manifest)
 
 
 def task(context, dataset="passage-5", id="test", texts=("one", "two", "three")):
@@ -25,7 +25,7 @@ def task(context, dataset="passage-5", id="test", texts=("one", "two", "three"))
     return RankingTask.with_positive(id, DATASETS[dataset], dataset, context, candidates, "c0")
 
 
-def line(answer="[B]", thought=LONG, score=1.0, step=1, output=None, template=TEMPLATE, **ranking):
+def line(answer="[B]", reasoning=LONG, score=1.0, step=1, output=None, template=TEMPLATE, **ranking):
     """A line as the trainer writes it."""
     asked = {
         "task_id": "t1",
@@ -36,7 +36,7 @@ def line(answer="[B]", thought=LONG, score=1.0, step=1, output=None, template=TE
     }
     asked |= {"candidates": ["Swifts fly for months.", "Swift code is compiled."]}
     asked |= {"template_id": template.id, "template_hash": template.hash}
-    output = f"<think>{thought}</think> <answer>{answer}</answer>" if output is None else output
+    output = f"<think>{reasoning}</think> <answer>{answer}</answer>" if output is None else output
     content = {"input": "…", "output": output, "gts": None, "score": score, "step": step, "uid": "u_0_0"}
     return content | {"ranking": asked | ranking}
 

@@ -7,25 +7,23 @@ from dataclasses import replace
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot import Bm25, Store, ThoughtTemplate
+from iranker_verl.evaluation.cot import Bm25Retriever, FewShotTemplate, Store
 from iranker_verl.inference.engine import Generation
 from iranker_verl.inference.episode import play
 from iranker_verl.ranking import Elimination
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.templates import load
-from tests.evaluation.cot.samples import TEMPLATE, store, task, thought
+from tests.evaluation.cot.samples import TEMPLATE, store, task, trace
 
 STORE = store(
-    thought("how long can swifts fly", "Code does not fly.", candidates=("Swifts fly.", "Swift code."), answer=(1,)),
-    thought(
-        "how long is the Nile", "A book is no river.", "passage-9", candidates=("A book.", "The Nile."), answer=(0,)
-    ),
-    thought("Star Courier", "Ponies are no spaceships.", dataset="rec-game"),
+    trace("how long can swifts fly", "Code does not fly.", candidates=("Swifts fly.", "Swift code."), answer=(1,)),
+    trace("how long is the Nile", "A book is no river.", "passage-9", candidates=("A book.", "The Nile."), answer=(0,)),
+    trace("Star Courier", "Ponies are no spaceships.", dataset="rec-game"),
 )
 
 
 def over(base=TEMPLATE, made=STORE, examples=2):
-    return ThoughtTemplate.over(base, Bm25(made), examples)
+    return FewShotTemplate.over(base, Bm25Retriever(made), examples)
 
 
 def test_a_golden_prompt():
@@ -49,7 +47,7 @@ def test_a_golden_prompt():
     assert [t.context for t in over(examples=1).retrieved(mine)] == ["how long can swifts fly"]
 
 
-def test_without_a_similar_thought_it_is_the_base_prompt():
+def test_without_a_similar_trace_it_is_the_base_prompt():
     state = Elimination(task("nothing in common"))
     assert over().messages(state) == TEMPLATE.messages(state)
 
@@ -64,32 +62,32 @@ def test_a_step_shares_all_before_the_candidate_that_has_left():
 
 
 def test_texts_are_shown_as_texts():
-    made = store(thought("how {n} {context}", "{candidates} \\1", candidates=("{text}", "[B]")))
+    made = store(trace("how {n} {context}", "{candidates} \\1", candidates=("{text}", "[B]")))
     text = over(made=made).messages(Elimination(task("how")))[-1]["content"]
     assert "Query: how {n} {context}\n" in text and "\n{candidates} \\1\n" in text and "[A] {text}\n[B] [B]\n" in text
 
 
 def test_the_answer_is_in_the_templates_form():
     base = load("think-text")
-    made = Store(STORE.thoughts, {**STORE.manifest, "answer": "text", "template_id": base.id})
+    made = Store(STORE.traces, {**STORE.manifest, "answer": "text", "template_id": base.id})
     assert "<answer>Swift code.</answer>" in over(base, made).messages(Elimination(task("swifts")))[-1]["content"]
     base = load("direct-think-label")
-    made = Store((thought("swifts", answer=(1, 0)),), {**STORE.manifest, "kind": "direct", "template_id": base.id})
+    made = Store((trace("swifts", answer=(1, 0)),), {**STORE.manifest, "kind": "direct", "template_id": base.id})
     assert "<answer>[B] > [A]</answer>" in over(base, made).messages(DirectRanking(task("swifts")))[-1]["content"]
 
 
 def test_id_and_hash():
     template = over()
-    assert (template.id, template.kind, template.answer) == ("think-label+thoughts", "exclusion", "label")
+    assert (template.id, template.kind, template.answer) == ("think-label+cot", "exclusion", "label")
     assert len(template.hash) == 16 and template.hash == over().hash
-    by_meaning = Bm25(STORE)
+    by_meaning = Bm25Retriever(STORE)
     by_meaning.name = "embeddings:x"
     others = [
         TEMPLATE,
         over(replace(TEMPLATE, hash="0" * 16)),
         over(examples=1),
-        over(made=store(*STORE.thoughts[:2])),
-        ThoughtTemplate.over(TEMPLATE, by_meaning, 2),
+        over(made=store(*STORE.traces[:2])),
+        FewShotTemplate.over(TEMPLATE, by_meaning, 2),
     ]
     assert len({template.hash, *(t.hash for t in others)}) == 6
 
@@ -105,7 +103,7 @@ def test_what_does_not_fit_is_refused():
             over(base, made)
     with pytest.raises(UserError, match="1 or more"):
         over(examples=0)
-    with pytest.raises(UserError, match=r"think-label\+thoughts is of kind exclusion"):
+    with pytest.raises(UserError, match=r"think-label\+cot is of kind exclusion"):
         over().messages(DirectRanking(task("swifts")))
 
 

@@ -1,19 +1,19 @@
-"""Which thoughts are near: by words, and by whatever an encoder says; in the scenario, and the same every time."""
+"""Which traces are retrieved: by words, and by an encoder; within the scenario, and the same every time."""
 
 import numpy as np
 import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import loading
-from iranker_verl.evaluation.cot import Bm25, Embeddings, encoder
-from tests.evaluation.cot.samples import store, task, thought
+from iranker_verl.evaluation.cot import Bm25Retriever, EmbeddingRetriever, load_encoder
+from tests.evaluation.cot.samples import store, task, trace
 
 STORE = store(
-    thought("how long can swifts fly"),
-    thought("how long is the river Nile"),
-    thought("Star Courier; Void Miner; swifts fly long", dataset="rec-game"),  # another scenario
-    thought("who wrote Gulliver's Travels", dataset="passage-9"),
-    thought("how long can swifts fly"),
+    trace("how long can swifts fly"),
+    trace("how long is the river Nile"),
+    trace("Star Courier; Void Miner; swifts fly long", dataset="rec-game"),  # another scenario
+    trace("who wrote Gulliver's Travels", dataset="passage-9"),
+    trace("how long can swifts fly"),
 )
 
 
@@ -31,14 +31,14 @@ STORE = store(
     ],
 )
 def test_golden_retrieval_by_words(context, k, places):
-    assert Bm25(STORE).nearest(task(context), k) == places
+    assert Bm25Retriever(STORE).nearest(task(context), k) == places
 
 
 def test_another_scenario_is_another_world():
-    assert Bm25(STORE).nearest(task("swifts fly", "rec-movie"), 5) == [2]
-    assert Bm25(STORE).nearest(task("swifts fly", "router-cost"), 5) == []
-    assert Bm25(store()).nearest(task("swifts"), 5) == []
-    assert Bm25(store(thought("?!"))).nearest(task("swifts"), 5) == []
+    assert Bm25Retriever(STORE).nearest(task("swifts fly", "rec-movie"), 5) == [2]
+    assert Bm25Retriever(STORE).nearest(task("swifts fly", "router-cost"), 5) == []
+    assert Bm25Retriever(store()).nearest(task("swifts"), 5) == []
+    assert Bm25Retriever(store(trace("?!"))).nearest(task("swifts"), 5) == []
 
 
 def letters(texts):
@@ -47,10 +47,8 @@ def letters(texts):
 
 
 def test_golden_retrieval_by_embeddings():
-    made = store(
-        thought("aab"), thought("c"), thought("ab"), thought("aabaab"), thought("xyz"), thought("b", dataset="rec-game")
-    )
-    near = Embeddings(made, letters, "letters")
+    made = store(trace("aab"), trace("c"), trace("ab"), trace("aabaab"), trace("xyz"), trace("b", dataset="rec-game"))
+    near = EmbeddingRetriever(made, letters, "letters")
     assert near.name == "embeddings:letters"
     assert near.nearest(task("a"), 9) == [0, 3, 2, 1, 4]  # cosines .894, .894, .707, 0 and 0 of a vector without length
     assert near.nearest(task("ccc"), 2) == [1, 0]
@@ -61,7 +59,7 @@ def test_golden_retrieval_by_embeddings():
 
 def test_a_model_that_is_none_is_named(tmp_path):
     with pytest.raises(UserError) as error:
-        encoder(str(tmp_path / "nowhere"))
+        load_encoder(str(tmp_path / "nowhere"))
     assert str(tmp_path / "nowhere") in str(error.value) and "\n" not in str(error.value)
 
 
@@ -78,6 +76,6 @@ def test_a_model_is_asked_for_arrays(monkeypatch):
         return Model()
 
     monkeypatch.setattr(loading, "sentence_encoder", load)
-    encode = encoder("some/model", "cuda")
-    assert Embeddings(store(thought("ab"), thought("c")), encode, "some/model").nearest(task("cc"), 1) == [1]
-    assert asked == [({"thoughts": "some/model"}, "cuda", "thoughts"), (["ab", "c"], True), (["cc"], True)]
+    encode = load_encoder("some/model", "cuda")
+    assert EmbeddingRetriever(store(trace("ab"), trace("c")), encode, "some/model").nearest(task("cc"), 1) == [1]
+    assert asked == [({"retriever": "some/model"}, "cuda", "retriever"), (["ab", "c"], True), (["cc"], True)]

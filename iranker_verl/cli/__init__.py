@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import cot, data, evaluate, inspect, prompt, report, reward, serving
-from iranker_verl.cli import out_of_domain as generic
+from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, serving
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
@@ -18,9 +17,10 @@ app = typer.Typer(
 )
 for command in (
     *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),
-    *(evaluate.evaluate, generic.evaluate_generic, report.report, serving.rank, serving.serve),
+    *(evaluate.evaluate, out_of_domain.evaluate_out_of_domain, report.report, serving.rank, serving.serve),
 ):
     app.command()(command)
+app.command("evaluate-generic", hidden=True)(out_of_domain.evaluate_generic)
 app.add_typer(prompt.app, name="prompt")
 app.add_typer(cot.app, name="cot")
 app.add_typer(cot.former, name="thoughts")

@@ -1,17 +1,19 @@
-"""``iranker evaluate-generic``: what learning to rank has done to everything else, by lm-eval."""
+"""``iranker evaluate-out-of-domain``: compare a model before and after it learned to rank on other tasks, by lm-eval."""
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
-def evaluate_generic(
+def evaluate_out_of_domain(
     base: Annotated[Path, typer.Option(help="Hugging Face model folder before training")],
     trained: Annotated[Path, typer.Option(help="the one after, e.g. runs/NAME/model")],
-    out: Annotated[Path, typer.Option(help="folder for generic.json; what is done there is not done again")],
+    out: Annotated[Path, typer.Option(help="folder for out_of_domain.json; what is completed there is reused")],
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -31,19 +33,19 @@ def evaluate_generic(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first questions of each task, for a try")] = None,
     max_model_len: Annotated[
-        int | None, typer.Option(min=1, help="tokens of prompt and answer [default: what the model admits]")
+        int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's longest]")
     ] = None,
     seed: Annotated[int, typer.Option(help="draws the examples shown before a question")] = 1,
 ) -> None:
-    """Base against trained on the paper's tasks out of domain, by lm-eval, with paired standard errors."""
-    from iranker_verl.evaluation.out_of_domain.tasks import choose
-    from iranker_verl.job.out_of_domain import evaluate_generic as run
+    """Compare the base and the trained model on the paper's out-of-domain tasks, by lm-eval, with paired standard errors."""
+    from iranker_verl.evaluation.out_of_domain.tasks import choose_tasks
+    from iranker_verl.job.out_of_domain import evaluate_out_of_domain as evaluate
 
     print(
-        run(
+        evaluate(
             base,
             trained,
-            choose(tasks, allow_code_execution),
+            choose_tasks(tasks, allow_code_execution),
             out,
             backend=backend,
             chat_template=chat_template,
@@ -54,3 +56,10 @@ def evaluate_generic(
             seed=seed,
         )
     )
+
+
+@wraps(evaluate_out_of_domain)
+def evaluate_generic(**options: Any) -> None:
+    """Run :func:`evaluate_out_of_domain` under the verb's former name."""
+    print("`iranker evaluate-generic` is `iranker evaluate-out-of-domain` now", file=sys.stderr)
+    evaluate_out_of_domain(**options)

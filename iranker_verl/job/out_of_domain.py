@@ -1,16 +1,16 @@
-"""`iranker evaluate-generic`: the base and the trained model, one after the other in processes of their own, side by side.
+"""`iranker evaluate-out-of-domain`: evaluate the base and the trained model, one after the other in their own processes.
 
-``OUT/generic.json``:
+``OUT/out_of_domain.json``:
 
 ``tasks.<task>``
     ``base``, ``trained``, ``difference``; ``stderr`` of the difference, paired by question; ``base_stderr``,
     ``trained_stderr``; ``n`` questions; ``metric`` ("name,filter" as lm-eval writes it, the first that it lists; all are in
     ``metrics``); ``fewshot`` examples and ``version`` as lm-eval defines the task; ``truncation_warnings`` [base, trained]
 ``unavailable.<task>``
-    why there is no number
+    the reason why there is no number
 ``models.base|trained``, ``backend``, ``chat_template`` {``applied``, ``hash``, ``fewshot_as_multiturn``}, ``seed``,
 ``limit``, ``max_model_len``, ``data`` {task: hash of its files, null from the Hub}, ``versions``
-    what made it
+    what it was made of
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from iranker_verl.job import supervise
 from iranker_verl.job.pipeline import locked
 
 SIDES = ("base", "trained")
-RESULTS = "generic.json"
-RESUME = "Run the same command again to go on with the task that was not done"
-# What may change between two calls that add to one folder.
+RESULTS = "out_of_domain.json"
+RESUME = "Run the same command again to resume with the next task"
+# Settings that may change between two calls that add to one folder.
 FREE = ("tasks", "data", "data_folder", "allow_code_execution")
 
 
-def evaluate_generic(
+def evaluate_out_of_domain(
     base: Path,
     trained: Path,
     names: Sequence[str],
@@ -53,11 +53,11 @@ def evaluate_generic(
     limit: int | None = None,
     max_model_len: int | None = None,
     seed: int = 1,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
-    """Both models over the tasks; what was done before in ``out`` is not done again. Returns ``out/generic.json``.
+    """Evaluate both models on the tasks that are not completed in ``out``; return the path of the results.
 
-    UserError for a mistake, for results of other settings in ``out``, and where no task could be had.
+    Raise UserError for a mistake, for results of other settings in ``out``, and where no task is available.
     """
     try:
         version("lm_eval")
@@ -67,7 +67,7 @@ def evaluate_generic(
         raise UserError(f"--backend {backend}: one of {', '.join(side.BACKENDS)}")
     if data_folder is not None and not data_folder.is_dir():
         raise UserError(f"--data-folder {data_folder}: no such folder")
-    models = {"base": _model(base), "trained": _model(trained)}
+    models = {"base": _path_and_hash(base), "trained": _path_and_hash(trained)}
     settings = {
         "tasks": list(names),
         "models": models,
@@ -89,31 +89,31 @@ def evaluate_generic(
         for name in SIDES:
             command = [sys.executable, "-m", "iranker_verl.evaluation.out_of_domain.side", str(out), name]
             supervise.run(name, command, out / "logs" / f"{name}.log", hint=RESUME, env=environment(settings, out))
-        results = collect(settings, out)
+        results = collect_results(settings, out)
         write_json(out / RESULTS, results)
-    for line in compare.lines(results):
-        say(line)
+    for line in compare.format_lines(results):
+        log(line)
     if not results["tasks"]:
-        raise UserError(f"no task could be had; {out / RESULTS} says why")
+        raise UserError(f"no task is available; {out / RESULTS} has the reasons")
     return out / RESULTS
 
 
-def collect(settings: dict[str, Any], out: Path) -> dict[str, Any]:
-    """``generic.json`` from what both models left in ``out``."""
-    done: dict[str, Any] = {}
+def collect_results(settings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return the results from the files of both models in ``out``."""
+    completed: dict[str, Any] = {}
     unavailable: dict[str, str] = {}
     for name in settings["tasks"]:
-        both = [side.read(out, one, name) or {"unavailable": "not evaluated"} for one in SIDES]
+        both = [side.read_task_result(out, one, name) or {"unavailable": "not evaluated"} for one in SIDES]
         if reasons := [one["unavailable"] for one in both if "unavailable" in one]:
             unavailable[name] = reasons[0]
         else:
-            done[name] = compare.compare(*both)
+            completed[name] = compare.compare_models(*both)
     made_of = {k: v for k, v in settings.items() if k not in ("tasks", "data_folder", "allow_code_execution")}
-    return {"tasks": done, "unavailable": unavailable, **made_of}
+    return {"tasks": completed, "unavailable": unavailable, **made_of}
 
 
 def environment(settings: dict[str, Any], out: Path) -> dict[str, str]:
-    """The environment of a model's process. A user's own values win, but for whether programs may be run."""
+    """Return the environment of a model's process. A user's own values win, except for HF_ALLOW_CODE_EVAL."""
     defaults = {
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
@@ -129,19 +129,19 @@ def environment(settings: dict[str, Any], out: Path) -> dict[str, str]:
 
 
 def on_cpu() -> bool:
-    """Whether vLLM will find no GPU."""
+    """Return whether torch finds no GPU."""
     import torch
 
     return not torch.cuda.is_available()
 
 
-def _model(folder: Path) -> dict[str, str]:
+def _path_and_hash(folder: Path) -> dict[str, str]:
     check_model(folder)
     return {"path": str(folder.resolve()), "hash": model_hash(folder)}
 
 
 def _chat_template(models: dict[str, dict[str, str]], applied: bool) -> dict[str, Any]:
-    """Whether, and which. UserError where a model has none, or the two have different ones, and it is to be applied."""
+    """Whether a chat template is applied, and its hash. UserError where a model has none, or the two differ."""
     if not applied:
         return {"applied": False, "hash": None, "fewshot_as_multiturn": False}
     from transformers import AutoTokenizer
@@ -170,7 +170,9 @@ def _check_same(settings: dict[str, Any], out: Path) -> None:
     if not path.exists():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    kept = [n for n in settings["tasks"] if any("metrics" in (side.read(out, one, n) or {}) for one in SIDES)]
+    kept = [
+        n for n in settings["tasks"] if any("metrics" in (side.read_task_result(out, one, n) or {}) for one in SIDES)
+    ]
 
     def made_of(of: dict[str, Any]) -> dict[str, Any]:
         bound = {key: of.get(key) for key in settings if key not in FREE}

@@ -12,25 +12,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from iranker_verl.cli import app
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain import side
-from iranker_verl.evaluation.out_of_domain.compare import compare, lines, ratio
+from iranker_verl.evaluation.out_of_domain.compare import compare_models, format_lines, ratio
 from iranker_verl.evaluation.out_of_domain.tasks import (
     RUNS_CODE,
     TASKS,
     Unavailable,
-    choose,
+    choose_tasks,
     data_hash,
     leaves,
-    located,
-    manager,
-    needed,
+    needed_splits,
     split_files,
+    task_manager,
+    with_data_folder,
 )
-from iranker_verl.job import out_of_domain as job
-from tests.evaluation import out_of_domain_data as generic_data
+from iranker_verl.job import out_of_domain
+from tests.evaluation import out_of_domain_data
 
 GSM8K = {
     "dataset_name": "main",
@@ -50,34 +51,43 @@ OPENBOOKQA = {
 
 
 def test_the_papers_eight_are_the_default():
-    assert choose(None, True) == list(TASKS) and len(TASKS) == 8
-    [option] = [p for p in get_command(app).commands["evaluate-generic"].params if p.name == "tasks"]
+    assert choose_tasks(None, True) == list(TASKS) and len(TASKS) == 8
+    [option] = [p for p in get_command(app).commands["evaluate-out-of-domain"].params if p.name == "tasks"]
     assert ", ".join(TASKS) in option.help
-    assert choose(" mmlu , gsm8k ", False) == ["mmlu", "gsm8k"]
+    assert choose_tasks(" mmlu , gsm8k ", False) == ["mmlu", "gsm8k"]
+
+
+def test_the_former_verb_is_accepted_and_says_the_new_one(tmp_path):
+    options = {"base": tmp_path, "trained": tmp_path, "out": tmp_path / "out", "tasks": "arc"}
+    result = CliRunner().invoke(app, ["evaluate-generic", *(f"--{name}={value}" for name, value in options.items())])
+    assert result.exit_code == 1 and "evaluate-out-of-domain" in result.stderr
+    assert isinstance(result.exception, UserError) and "--tasks arc" in str(result.exception)
 
 
 def test_running_a_models_programs_has_to_be_asked_for():
     with pytest.raises(UserError) as error:
-        choose(None, False)
+        choose_tasks(None, False)
     assert "mbpp and humaneval run programs" in str(error.value) and "--allow-code-execution" in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="humaneval run programs"):
-        choose("gsm8k,humaneval", False)
+        choose_tasks("gsm8k,humaneval", False)
 
 
 @pytest.mark.parametrize("text", ["", " , ", "gsm8k,gsm8k", "gsm8k,arc"])
 def test_tasks_that_there_are_not(text):
     with pytest.raises(UserError, match=r"--tasks"):
-        choose(text, True)
+        choose_tasks(text, True)
 
 
 # ---------------------------------------------------------------- their data
 
 
 def test_a_download_of_the_hub_is_found_as_it_is(tmp_path):
-    generic_data.openbookqa(tmp_path)
-    generic_data.jsonl(tmp_path / "openbookqa" / "additional" / "test.jsonl", [{}])  # another configuration: not ours
-    found = located("openbookqa", OPENBOOKQA, tmp_path)
+    out_of_domain_data.openbookqa(tmp_path)
+    out_of_domain_data.jsonl(
+        tmp_path / "openbookqa" / "additional" / "test.jsonl", [{}]
+    )  # another configuration: not ours
+    found = with_data_folder("openbookqa", OPENBOOKQA, tmp_path)
     assert found["dataset_path"] == "parquet" and found["dataset_name"] is None
     files = found["dataset_kwargs"]["data_files"]
     assert list(files) == ["test"] and [Path(f).name[:11] for f in files["test"]] == ["test-00000-", "test-00001-"]
@@ -87,10 +97,10 @@ def test_a_download_of_the_hub_is_found_as_it_is(tmp_path):
 
 def test_files_may_lie_in_the_tasks_folder_itself_or_deeper(tmp_path):
     for path in ("humaneval/test.jsonl", "hellaswag/data/validation.jsonl"):
-        generic_data.jsonl(tmp_path / path, [{}])
-    assert located("humaneval", {"test_split": "test"}, tmp_path)["dataset_path"] == "json"
+        out_of_domain_data.jsonl(tmp_path / path, [{}])
+    assert with_data_folder("humaneval", {"test_split": "test"}, tmp_path)["dataset_path"] == "json"
     definition = {"training_split": "train", "validation_split": "validation"}
-    assert located("hellaswag", definition, tmp_path)["training_split"] is None
+    assert with_data_folder("hellaswag", definition, tmp_path)["training_split"] is None
 
 
 def test_a_split_is_told_from_others_with_its_name_in_theirs(tmp_path):
@@ -100,37 +110,37 @@ def test_a_split_is_told_from_others_with_its_name_in_theirs(tmp_path):
 
 
 def test_what_is_needed_and_missing_makes_a_task_unavailable(tmp_path):
-    generic_data.gsm8k(tmp_path)
-    assert set(located("gsm8k", GSM8K, tmp_path)["dataset_kwargs"]["data_files"]) == {"train", "test"}
+    out_of_domain_data.gsm8k(tmp_path)
+    assert set(with_data_folder("gsm8k", GSM8K, tmp_path)["dataset_kwargs"]["data_files"]) == {"train", "test"}
     (tmp_path / "gsm8k" / "main" / "train.jsonl").unlink()  # five examples come from it
     with pytest.raises(Unavailable, match=r"no train\.parquet"):
-        located("gsm8k", GSM8K, tmp_path)
+        with_data_folder("gsm8k", GSM8K, tmp_path)
     with pytest.raises(Unavailable, match=r"openbookqa: no test\.parquet"):
-        located("openbookqa", OPENBOOKQA, tmp_path)
+        with_data_folder("openbookqa", OPENBOOKQA, tmp_path)
 
 
-def test_which_splits_are_needed():
-    assert needed(GSM8K) == ["test", "train"]
-    assert needed(OPENBOOKQA) == ["test"]
-    assert needed({"training_split": "train", "validation_split": "validation"}) == ["validation"]
+def test_which_splits_are_needed_splits():
+    assert needed_splits(GSM8K) == ["test", "train"]
+    assert needed_splits(OPENBOOKQA) == ["test"]
+    assert needed_splits({"training_split": "train", "validation_split": "validation"}) == ["validation"]
     given_ones = {"test_split": "test", "num_fewshot": 3, "fewshot_config": {"samples": "utils.list"}}
-    assert needed(given_ones) == ["test"]
-    assert needed({"test_split": "test", "fewshot_split": "dev"}) == ["test"]  # MMLU: no examples by default
+    assert needed_splits(given_ones) == ["test"]
+    assert needed_splits({"test_split": "test", "fewshot_split": "dev"}) == ["test"]  # MMLU: no examples by default
 
 
 def test_formats_are_not_mixed(tmp_path):
-    generic_data.jsonl(tmp_path / "t" / "train.jsonl", [{"a": 1}])
-    generic_data.parquet(tmp_path / "t" / "test.parquet", [{"a": 1}])
+    out_of_domain_data.jsonl(tmp_path / "t" / "train.jsonl", [{"a": 1}])
+    out_of_domain_data.parquet(tmp_path / "t" / "test.parquet", [{"a": 1}])
     with pytest.raises(UserError, match="one format"):
-        located("t", {"training_split": "train", "test_split": "test"}, tmp_path)
+        with_data_folder("t", {"training_split": "train", "test_split": "test"}, tmp_path)
 
 
 def test_the_hash_is_of_the_tasks_own_files(tmp_path):
-    generic_data.gsm8k(tmp_path)
+    out_of_domain_data.gsm8k(tmp_path)
     before = data_hash("gsm8k", tmp_path)
-    generic_data.openbookqa(tmp_path)
+    out_of_domain_data.openbookqa(tmp_path)
     assert data_hash("gsm8k", tmp_path) == before
-    generic_data.gsm8k(tmp_path, tested=3)
+    out_of_domain_data.gsm8k(tmp_path, tested=3)
     assert data_hash("gsm8k", tmp_path) != before
     assert data_hash("mmlu", tmp_path) is None and data_hash("gsm8k", None) is None
 
@@ -138,12 +148,12 @@ def test_the_hash_is_of_the_tasks_own_files(tmp_path):
 def test_lm_evals_definitions_are_what_we_take_them_for(tmp_path):
     pytest.importorskip("lm_eval")
     for name in TASKS:
-        index = manager(name, None, tmp_path).task_index
+        index = task_manager(name, None, tmp_path).task_index
         found = list(leaves(name, index))
         assert found == [name] if name != "mmlu" else len(found) == 57
         assert {bool(index[leaf].cfg.get("unsafe_code")) for leaf in found} == {name in RUNS_CODE}
-    generic_data.gsm8k(tmp_path / "data")
-    changed = manager("gsm8k", tmp_path / "data", tmp_path).task_index["gsm8k"].cfg
+    out_of_domain_data.gsm8k(tmp_path / "data")
+    changed = task_manager("gsm8k", tmp_path / "data", tmp_path).task_index["gsm8k"].cfg
     assert changed["dataset_path"] == "json" and changed["num_fewshot"] == 5  # all else is lm-eval's
 
 
@@ -162,7 +172,7 @@ def kept(values, counts=None, questions=None):
 
 
 def test_the_difference_is_paired():
-    result = compare(kept([1, 0, 0, 1]), kept([1, 1, 0, 1]))
+    result = compare_models(kept([1, 0, 0, 1]), kept([1, 1, 0, 1]))
     assert (result["base"], result["trained"], result["difference"]) == (0.5, 0.75, 0.25)
     # differences 0, 1, 0, 0: standard deviation 0.5, over √4
     assert result["stderr"] == pytest.approx(0.25)
@@ -172,7 +182,7 @@ def test_the_difference_is_paired():
 
 
 def test_equal_answers_differ_by_nothing_and_surely():
-    result = compare(kept([1, 0, 1]), kept([1, 0, 1]))
+    result = compare_models(kept([1, 0, 1]), kept([1, 0, 1]))
     assert result["difference"] == 0 and result["stderr"] == 0 and result["base_stderr"] > 0
 
 
@@ -193,16 +203,16 @@ def test_with_counts_of_one_it_is_the_usual_standard_error(values):
 
 
 def test_one_question_has_no_standard_error():
-    result = compare(kept([1]), kept([0]))
+    result = compare_models(kept([1]), kept([0]))
     assert result["difference"] == -1 and result["stderr"] is None
-    assert "–" in "\n".join(lines({"tasks": {"gsm8k": result}, "unavailable": {"mmlu": "no file"}}))
+    assert "–" in "\n".join(format_lines({"tasks": {"gsm8k": result}, "unavailable": {"mmlu": "no file"}}))
 
 
 def test_other_questions_are_not_compared():
     with pytest.raises(ValueError, match="same questions"):
-        compare(kept([1, 0]), kept([1, 0], questions=["q0", "q2"]))
+        compare_models(kept([1, 0]), kept([1, 0], questions=["q0", "q2"]))
     with pytest.raises(ValueError, match="as many"):
-        compare(kept([1, 1], [1, 2]), kept([1, 1], [1, 1]))
+        compare_models(kept([1, 1], [1, 2]), kept([1, 1], [1, 1]))
 
 
 def sample(number, filter, **metrics):
@@ -210,7 +220,7 @@ def sample(number, filter, **metrics):
 
 
 def test_what_is_kept_of_lm_evals_samples():
-    found = side.questions(
+    found = side.values_by_question(
         {
             "b": [sample(0, "strict", acc=1.0, parts=[True, False]), sample(0, "loose", acc=1, parts=[True, True])],
             "a": [sample(0, "strict", acc=False, parts=[False]), sample(0, "loose", acc=True, parts=[True])],
@@ -258,34 +268,36 @@ def test_a_mistake_is_one_line(models, tmp_path, change, words):
     pytest.importorskip("lm_eval")
     arguments = {"base": models[0], "trained": models[1], "names": ["gsm8k"], "out": tmp_path} | change
     with pytest.raises(UserError) as error:
-        job.evaluate_generic(**arguments)
+        out_of_domain.evaluate_out_of_domain(**arguments)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_results_of_other_settings_are_not_added_to(models, tmp_path):
     pytest.importorskip("lm_eval")
-    before = {"models": 1, "seed": 1, "backend": "hf", "data": {}, "versions": job._versions()}
+    before = {"models": 1, "seed": 1, "backend": "hf", "data": {}, "versions": out_of_domain._versions()}
     (tmp_path / "settings.json").write_text(json.dumps(before))
-    job._check_same({**before, "tasks": ["mmlu"], "data": {"mmlu": None}}, tmp_path)
+    out_of_domain._check_same({**before, "tasks": ["mmlu"], "data": {"mmlu": None}}, tmp_path)
     with pytest.raises(UserError, match="seed was 1, is now 2"):
-        job._check_same({**before, "tasks": [], "seed": 2}, tmp_path)
+        out_of_domain._check_same({**before, "tasks": [], "seed": 2}, tmp_path)
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "mmlu.json").write_text(json.dumps(kept([1])))
     with pytest.raises(UserError, match="data of mmlu was None, is now 'abc'"):
-        job._check_same({**before, "tasks": ["mmlu"], "data": {"mmlu": "abc"}}, tmp_path)
+        out_of_domain._check_same({**before, "tasks": ["mmlu"], "data": {"mmlu": "abc"}}, tmp_path)
 
 
 def test_chat_templates_that_differ_are_refused(models, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(models[1], other)
-    same = job._chat_template({"base": job._model(models[0]), "trained": job._model(other)}, True)
+    same = out_of_domain._chat_template(
+        {"base": out_of_domain._path_and_hash(models[0]), "trained": out_of_domain._path_and_hash(other)}, True
+    )
     assert same["applied"] and len(same["hash"]) == 16
     template = other / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
-    sides = {"base": job._model(models[0]), "trained": job._model(other)}
+    sides = {"base": out_of_domain._path_and_hash(models[0]), "trained": out_of_domain._path_and_hash(other)}
     with pytest.raises(UserError, match="different chat templates"):
-        job._chat_template(sides, True)
-    assert job._chat_template(sides, False) == {"applied": False, "hash": None, "fewshot_as_multiturn": False}
+        out_of_domain._chat_template(sides, True)
+    assert out_of_domain._chat_template(sides, False) == {"applied": False, "hash": None, "fewshot_as_multiturn": False}
 
 
 # ---------------------------------------------------------------- lm-eval itself
@@ -299,12 +311,12 @@ def test_end_to_end(models, tmp_path, monkeypatch, capsys, backend):
         pytest.importorskip("vllm")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     data, out = tmp_path / "data", tmp_path / "out"
-    generic_data.gsm8k(data)
-    generic_data.openbookqa(data)
+    out_of_domain_data.gsm8k(data)
+    out_of_domain_data.openbookqa(data)
 
     def run(*names, **more):
         more = {"backend": backend, "data_folder": data, "chat_template": True} | more
-        return json.loads(job.evaluate_generic(*models, names, out, **more).read_text())
+        return json.loads(out_of_domain.evaluate_out_of_domain(*models, names, out, **more).read_text())
 
     results = run("openbookqa", "mmlu")
     assert list(results["tasks"]) == ["openbookqa"] and "no test.parquet" in results["unavailable"]["mmlu"]
@@ -318,7 +330,7 @@ def test_end_to_end(models, tmp_path, monkeypatch, capsys, backend):
     # one more task: what is done is not done again, and its numbers stay
     results = run("openbookqa", "gsm8k", limit=None)
     output = capsys.readouterr().out
-    assert output.count("openbookqa: done before") == 2
+    assert output.count("openbookqa: completed before") == 2
     assert results["tasks"]["openbookqa"] == found
     assert results["tasks"]["gsm8k"]["metric"] == "exact_match,strict-match"
     assert (results["tasks"]["gsm8k"]["n"], results["tasks"]["gsm8k"]["fewshot"]) == (4, 5)
@@ -334,10 +346,10 @@ def test_a_group_end_to_end(models, tmp_path, monkeypatch):
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     data = tmp_path / "data"
-    index = manager("mmlu", None, tmp_path).task_index
-    generic_data.mmlu(data, [index[leaf].cfg["dataset_name"] for leaf in leaves("mmlu", index)])
+    index = task_manager("mmlu", None, tmp_path).task_index
+    out_of_domain_data.mmlu(data, [index[leaf].cfg["dataset_name"] for leaf in leaves("mmlu", index)])
     more = {"backend": "hf", "data_folder": data, "limit": 1}
-    results = json.loads(job.evaluate_generic(*models, ["mmlu"], tmp_path / "out", **more).read_text())
+    results = json.loads(out_of_domain.evaluate_out_of_domain(*models, ["mmlu"], tmp_path / "out", **more).read_text())
     assert results["unavailable"] == {}
     assert (results["tasks"]["mmlu"]["n"], results["tasks"]["mmlu"]["fewshot"]) == (57, 0)
 
@@ -350,10 +362,10 @@ def test_a_models_programs_are_run_end_to_end(tmp_path, monkeypatch):
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     data, out = tmp_path / "data", tmp_path / "out"
-    generic_data.humaneval(data)
+    out_of_domain_data.humaneval(data)
     models = tiny_models.save_saying(tmp_path / "one", "1"), tiny_models.save_saying(tmp_path / "two", "2")
     more = {"backend": "hf", "data_folder": data, "allow_code_execution": True}
-    results = json.loads(job.evaluate_generic(*models, ["humaneval"], out, **more).read_text())
+    results = json.loads(out_of_domain.evaluate_out_of_domain(*models, ["humaneval"], out, **more).read_text())
     assert results["unavailable"] == {}
     found = results["tasks"]["humaneval"]
     assert (found["n"], found["metric"], found["fewshot"]) == (2, "pass@1,create_test", 0)

@@ -1,8 +1,6 @@
-"""Out of domain: does a model that learned to rank still do other things? By lm-eval, base against trained.
+"""Out-of-domain evaluation: lm-eval on the model before and after it learned to rank.
 
-:mod:`.tasks` says which tasks there are and where their data comes from, :mod:`.side` runs one model over them in a
-process of its own, :mod:`.compare` puts two models side by side. `iranker evaluate-generic` is all three
-(:mod:`iranker_verl.job.out_of_domain`).
-
-lm-eval and what it needs are imported only where they are used.
+:mod:`.tasks` defines the tasks and where their data comes from, :mod:`.side` evaluates one model on them in a process of
+its own, :mod:`.compare` compares the two. `iranker evaluate-out-of-domain` does all three
+(:mod:`iranker_verl.job.out_of_domain`). lm-eval is imported only where it is used.
 """

@@ -1,9 +1,9 @@
-"""Two models on the same questions: the difference, and how sure it is.
+"""Compare two models on the same questions: the difference and its standard error.
 
-A question's value is a sum over a count: 1 or 0 over 1, or for IFEval's instruction-level accuracy the instructions kept
-over those given. A score is the sum of sums over the sum of counts, as lm-eval computes it. Its standard error treats
-questions as drawn at random (a ratio estimator: with counts of 1 it is the usual s/√n), and the standard error of the
-difference is that of the questions' differences, so what makes a question hard for both models does not count as noise.
+A question's value is a sum over a count: 1 or 0 over 1, or for IFEval's instruction-level accuracy the instructions followed
+over those given. A score is the sum of sums over the sum of counts, as in lm-eval. Its standard error treats questions as
+drawn at random (a ratio estimator: with counts of 1 it is the usual s/√n). The standard error of the difference is that of
+the questions' differences, so a question's difficulty for both models does not count as noise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def ratio(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float | None]:
-    """``(value, standard error)`` of sums over counts, one of each a question; no standard error of a single question.
+    """Return ``(value, standard error)`` of sums over counts, one of each a question; None for a single question's error.
 
     value r = Σs/Σc; standard error = √(n/(n−1) · Σ(s − r·c)²) / Σc.
     """
@@ -26,22 +26,23 @@ def ratio(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float 
     return value, math.sqrt(n / (n - 1) * spread) / total
 
 
-def compare(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-    """One task of ``generic.json`` from what :mod:`.side` kept of it for each model.
+def compare_models(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one task of the results from what :mod:`.side` kept of it for each model.
 
-    The first of lm-eval's metrics stands for the task; all are in ``metrics``. ValueError where the two did not answer the
-    same questions.
+    The first of lm-eval's metrics stands for the task; all are in ``metrics``. Raise ValueError where the two did not
+    answer the same questions.
     """
     if base["questions"] != trained["questions"] or base["fewshot"] != trained["fewshot"]:
         raise ValueError("base and trained did not answer the same questions in the same order")
     metrics = {}
-    for name, ours in base["metrics"].items():
-        theirs = trained["metrics"][name]
-        if ours["counts"] != theirs["counts"]:
+    for name, first in base["metrics"].items():
+        second = trained["metrics"][name]
+        if first["counts"] != second["counts"]:
             raise ValueError(f"{name}: base and trained were not judged on as many things in each question")
-        before, before_error = ratio(ours["sums"], ours["counts"])
-        after, after_error = ratio(theirs["sums"], theirs["counts"])
-        difference, error = ratio([b - a for a, b in zip(ours["sums"], theirs["sums"], strict=True)], ours["counts"])
+        before, before_error = ratio(first["sums"], first["counts"])
+        after, after_error = ratio(second["sums"], second["counts"])
+        gains = [b - a for a, b in zip(first["sums"], second["sums"], strict=True)]
+        difference, error = ratio(gains, first["counts"])
         metrics[name] = {
             "base": before,
             "trained": after,
@@ -49,12 +50,12 @@ def compare(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, An
             "stderr": error,
             "base_stderr": before_error,
             "trained_stderr": after_error,
-            "n": len(ours["sums"]),
+            "n": len(gains),
         }
-    first = next(iter(metrics))
+    metric = next(iter(metrics))
     return {
-        **metrics[first],
-        "metric": first,
+        **metrics[metric],
+        "metric": metric,
         "fewshot": base["fewshot"],
         "version": base["version"],
         "truncation_warnings": [base["truncation_warnings"], trained["truncation_warnings"]],
@@ -62,8 +63,8 @@ def compare(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def lines(results: Mapping[str, Any]) -> list[str]:
-    """The results for the console."""
+def format_lines(results: Mapping[str, Any]) -> list[str]:
+    """Return the results as lines for the console."""
     rows = [("task", "metric", "base", "trained", "difference", "± stderr", "n", "shots")]
     for name, task in results["tasks"].items():
         error = "–" if task["stderr"] is None else f"{task['stderr']:.4f}"

@@ -1,7 +1,7 @@
-"""One model over the tasks, by lm-eval: ``python -m iranker_verl.evaluation.out_of_domain.side OUT base|trained``.
+"""Evaluate one model on the tasks by lm-eval: ``python -m iranker_verl.evaluation.out_of_domain.side OUT base|trained``.
 
-It reads ``OUT/settings.json`` and writes ``OUT/<side>/<task>.json``, one when a task is done, so that what is done stays
-done. A file holds the questions' hashes and each metric's sums and counts, one a question; or why there is none.
+It reads ``OUT/settings.json`` and writes ``OUT/<side>/<task>.json`` whenever a task is completed. A file holds the
+questions' hashes and each metric's sums and counts, one a question; or the reason why the task is unavailable.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from typing import Any
 
 from iranker_verl.console import say
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.out_of_domain.tasks import Unavailable, load
+from iranker_verl.evaluation.out_of_domain.tasks import Unavailable, load_task
 from iranker_verl.files import write_json
 
 BACKENDS = ("vllm", "hf")
 HF_BATCH = 8  # on a CPU; a GPU finds its own
 
 
-def run(out: Path, side: str) -> None:
-    """Every task of the settings that is not done yet. A task that cannot be had is recorded and passed over."""
+def evaluate_side(out: Path, side: str) -> None:
+    """Evaluate every task of the settings that is not completed. An unavailable task is recorded and skipped."""
     settings = json.loads((out / "settings.json").read_text(encoding="utf-8"))
     data = Path(settings["data_folder"]) if settings["data_folder"] else None
     if data and settings["allow_code_execution"] and (data / "code_eval" / "code_eval.py").is_file():
         os.chdir(data)  # evaluate.load("code_eval"), which lm-eval calls, looks here first
     (out / side).mkdir(parents=True, exist_ok=True)
-    waiting = {}
+    pending = {}
     for name in settings["tasks"]:
-        if (done := read(out, side, name)) and "unavailable" not in done:
-            say(f"{name}: done before")
+        if (completed := read_task_result(out, side, name)) and "unavailable" not in completed:
+            say(f"{name}: completed before")
             continue
         try:
-            waiting[name] = load(name, data, out / "tasks")
+            pending[name] = load_task(name, data, out / "tasks")
         except Unavailable as reason:
             say(f"{name}: unavailable, {reason}")
             write_json(out / side / f"{name}.json", {"unavailable": str(reason)})
-    if not waiting:
+    if not pending:
         return
     model = Path(settings["models"][side]["path"])
     say(f"loading {model.name} ({settings['backend']})")
-    lm = language_model(settings["backend"], model, settings["max_model_len"], settings["seed"])
-    for name, (task, manager) in waiting.items():
-        result = evaluate(lm, name, task, manager, settings)
+    lm = load_language_model(settings["backend"], model, settings["max_model_len"], settings["seed"])
+    for name, (task, manager) in pending.items():
+        result = evaluate_task(lm, name, task, manager, settings)
         write_json(out / side / f"{name}.json", result)
         metric, first = next(iter(result["metrics"].items()))
         say(f"{name}: {metric} {sum(first['sums']) / sum(first['counts']):.4f} ({len(result['questions'])} questions)")
 
 
-def read(out: Path, side: str, name: str) -> dict[str, Any] | None:
-    """What is kept of a task; None where there is nothing yet."""
+def read_task_result(out: Path, side: str, name: str) -> dict[str, Any] | None:
+    """Return what is kept of a task; None where there is nothing yet."""
     path = out / side / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def language_model(backend: str, model: Path, max_model_len: int | None, seed: int) -> Any:
-    """lm-eval's model class on a model folder, with the same vLLM settings as all else here."""
+def load_language_model(backend: str, model: Path, max_model_len: int | None, seed: int) -> Any:
+    """Return lm-eval's model class on a model folder, with the vLLM settings of :mod:`iranker_verl.inference`."""
     import torch
 
     cpu = not torch.cuda.is_available()
@@ -85,12 +85,12 @@ def language_model(backend: str, model: Path, max_model_len: int | None, seed: i
     return VLLM(pretrained=arguments.pop("model"), batch_size="auto", **arguments)
 
 
-def evaluate(lm: Any, name: str, task: Any, manager: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One task with lm-eval's own number of examples, and what of it is kept."""
+def evaluate_task(lm: Any, name: str, task: Any, manager: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate one task with lm-eval's own number of examples; return what of it is kept."""
     import lm_eval
 
     seed = settings["seed"]
-    with counted_truncations() as truncated:
+    with collected_truncations() as truncated:
         results = lm_eval.simple_evaluate(
             model=lm,
             tasks=[task],
@@ -106,7 +106,7 @@ def evaluate(lm: Any, name: str, task: Any, manager: Any, settings: Mapping[str,
             fewshot_random_seed=seed,
             confirm_run_unsafe_code=settings["allow_code_execution"],
         )
-    kept = questions(results["samples"])
+    kept = values_by_question(results["samples"])
     for metric, values in kept["metrics"].items():
         ours, theirs = sum(values["sums"]) / sum(values["counts"]), results["results"][name].get(metric)
         if theirs is None or abs(ours - theirs) > 1e-6:
@@ -120,8 +120,8 @@ def evaluate(lm: Any, name: str, task: Any, manager: Any, settings: Mapping[str,
     }
 
 
-def questions(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """``{"questions": [hash], "metrics": {"metric,filter": {"sums": […], "counts": […]}}}`` of lm-eval's samples.
+def values_by_question(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return ``{"questions": [hash], "metrics": {"metric,filter": {"sums": […], "counts": […]}}}`` of lm-eval's samples.
 
     A question's value is a number, or a list of them (IFEval's instructions).
     """
@@ -142,8 +142,8 @@ def questions(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
 
 
 @contextmanager
-def counted_truncations() -> Iterator[list[str]]:
-    """A list that grows with each warning of lm-eval's that it cut a prompt (vLLM: one a prompt; hf: one a batch)."""
+def collected_truncations() -> Iterator[list[str]]:
+    """Collect lm-eval's warnings that it cut a prompt (vLLM: one a prompt; hf: one a batch)."""
     found: list[str] = []
 
     class Counter(logging.Handler):
@@ -161,8 +161,9 @@ def counted_truncations() -> Iterator[list[str]]:
 
 
 def main() -> None:
+    """Run the module's command line."""
     try:
-        run(Path(sys.argv[1]), sys.argv[2])
+        evaluate_side(Path(sys.argv[1]), sys.argv[2])
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -23,7 +23,7 @@ import yaml
 
 from iranker_verl.errors import UserError
 
-# name: where below lm_eval/tasks its definition is
+# name: folder of its definition below lm_eval/tasks
 TASKS = {
     "gsm8k": "gsm8k",
     "ifeval": "ifeval",
@@ -39,12 +39,14 @@ LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
 
 
 class Unavailable(Exception):
-    """A task cannot be had here; says why, in one line. It gets no number."""
+    """A task cannot be evaluated here, with the reason in one line."""
 
 
-def choose(text: str | None, allow_code: bool) -> list[str]:
-    """The tasks of a comma-separated list (None: all), in its order. UserError for an unknown one, one named twice, and one that runs
-    what a model wrote where that is not allowed."""
+def choose_tasks(text: str | None, allow_code: bool) -> list[str]:
+    """Return the tasks of a comma-separated list (None: all), in its order.
+
+    Raise UserError for an unknown one, one named twice, and one that runs a model's programs without ``allow_code``.
+    """
     names = list(TASKS) if text is None else [name.strip() for name in text.split(",") if name.strip()]
     if unknown := [name for name in names if name not in TASKS]:
         raise UserError(f"--tasks {unknown[0]}: no such task; there are {', '.join(TASKS)}")
@@ -58,11 +60,11 @@ def choose(text: str | None, allow_code: bool) -> list[str]:
     return names
 
 
-def manager(name: str, data: Path | None, work: Path) -> Any:
-    """lm-eval's TaskManager that knows this task only; with ``data``, its data is in that folder.
+def task_manager(name: str, data: Path | None, work: Path) -> Any:
+    """Return lm-eval's TaskManager with this task only; with ``data``, its data is read from that folder.
 
-    Unavailable where the folder lacks a split that is needed. ``work`` gets the definitions that point there: they include
-    lm-eval's own, and change nothing but where the data comes from.
+    Raise Unavailable where the folder lacks a split that is needed. ``work`` gets definitions that include lm-eval's own
+    and change only where the data comes from.
     """
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -75,7 +77,7 @@ def manager(name: str, data: Path | None, work: Path) -> Any:
     here.mkdir(parents=True, exist_ok=True)
     for leaf in leaves(name, known.task_index):
         entry = known.task_index[leaf]
-        own = {"include": str(entry.yaml_path), **located(name, entry.cfg or {}, data)}
+        own = {"include": str(entry.yaml_path), **with_data_folder(name, entry.cfg or {}, data)}
         (here / f"{leaf}.yaml").write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
     return TaskManager(include_path=[defined, here], include_defaults=False)
 
@@ -91,11 +93,11 @@ def leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
             yield from leaves(part, index)
 
 
-def located(name: str, definition: Mapping[str, Any], data: Path) -> dict[str, Any]:
-    """What to change in a definition of lm-eval's so that its data comes from the folder ``data``.
+def with_data_folder(name: str, definition: Mapping[str, Any], data: Path) -> dict[str, Any]:
+    """Return the changes of a definition of lm-eval's by which its data is read from the folder ``data``.
 
-    Unavailable where the split that is tested on, or that examples come from, is not there. One that is not needed is
-    unset, so that lm-eval does not ask for it.
+    Raise Unavailable where the split that is tested on, or that examples come from, is missing. Other missing splits are
+    unset, so that lm-eval does not read them.
     """
     folder = data / name
     if definition.get("dataset_name") and (folder / definition["dataset_name"]).is_dir():
@@ -103,7 +105,7 @@ def located(name: str, definition: Mapping[str, Any], data: Path) -> dict[str, A
     keys = ("training_split", "validation_split", "test_split", "fewshot_split")
     splits = {key: definition[key] for key in keys if definition.get(key)}
     files = {split: split_files(folder, split) for split in {*splits.values()}}
-    for split in needed(definition):
+    for split in needed_splits(definition):
         if not files.get(split):
             raise Unavailable(f"{folder}: no {split}.parquet, {split}.jsonl or {split}.json, nor shards of it")
     files = {split: found for split, found in sorted(files.items()) if found}
@@ -117,8 +119,8 @@ def located(name: str, definition: Mapping[str, Any], data: Path) -> dict[str, A
     } | {key: None for key, split in splits.items() if split not in files}
 
 
-def needed(definition: Mapping[str, Any]) -> list[str]:
-    """The splits that lm-eval reads: the one it tests on, and the one that examples come from where there are any."""
+def needed_splits(definition: Mapping[str, Any]) -> list[str]:
+    """Return the splits that lm-eval reads: the one it tests on, and the one of the examples where there are any."""
     tested = definition.get("test_split") or definition["validation_split"]
     examples = definition.get("fewshot_split") or definition.get("training_split")
     given = (definition.get("fewshot_config") or {}).get("samples")
@@ -126,7 +128,7 @@ def needed(definition: Mapping[str, Any]) -> list[str]:
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split below a folder: the split's name, or the name and a shard's number."""
+    """Return the files of a split below a folder: named by the split, or by the split and a shard's number."""
     return sorted(
         path
         for path in folder.rglob(f"{split}*")
@@ -134,13 +136,13 @@ def split_files(folder: Path, split: str) -> list[Path]:
     )
 
 
-def load(name: str, data: Path | None, work: Path) -> tuple[Any, Any]:
-    """``(task or group, manager)`` of lm-eval, data read. Unavailable, with the reason, where it cannot be had.
+def load_task(name: str, data: Path | None, work: Path) -> tuple[Any, Any]:
+    """Return lm-eval's ``(task or group, manager)`` with its data read.
 
-    Everything that can be missing is looked for here, before a model is loaded.
+    Raise Unavailable, with the reason, for anything that is missing, so that it is found before a model is loaded.
     """
     try:
-        known = manager(name, data, work)
+        known = task_manager(name, data, work)
         loaded = known.load([name])
         if name == "ifeval":
             import nltk
@@ -154,7 +156,7 @@ def load(name: str, data: Path | None, work: Path) -> tuple[Any, Any]:
 
 
 def data_hash(name: str, data: Path | None) -> str | None:
-    """16 hex digits of SHA-256 over the names and contents of a task's files in the folder; None where there is none."""
+    """Return 16 hex digits of SHA-256 over names and contents of a task's files in the folder; None where it has none."""
     if data is None or not (data / name).is_dir():
         return None
     digest = hashlib.sha256()
@@ -166,6 +168,6 @@ def data_hash(name: str, data: Path | None) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """What an error says, in a line that can stand in a table."""
+    """An error's message in one line for a table."""
     text = " ".join(word for line in str(error).splitlines() if (word := line.strip(" *")))
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

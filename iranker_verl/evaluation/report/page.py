@@ -1,7 +1,8 @@
 """The report: ``report.html`` of a run folder, drawn from the files in it and from nothing else.
 
-It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.jsonl`` and ``generic/generic.json`` (what
-``iranker evaluate-generic --out RUN/generic`` leaves) as far as they are there. Whatever is absent is not shown.
+It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.jsonl`` and ``out_of_domain/out_of_domain.json`` (what
+``iranker evaluate-out-of-domain --out RUN/out_of_domain`` leaves; ``generic/generic.json`` of a former version) as far as
+they are there. Whatever is absent is not shown.
 
 ``results.json``
     ``datasets.<dataset>.<system>``, ``macro.<system>``
@@ -19,7 +20,7 @@ It reads ``results.json`` (needed), and ``metrics.jsonl``, ``episodes-<system>.j
         what could not be run.
     ``zero_shot`` {dataset: {``rr``, …}}, ``generic`` {task: {``base``, ``trained``, ``stderr``}}
         the model trained without that dataset's scenario; tasks other than ranking, with the standard error of the
-        difference (else the ``tasks`` of ``generic/generic.json``).
+        difference (else the ``tasks`` of ``out_of_domain/out_of_domain.json``).
     ``seed``, ``versions`` {package: version}, ``data_hash``, ``template_hash``, ``config``
         what made the run.
     ``time_s`` {``prepare``, ``base``, ``rl``, ``evaluate``, ``total``}, ``rl_time_share`` {``generate``, ``forward``,
@@ -81,9 +82,11 @@ def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
 def complete(run_dir: Path, against: str | None = None) -> dict[str, Any]:
     """``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
     results = report_files.read_results(run_dir)
-    if "generic" not in results and (generic := report_files.read_object(run_dir / "generic" / "generic.json")):
-        results["generic"] = generic["tasks"]
-        results["generic_unavailable"] = generic.get("unavailable") or {}
+    if "generic" not in results:
+        for name in ("out_of_domain", "generic"):  # the second is the former name
+            if found := report_files.read_object(run_dir / name / f"{name}.json"):
+                results["generic"], results["generic_unavailable"] = found["tasks"], found.get("unavailable") or {}
+                break
     if "diagnosis" not in results:
         results["diagnosis"] = diagnose(run_dir, results["macro"])
     if "comparisons" not in results or against is not None:

@@ -129,11 +129,12 @@ def test_baselines_alone_are_enough(tmp_path):
     assert "figure-datasets" in page_of(tmp_path).ids
 
 
-def test_what_was_not_run_says_why(tmp_path):
+@pytest.mark.parametrize("name", ["out_of_domain", "generic"])  # the second is the former name
+def test_what_was_not_run_says_why(tmp_path, name):
     folder = make_run(tmp_path / "tiny", n=3)
     change_results(folder, lambda r: r.update(unavailable={"monot5": f"no weights {EVIL}"}))
-    (folder / "generic").mkdir()  # where `iranker evaluate-generic --out RUN/generic` writes
-    (folder / "generic" / "generic.json").write_text(
+    (folder / name).mkdir()  # where `iranker evaluate-out-of-domain --out RUN/out_of_domain` writes
+    (folder / name / f"{name}.json").write_text(
         json.dumps(
             {
                 "tasks": {"gsm8k": {"base": 0.5, "trained": 0.75, "stderr": 0.01}},

@@ -26,6 +26,7 @@ from iranker_verl import vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.inference.orphans import Guard
 from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import Template
 
 # Read by vLLM and the Hugging Face libraries when they start; what the user has set already stays.
@@ -56,7 +57,7 @@ class Generation:
         return len(self.token_ids) if self.counted is None else self.counted
 
 
-class ChatTokenizer:
+class ChatTokenizer(ChatEncoder):
     """A model folder's tokenizer and chat template; its weights need not be there. UserError where it lacks either."""
 
     def __init__(self, model: Path) -> None:
@@ -64,24 +65,12 @@ class ChatTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a broken tokenizer file leads to
             raise UserError(f"{model}: its tokenizer cannot be read ({_first_line(error)})") from error
-        if not self._tokenizer.chat_template:
+        if not tokenizer.chat_template:
             raise UserError(f"{model}: its tokenizer has no chat template; use a chat or instruct model")
-
-    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The token ids of chat ``messages``, up to where the assistant's answer begins."""
-        ids = self._tokenizer.apply_chat_template(
-            [dict(m) for m in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return list(ids)
-
-    def text(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text behind :meth:`encode`'s ids; decoding them need not give it back."""
-        return str(
-            self._tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True, tokenize=False)
-        )
+        super().__init__(tokenizer)
 
 
 def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
@@ -190,7 +179,7 @@ class Engine:
         await asyncio.sleep(0)  # lets vLLM's cancelled reader task end
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """See :meth:`ChatTokenizer.encode`."""
+        """Return the token ids of chat ``messages``; see :meth:`~iranker_verl.ranking.chat.ChatEncoder.encode`."""
         return self.tokenizer.encode(messages)
 
     async def ask(

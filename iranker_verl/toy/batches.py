@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from iranker_verl.ranking import RankingTask, by_dataset
+from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import Template
 from iranker_verl.toy.questions import Sample, make
 
@@ -30,26 +32,32 @@ class Encoded:
 def encode(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> list[Encoded]:
     """Token ids of samples, each closed by the end token: what the policy writes, and where it stops."""
     # Pieces are encoded apart, as generation does: a prompt's ids, then the answer's.
-    pieces = [_pieces(tokenizer, sample) for sample in samples]
+    chat = ChatEncoder(tokenizer)
+    prompts = [_pieces(chat, sample) for sample in samples]
     asides = [[verdict for _, verdict in s.asides] for s in samples]
-    texts = [text for row in pieces for text in row] + [verdict for row in asides for verdict in row]
-    ids = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
-    encoded = [[next(ids) for _ in row] for row in pieces]
+    ids = iter(chat.ids([text for row in (*prompts, *asides) for text in row]))
+    encoded = [[next(ids) for _ in row] for row in prompts]
     verdicts = [[next(ids)[0] for _ in row] for row in asides]
-    return [_encoded(row, said, tokenizer.eos_token_id) for row, said in zip(encoded, verdicts, strict=True)]
+    answers = chat.encode_texts([sample.answer for sample in samples])
+    for place, sample in enumerate(samples):
+        if sample.messages and not chat.is_plain(sample.messages, chain.from_iterable(encoded[place])):
+            # A text holds a special token; where its lines end is not known then, so it has no asides.
+            encoded[place], verdicts[place] = [chat.encode(sample.messages)], []
+    end = tokenizer.eos_token_id
+    return [_encoded([*row, a], said, end) for row, a, said in zip(encoded, answers, verdicts, strict=True)]
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, sample: Sample) -> list[str]:
-    """The prompt, cut behind every line that has an aside, and the answer."""
+def _pieces(chat: ChatEncoder, sample: Sample) -> list[str]:
+    """Return the prompt, cut behind every line that has an aside; nothing where the sample is plain text."""
     if sample.messages is None:
-        return [sample.answer]
-    prompt = str(tokenizer.apply_chat_template(sample.messages, add_generation_prompt=True, tokenize=False))
+        return []
+    prompt = chat.text(sample.messages)
     pieces, at = [], 0
     for line, _ in sample.asides:
         end = prompt.index(line, at) + len(line)
         pieces.append(prompt[at:end])
         at = end
-    return [*pieces, prompt[at:], sample.answer]
+    return [*pieces, prompt[at:]]
 
 
 def _encoded(pieces: list[list[int]], verdicts: list[int], end: int) -> Encoded:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from iranker_verl.ranking import Elimination, RankingTask
+from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import Message, Template
 from iranker_verl.toy.questions import BEST
@@ -21,8 +22,8 @@ def next_token(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
 ) -> torch.Tensor:
     """The logits of the first token of each answer."""
-    texts = [str(tokenizer.apply_chat_template(list(p), add_generation_prompt=True, tokenize=False)) for p in prompts]
-    rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    chat = ChatEncoder(tokenizer)
+    rows = [chat.encode(prompt) for prompt in prompts]
     logits = torch.empty(len(rows), model.config.vocab_size)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     while order:

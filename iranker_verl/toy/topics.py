@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from iranker_verl.ranking.chat import ChatEncoder
+
 RARE = 20
 DIMENSIONS = 24
 KEY_SCALE = 0.08
@@ -20,10 +22,10 @@ KEY_SCALE = 0.08
 def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensions: int) -> torch.Tensor:
     """One row a token: the leading directions of positive pointwise mutual information over ``texts``. Tokens in fewer
     than ``RARE`` texts get zeros; the others' mean length is one."""
-    size = len(tokenizer)
+    size, chat = len(tokenizer), ChatEncoder(tokenizer)
     pairs, single = torch.zeros(size, size), torch.zeros(size)
     for at in range(0, len(texts), 1024):
-        batch = tokenizer(list(texts[at : at + 1024]), add_special_tokens=False)["input_ids"]
+        batch = chat.encode_texts(texts[at : at + 1024])
         present = torch.zeros(len(batch), size)
         for row, ids in zip(present, batch, strict=True):
             row[ids] = 1.0

@@ -33,6 +33,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import State, check_hash, load
 from iranker_verl.training.credit import EXPECTED_ESTIMATOR
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
@@ -55,6 +56,7 @@ class RankingAgentLoop(AgentLoopBase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.template = load(self.config.iranker.template)
+        self.chat = ChatEncoder(self.tokenizer, **self.apply_chat_template_kwargs)
         score = get_custom_reward_fn(self.config)
         if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
@@ -76,7 +78,9 @@ class RankingAgentLoop(AgentLoopBase):
 
     async def ask(self, state: State, sampling_params: dict[str, Any], priority: int) -> Answer:
         """The policy's answer to the state's present prompt, cut to the response limit."""
-        prompt_ids = await self.ct_build_initial_tokens(self.template.messages(state))
+        # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
+        prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, self.template.messages(state))
+        prompt_ids = self._cap_text_prompt_length(prompt_ids)
         answer = await self.server_manager.generate(
             request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
         )

@@ -24,9 +24,7 @@ def play(
     loop.score = get_custom_reward_fn(loop.config)
     loop.looks_around = looks_around
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
-    loop.continuous_token_builder = SimpleNamespace(
-        build_initial_tokens=lambda messages, **_: [ord(c) for c in messages[-1]["content"]]
-    )
+    loop.chat = SimpleNamespace(encode=lambda messages: [ord(c) for c in messages[-1]["content"]])
     loop.tokenizer = SimpleNamespace(
         eos_token_id=EOS, decode=lambda ids, skip_special_tokens: "".join(chr(i) for i in ids if i != EOS)
     )

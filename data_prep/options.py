@@ -5,76 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iranker_verl.errors import UserError
-
-SPLITTINGS = ("group", "time", "test")
-NEGATIVES = ("uniform", "popularity", "bm25")
-ROWS = ("episodes", "states", "direct")
-RELEVANCE = ("best", "score")
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """UserError for anything but a whole number of ``least`` or more; Python counts true and false as such."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name} is {value}; it has to be a whole number, {least} or more")
+from iranker_verl.options import check_options, option
 
 
 @dataclass(frozen=True)
 class Options:
-    """UserError for a value that makes no sense.
+    """Options of preparation. Raise UserError for a value that makes no sense.
 
-    ``history``, ``candidates`` and ``negatives`` are recommendation's (the other scenarios bring their candidates):
-    negatives are drawn ``uniform``\\ly, by ``popularity``, or are the hardest by ``bm25``. ``passages`` overrides the
-    preset's passages a query; ``max_chars`` caps a query's passages together (2,600 in the authors' code), and
-    ``max_query_chars`` a routing query. ``effect_weight`` and ``cost_weight`` override a routing preset's, and
-    ``routing_relevance`` says what a task knows of its LLMs: which is the ``best``, as published, or every one's ``score``.
-    ``max_train`` and ``max_test`` cap the tasks of each dataset.
-
-    ``split``: by ``group`` (user or query), by ``time`` (recommendation: nothing after the cut is in training), or all
-    to ``test``. Queries at least ``near_duplicate`` alike (Jaccard similarity of their words) stay on one side; 1 means
-    equal words only. ``rows``: whole tasks (``episodes``), the paper's elimination ``states``, or ``direct`` ranking;
-    each in ``orders`` candidate orders.
+    ``history``, ``candidates`` and ``negatives`` are recommendation's (the other scenarios bring their candidates).
+    ``max_chars`` caps a query's passages together (2,600 in the authors' code). ``effect_weight`` and ``cost_weight`` override
+    a routing preset's. ``split``: by ``group`` (user or query), by ``time`` (recommendation: nothing after the cut is in
+    training), or all to ``test``. ``rows``: whole tasks (``episodes``), the paper's elimination ``states``, or ``direct``
+    ranking; each in ``orders`` candidate orders.
     """
 
-    history: int = 20
-    candidates: int = 20
-    test_fraction: float = 0.2
-    max_chars: int = 2600
-    max_query_chars: int = 6000
-    max_train: int | None = None
-    max_test: int | None = None
-    seed: int = 1
-    negatives: str = "uniform"
-    passages: int | None = None
-    effect_weight: float | None = None
-    cost_weight: float | None = None
-    routing_relevance: str = "best"
-    split: str = "group"
-    near_duplicate: float = 0.8
-    rows: str = "episodes"
-    orders: int = 1
+    history: int = option(20, "recommendation: items of history", least=1)
+    candidates: int = option(20, "recommendation: candidates a task", least=2)
+    test_fraction: float = option(0.2, "share of users or queries that go to the test split", above=0, most=1)
+    max_chars: int = option(2600, "cap of a query's passages together, in characters", least=1)
+    max_query_chars: int = option(6000, "routing: cap of a query, in characters", least=1)
+    max_train: int | None = option(None, "cap of training tasks a dataset", least=1)
+    max_test: int | None = option(None, "cap of test tasks a dataset", least=1)
+    seed: int = option(1, "of the split, the candidates and their order", least=0)
+    negatives: str = option(
+        "uniform",
+        "recommendation: uniform, popularity or bm25",
+        choices=("uniform", "popularity", "bm25"),
+    )
+    passages: int | None = option(None, "passages a query [default: the task's]", least=2)
+    effect_weight: float | None = option(None, "routing: weight of effect [default: the task's]", least=0)
+    cost_weight: float | None = option(None, "routing: weight of cost [default: the task's]", least=0)
+    routing_relevance: str = option(
+        "best",
+        "routing: best (1 for the best LLM, as published) or score (every LLM's)",
+        choices=("best", "score"),
+    )
+    split: str = option(
+        "group",
+        "group (user, query), time (recommendation) or test (all)",
+        choices=("group", "time", "test"),
+    )
+    near_duplicate: float = option(
+        0.8, "queries this alike stay on one side (Jaccard similarity of words; 1: equal words only)", above=0, most=1
+    )
+    rows: str = option(
+        "episodes",
+        "episodes, states (as published) or direct (for DRanker)",
+        choices=("episodes", "states", "direct"),
+    )
+    orders: int = option(1, "candidate orders of each task", least=1)
 
     def __post_init__(self) -> None:
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"test fraction is {self.test_fraction}; it has to lie between 0 and 1, e.g. 0.2")
-        if not 0 < self.near_duplicate <= 1:
-            raise UserError(f"near_duplicate is {self.near_duplicate}; it has to be above 0, and 1 at most, e.g. 0.8")
+        """Check the values, each by itself and those that belong together."""
+        check_options(self)
+        if self.test_fraction == 1:
+            raise UserError("test_fraction=1.0 leaves nothing to train on; give less, or split=test")
         if (self.effect_weight is None) != (self.cost_weight is None):
             raise UserError("effect_weight and cost_weight belong together; give both, e.g. 0.5 and 0.5")
-        least = dict(
-            history=1,
-            candidates=2,
-            max_chars=1,
-            max_query_chars=1,
-            max_train=1,
-            max_test=1,
-            passages=2,
-            orders=1,
-            seed=0,
-        )
-        for name, low in least.items():
-            if (value := getattr(self, name)) is not None:
-                check_whole(name, value, low)
-        chosen = dict(split=SPLITTINGS, negatives=NEGATIVES, rows=ROWS, routing_relevance=RELEVANCE)
-        for name, choices in chosen.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")

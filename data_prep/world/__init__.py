@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from data_prep.options import check_whole
 from data_prep.world import words
 from data_prep.world.passages import write_msmarco
 from data_prep.world.recommendation import album, game, write_movielens, write_recbole
 from data_prep.world.routing import write_router
+from iranker_verl.options import check_options, option
 
 __all__ = ["WorldSize", "write_world"]
 
@@ -32,14 +32,14 @@ class WorldSize:
     """``users`` of each recommendation set and ``queries`` of the router are split in preparation; passages come as two
     files, with ``passage_train`` and ``passage_test`` queries of each size."""
 
-    users: int = 2100
-    queries: int = 2100
-    passage_train: int = 2000
-    passage_test: int = 100
+    users: int = option(2100, "users of each recommendation set", least=1)
+    queries: int = option(2100, "queries of the router", least=1)
+    passage_train: int = option(2000, "training queries of each passage size", least=1)
+    passage_test: int = option(100, "test queries of each passage size", least=1)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            check_whole(name, value, 1)
+        """Check the values."""
+        check_options(self)
 
 
 def write_world(out: Path, seed: int, size: WorldSize | None = None) -> None:

@@ -13,7 +13,10 @@ from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train one LLM to rank anything by iterative elimination."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Train one LLM to rank anything by iterative elimination.",
 )
 for command in (
     *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),

@@ -1,0 +1,107 @@
+"""Options as fields of a dataclass: default, type, range and help in one place.
+
+Recipes (:mod:`iranker_verl.training.config.schema`), the command line (:mod:`iranker_verl.cli.options`) and the functions
+that take the options read them from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
+
+from iranker_verl.errors import UserError
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Return a dataclass field with a range: ``least`` <= value <= ``most``, value > ``above``, or one of ``choices``."""
+    limits = {"least": least, "above": above, "most": most, "choices": tuple(choices)}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata={"help": help, **limits})
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name, its type without None, whether it may be None, its default and its limits."""
+
+    name: str
+    type: Any
+    optional: bool
+    default: Any
+    limits: Any
+
+    def __str__(self) -> str:
+        """Return what a value has to be, e.g. ``a whole number, 1 or more, or null``."""
+        if self.limits.get("choices"):
+            words = f"one of {', '.join(self.limits['choices'])}"
+        else:
+            words = ", ".join([_WORDS[get_origin(self.type) or self.type], *self._range()])
+        return f"{words}, or null" if self.optional else words
+
+    def _range(self) -> Iterator[str]:
+        least, above, most = (self.limits.get(name) for name in ("least", "above", "most"))
+        if least is not None:
+            yield f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
+        elif above is not None:
+            yield f"above {above:g}" + ("" if most is None else f" and at most {most:g}")
+
+    def admits(self, value: Any) -> bool:
+        """Return whether ``value`` is of the type and within the limits."""
+        if value is None:
+            return self.optional
+        kind = get_origin(self.type) or self.type
+        if isinstance(value, bool) != (kind is bool):  # Python counts true and false as whole numbers
+            return False
+        if not isinstance(value, (int, float) if kind is float else (list, tuple) if kind is list else kind):
+            return False
+        least, above, most = (self.limits.get(name) for name in ("least", "above", "most"))
+        if kind in (int, float):
+            low = (least is None or value >= least) and (above is None or value > above)
+            return math.isfinite(value) and low and (most is None or value <= most)
+        return not self.limits.get("choices") or value in self.limits["choices"]
+
+
+def options_of(made_of: type) -> list[Option]:
+    """Return the options of a dataclass in their order; nested dataclasses are options of that type."""
+    hints = get_type_hints(made_of)
+    found = []
+    for field in dataclasses.fields(made_of):
+        kind, optional = hints[field.name], False
+        if get_origin(kind) in (Union, types.UnionType):
+            kind, optional = next(one for one in get_args(kind) if one is not type(None)), True
+        found.append(Option(field.name, kind, optional, field.default, field.metadata))
+    return found
+
+
+def check_options(values: object, prefix: str = "") -> None:
+    """Raise UserError, with its name, for the first option of the dataclass instance ``values`` that has no valid value."""
+    for one in options_of(type(values)):
+        value = getattr(values, one.name)
+        if dataclasses.is_dataclass(value):
+            check_options(value, f"{prefix}{one.name}.")
+        elif not one.admits(value):
+            raise UserError(f"{prefix}{one.name}={value} has to be {one}")
+
+
+def as_defaults(made_of: type, leave_out: Collection[str] = ()) -> type:
+    """Return a dataclass with the options of ``made_of``, each of which may be None, its default: "as it is there"."""
+    fields = [
+        (one.name, Optional[one.type], dataclasses.field(default=None, metadata=one.limits))  # noqa: UP045
+        for one in options_of(made_of)
+        if one.name not in leave_out
+    ]
+    return dataclasses.make_dataclass(f"{made_of.__name__}Given", fields)

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
@@ -99,9 +99,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `iranker prepare` first") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable Parquet file ({str(error).splitlines()[0]}); prepare it again"
-        ) from error
+        raise UserError(f"{path}: not a readable Parquet file ({first_line(error)}); prepare it again") from error
 
 
 def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from data_prep.ahead import ahead
 from data_prep.schema import SCHEMA, SCHEMA_VERSION
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 
 ROWS = 4096  # a batch: a few MB of text
 
@@ -57,7 +57,7 @@ def batches(path: Path, *columns: str) -> Iterator[tuple[int, pa.Table]]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `iranker prepare` first") from error
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: unreadable after row {start} ({_first_line(error)}); prepare it again") from error
+        raise UserError(f"{path}: unreadable after row {start} ({first_line(error)}); prepare it again") from error
 
 
 def leaves(rows: pa.Table) -> dict[str, pa.Array]:
@@ -119,7 +119,7 @@ def _conforming(table: pa.Table, schema: pa.Schema, path: Path, start: int) -> p
         table = table.cast(schema)
     except (pa.ArrowException, ValueError) as error:
         raise UserError(
-            f"{path}: not in version {SCHEMA_VERSION} of the schema ({_first_line(error)}); prepare it again"
+            f"{path}: not in version {SCHEMA_VERSION} of the schema ({first_line(error)}); prepare it again"
         ) from error
     columns = leaves(table)
     for name, leaf in NEEDED.items():
@@ -127,7 +127,3 @@ def _conforming(table: pa.Table, schema: pa.Schema, path: Path, start: int) -> p
             row = start + int(np.argmax(columns[name].is_null().to_numpy(zero_copy_only=False)))
             raise UserError(f"{path} row {row}: {'.'.join(leaf)} is missing; see what `iranker validate {path}` says")
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

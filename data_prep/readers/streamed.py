@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from data_prep.readers.lines import BOM, opened
 from data_prep.readers.text import shown
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 
 HEAD = 1 << 16
 _BATCH = 1024
@@ -110,10 +110,3 @@ def parquet_batches(
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path}: unreadable after row {row - 1} ({first_line(error)}); fetch it again") from error
-
-
-def first_line(error: Exception) -> str:
-    """An exception in short; ijson gives its message as bytes now and then, and draws an arrow below it."""
-    text = error.args[0] if error.args else ""
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(error)
-    return next(iter(text.splitlines()), type(error).__name__)

@@ -42,7 +42,7 @@ from data_prep.readers.text import query_key, shown
 from data_prep.scenarios import problems
 from data_prep.scenarios.problems import Problem
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
 COLUMNS = ("problem", "gt", "candidates", "task_name")
@@ -170,7 +170,7 @@ def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in reader:
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a whole Arrow file ({streamed.first_line(error)}); fetch it again") from error
+        raise UserError(f"{path}: not a whole Arrow file ({first_line(error)}); fetch it again") from error
 
 
 # -------------------------------------------------------------------------------------------------------------- tasks

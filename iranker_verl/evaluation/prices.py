@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def read_price(path: Path, model: str) -> Price:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: it needs `model: {{input: dollars, output: dollars}}`, dollars a million tokens")
     if model not in content:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from data_prep.readers.lines import number, text_lines
 from data_prep.readers.text import shown
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.files import write_text
 
 STANDARD = ("nDCG@10", "RR", "Success@1")
@@ -101,8 +101,9 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = STANDARD) -> Scores:
         try:
             means[name] = float(ir_measures.calc_aggregate([measure], qrels, run)[measure])
         except Exception as error:  # whatever the libraries behind it raise; one may be absent
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"measure {name!r} cannot be computed ({reason}); leave it out of --measures") from error
+            raise UserError(
+                f"measure {name!r} cannot be computed ({first_line(error)}); leave it out of --measures"
+            ) from error
     return Scores(means, len(qrels), len(qrels) - len(shared), len(run) - len(shared))
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.inference.engine import Generation
 from iranker_verl.ranking.text import whole
 
@@ -92,11 +92,13 @@ class Endpoint:
             raise Refused(self._refused(error.status_code, str(error)), error.status_code) from error
         except APIConnectionError as error:  # a time-out is one
             raise UserError(
-                f"{self.url}: no answer after {self._retries + 1} tries ({_first_line(error)}); is the server up? "
+                f"{self.url}: no answer after {self._retries + 1} tries ({first_line(error.__cause__ or error)}); is the server up? "
                 "The same command goes on from here"
             ) from error
         except (APIError, ValueError) as error:  # not JSON, say
-            raise UserError(f"{self.url}: its answer is not OpenAI's form ({_first_line(error)})") from error
+            raise UserError(
+                f"{self.url}: its answer is not OpenAI's form ({first_line(error.__cause__ or error)})"
+            ) from error
         return self._read(answer)
 
     def _read(self, answer: Any) -> Generation:
@@ -118,8 +120,3 @@ class Endpoint:
             429: "wait, or ask fewer at once with --concurrency; the same command goes on from here",
         }.get(status, "the same command goes on from here" if status >= 500 else "")
         return f"{self.url}: {first}" + (f"; {way_out}" if way_out else "")
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return (str(cause).splitlines() or [""])[0][:200] or type(cause).__name__

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from iranker_verl import vllm_cpu
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.inference.orphans import Guard
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
@@ -67,7 +67,7 @@ class ChatTokenizer(ChatEncoder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a broken tokenizer file leads to
-            raise UserError(f"{model}: its tokenizer cannot be read ({_first_line(error)})") from error
+            raise UserError(f"{model}: its tokenizer cannot be read ({first_line(error)})") from error
         if not tokenizer.chat_template:
             raise UserError(f"{model}: its tokenizer has no chat template; use a chat or instruct model")
         super().__init__(tokenizer)
@@ -273,7 +273,3 @@ def _has_gpu() -> bool:
 def _set_environment(values: Mapping[str, str]) -> None:
     for name, value in values.items():
         os.environ.setdefault(name, value)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")  # no pickled weights
+HUB_PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
+HUB_TIMEOUT_S = 5.0  # to reach the hub
 SAMPLE = 1 << 20
 STAMP = "iranker.json"  # in a trained model's folder
 
@@ -27,7 +29,13 @@ def model_folder(model: str) -> Path:
         return path if (path / "config.json").is_file() else _of_checkpoint(path)
     if not HUB_NAME.fullmatch(model) or model.startswith("."):
         raise UserError(f"{model}: no such model folder")
-    return _of_hub(model)
+    try:
+        return hub_folder(model)
+    except Exception as error:  # whatever the hub's client raises
+        raise UserError(
+            f"{model}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub "
+            f"({first_line(error)}); give the folder of a model that is on this machine"
+        ) from error
 
 
 def _of_checkpoint(path: Path) -> Path:
@@ -48,21 +56,28 @@ def _of_checkpoint(path: Path) -> Path:
     raise UserError(f"{path}: no config.json; this is neither a Hugging Face model folder nor a checkpoint of verl")
 
 
-def _of_hub(name: str) -> Path:
+def hub_folder(name: str, pickles: bool = False) -> Path:
+    """Return the folder of a model of this name in the Hugging Face cache, or fetch it from the hub into the cache.
+
+    With ``pickles``, a model without safetensors is fetched with its pickled weights. HF_HUB_OFFLINE=1 keeps to the cache.
+    Raise whatever the hub's client does.
+    """
+    folder = _cached_or_fetched(name, HUB_FILES)
+    if pickles and not any(folder.glob("*.safetensors")):
+        _cached_or_fetched(name, HUB_PICKLES)
+    return folder
+
+
+def _cached_or_fetched(name: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=list(HUB_FILES)))
-    except Exception:  # not in the cache: its kinds of errors differ by version
+        cached = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(patterns)))
+        if any(file for pattern in patterns for file in cached.glob(pattern)):
+            return cached
+    except Exception:  # not in the cache: the types of these errors differ by version
         pass
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"{name}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub ({reason}); "
-            "give the folder of a model that is on this machine"
-        ) from error
+    return Path(snapshot_download(name, allow_patterns=list(patterns), etag_timeout=HUB_TIMEOUT_S))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from typing import Any
 
 import yaml
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.elimination import Elimination
 from iranker_verl.ranking.sorting import AllPairs, Pairwise, Setwise, Sorting
@@ -201,7 +201,7 @@ def parse(source: str, name: str) -> Template:
     try:
         content: Any = yaml.load(source, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
-        raise UserError(f"template {name}: not valid YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"template {name}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")
     content = {"kind": "exclusion", **content}

@@ -14,13 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Context, Unavailable, brief
+from iranker_verl.errors import UserError, first_line
+from iranker_verl.evaluation.baselines.base import Context, Unavailable
+from iranker_verl.inference.models import hub_folder
 
 LIMIT = 512  # tokens that a pair of query and passage may take, where the model admits as many
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-_PICKLES = ("pytorch_model*.bin", "adapter_model.bin")  # only for a model without safetensors
-_PATIENCE_S = 5.0  # to reach the Hub
 
 
 def find(context: Context, baseline: str, default: str | None = None) -> Path:
@@ -39,13 +37,8 @@ def resolve(named: str, baseline: str, say: Callable[[str], None]) -> Path:
     if folder.is_absolute() or named.startswith((".", "~")) or named.count("/") > 1:
         raise Unavailable(f"{baseline}: {named} is no folder; {_way_out(baseline)}")
     with trying(baseline, named, "is no folder here and cannot be had from the Hugging Face Hub"):
-        from huggingface_hub import snapshot_download
-
         say(f"{baseline}: looking for {named} in the Hugging Face cache and on the Hub")
-        found = Path(snapshot_download(named, allow_patterns=list(_FILES), etag_timeout=_PATIENCE_S))
-        if not any(found.glob("*.safetensors")):
-            snapshot_download(named, allow_patterns=list(_PICKLES), etag_timeout=_PATIENCE_S)
-        return found
+        return hub_folder(named, pickles=True)
 
 
 @contextmanager
@@ -56,9 +49,13 @@ def trying(baseline: str, source: object, failed: str = "cannot be loaded") -> I
     except (Unavailable, UserError):
         raise
     except ImportError as error:
-        raise Unavailable(f"{baseline}: needs a library that is not installed ({_first_line(error)})") from error
+        raise Unavailable(
+            f"{baseline}: needs a library that is not installed ({type(error).__name__}: {first_line(error)})"
+        ) from error
     except Exception as error:
-        raise Unavailable(f"{baseline}: {source} {failed} ({_first_line(error)}); {_way_out(baseline)}") from error
+        raise Unavailable(
+            f"{baseline}: {source} {failed} ({type(error).__name__}: {first_line(error)}); {_way_out(baseline)}"
+        ) from error
 
 
 def load(kind: Any, folder: Path, fresh: Iterable[str] = (), **options: Any) -> Any:
@@ -158,8 +155,3 @@ class Progress:
 
 def _way_out(baseline: str) -> str:
     return f"name a model folder with --models {baseline}=FOLDER"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {brief(text, 200)}" if text else type(error).__name__

@@ -171,7 +171,9 @@ def test_pickles_are_fetched_only_for_a_model_without_safetensors(tmp_path, monk
 
     asked = []
 
-    def fetch(name, *, allow_patterns, etag_timeout):
+    def fetch(name, *, allow_patterns, etag_timeout=None, local_files_only=False):
+        if local_files_only:
+            raise FileNotFoundError("not in the cache")
         asked.append((name, allow_patterns))
         if safe:
             (tmp_path / "model.safetensors").touch()

@@ -1,7 +1,7 @@
 """BPR and SASRec beside RecBole's, an implementation that shares no code with them, on the same tasks and candidates.
 
 Three steps, as RecBole needs older libraries than the project does; the second one imports nothing of the project and runs
-in an environment of its own (docs/baselines-recommendation.md has the commands and the results):
+in an environment of its own (docs/results.md has the results):
 
 ``export``   writes the training sequences of a prepared dataset in RecBole's format, and the tasks to rank; with
              ``--validation`` a seeded fifth of the training tasks are those, for choosing settings

@@ -13,11 +13,12 @@ from typing import Any
 
 import ray
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 # These register elimination_agent and direct_agent in every worker.
 from iranker_verl.training import agent_loop as _agent_loop  # noqa: F401
 from iranker_verl.training import direct_agent as _direct_agent  # noqa: F401
+from iranker_verl.training.recovery import RecoveringManager, WatchedWorker
 
 
 class StepOutput(AgentLoopOutput):
@@ -41,7 +42,7 @@ _wrapped: Any = AgentLoopWorkerTQ
 _Worker: Any = _wrapped.__ray_metadata__.modified_class
 
 
-class StepRewardWorker(_Worker):
+class StepRewardWorker(WatchedWorker, _Worker):
     """verl's rollout worker, except that a list of outputs keeps its rewards, and that an empty list is an error."""
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
@@ -54,7 +55,7 @@ class StepRewardWorker(_Worker):
         await super()._agent_loop_postprocess(output, validate, **kwargs)
 
 
-class StepRewardManager(AgentLoopManagerTQ):
+class StepRewardManager(RecoveringManager):
     """verl's rollout manager with :class:`StepRewardWorker` for workers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,19 +1,64 @@
-"""A replay buffer that notices at once when a batch of episodes is complete.
+"""A replay buffer that notices at once when a batch of episodes is complete, and does not wait for the dead.
 
-verl's own looks every 2.0 seconds, which is most of a tiny model's step. Chosen by
-``trainer.v1.sampler.custom_sampler.{path,name}``; the interval is ``trainer.v1.sampler.sampler_kwargs.poll_interval``.
+verl's own looks every 2.0 seconds, which is most of a tiny model's step, and waits without end for prompts whose worker
+was killed. Chosen by ``trainer.v1.sampler.custom_sampler.{path,name}``; its options are
+``trainer.v1.sampler.sampler_kwargs.poll_interval`` and ``.deadline_s``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Protocol
 
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 
+class Rollout(Protocol):
+    """What runs the episodes: :class:`iranker_verl.training.recovery.RecoveringManager`."""
+
+    def replace_dead_workers(self, partition_id: str) -> int:
+        """Run the unfinished prompts of dead workers again, and return how many these are."""
+
+
 class PromptReplayBuffer(ReplayBuffer):
-    """verl's synchronous replay buffer with a poll interval in seconds from the config (0.05 by default)."""
+    """verl's synchronous replay buffer, polled every ``poll_interval`` seconds (0.05 by default).
+
+    While it waits it has :attr:`rollout` replace workers that have died. It raises RuntimeError when for ``deadline_s``
+    seconds (1800 by default) no prompt has changed its status and no row has been stored.
+    """
+
+    rollout: Rollout | None = None  # set by the trainer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        interval = float((kwargs.get("sampler_kwargs") or {}).get("poll_interval", 0.05))
+        options = kwargs.get("sampler_kwargs") or {}
+        interval = float(options.get("poll_interval", 0.05))
+        self.deadline_s = float(options.get("deadline_s", 1800.0))
         super().__init__(*args, **(kwargs | {"poll_interval": interval}))
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """Return a complete batch as verl does; the metrics say how many prompts were run again (0 on a good day)."""
+        self._seen: tuple[int, ...] = ()
+        self._changed_at = time.monotonic()
+        self._run_again = 0
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        return batch, metrics | {f"{self._metrics_prefix(partition_id)}/prompts_run_again": self._run_again}
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if self.rollout is not None:
+            self._run_again += self.rollout.replace_dead_workers(partition_id)
+        self._end_idle_wait(partition_id)
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+    def _end_idle_wait(self, partition_id: str) -> None:
+        pending, running = len(self.pending_keys[partition_id]), len(self.running_keys[partition_id])
+        finished = len(self.finished_keys[partition_id]) + len(self.failure_keys[partition_id])
+        seen = (pending, running, finished, len(self.partitions[partition_id]))
+        if seen != self._seen:
+            self._seen, self._changed_at = seen, time.monotonic()
+        elif time.monotonic() - self._changed_at > self.deadline_s:
+            raise RuntimeError(
+                f"no episode has ended for {self.deadline_s:g} s: {finished} prompts are done, {running} run, {pending} have "
+                "not begun. A process of the rollout hangs or is gone; give the same command to resume, or raise "
+                "trainer.v1.sampler.sampler_kwargs.deadline_s if single episodes take that long"
+            )

@@ -98,6 +98,11 @@ class EliminationTrainer(PPOTrainerSync):
         self.curriculum = self._begin_curriculum()
         self._end_by_tokens()
 
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train. While the replay buffer waits, ``agent_loop_manager`` replaces workers that die."""
+        self.replay_buffer.rollout = agent_loop_manager
+        super().fit(agent_loop_manager)
+
     # ------------------------------------------------------------------ which tasks a batch has
 
     def _begin_curriculum(self) -> Curriculum | None:

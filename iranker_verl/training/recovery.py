@@ -73,7 +73,7 @@ class RecoveringManager(AgentLoopManagerTQ):
                     f"rollout workers died {self._restarts} times in one batch, the last of them: {cause}; "
                     "look for a lack of memory (`dmesg`, Ray's logs), then give the same command to resume"
                 )
-            say(f"  rl       a rollout worker died ({cause}); a new one runs its prompts again")
+            say(f"a rollout worker died ({cause}); a new one runs its prompts again")
             self.agent_loop_workers[number] = worker = self._new_worker(number)
             self._deaths[number] = worker.until_death.remote()
             again += self._run_again(number, partition_id)

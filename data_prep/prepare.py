@@ -1,8 +1,8 @@
 """Raw files to prepared data: ``train.parquet``, ``test.parquet`` and ``manifest.json`` in one folder.
 
 One input, one set of options and one template give the same files, byte for byte, on one process or many. The folder is
-built beside its place (``out.part``) and renamed, so that it is there whole or not at all; one that was made from the
-very same things is used again. What is done of an interrupted preparation is kept in ``out.work`` and not done again.
+built beside its place and renamed, so that it is there whole or not at all; one that was made from the very same things is
+used again. What is done of an interrupted preparation is kept in a hidden folder beside it and not done again.
 
 The manifest says what went in (files and their SHA-256, options, template, versions), what came out (tasks of each
 dataset and split, what was dropped and why), how it was split, and what was checked (:mod:`data_prep.checks.folder`).
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -24,12 +23,12 @@ from data_prep.assemble import Inspect, Made, assemble
 from data_prep.checks import folder as checks
 from data_prep.discover import find, local
 from data_prep.options import Options
-from data_prep.schema import SCHEMA_VERSION, SPLITS, read_manifest
+from data_prep.schema import MANIFEST, SCHEMA_VERSION, SPLITS, read_manifest
 from data_prep.tasks import Dropped, Source
 from data_prep.work import Interrupted, Job, Work, processes_for
-from iranker_verl import provenance
+from iranker_verl import files
 from iranker_verl.errors import UserError
-from iranker_verl.files import write_json
+from iranker_verl.provenance import are_whole, digest, file_digest, is_same
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import Template
 
@@ -52,15 +51,32 @@ def prepare(
 
     ``tasks`` names the datasets wanted (default: all that are found). ``inspect`` sees all rows before anything is
     published and may refuse them. ``processes`` (default: as many as are worth it) or, with ``ray``, the Ray cluster
-    share the work. Raises UserError; ``out`` is then what it was before.
+    share the work. Raise UserError for a mistake in the raw files or options, where ``out`` holds what is not ours, and where
+    another process prepares into it; ``out`` is then what it was before.
     """
     options = options or Options()
     _check_kind(template, options)
     raw = local(raw)
     sources = find(raw, tasks or ())
-    _check_places(raw, out)
+    _check_places(raw, sources, out)
+    with files.locked(out):
+        return _prepared(raw, out, sources, template, options, tasks or (), progress, inspect, processes, ray)
+
+
+def _prepared(
+    raw: Path,
+    out: Path,
+    sources: list[Source],
+    template: Template,
+    options: Options,
+    tasks: Sequence[str],
+    progress: Progress,
+    inspect: Inspect | None,
+    processes: int | None,
+    ray: bool,
+) -> dict[str, Any]:
     names = _in_order({name for source in sources for name in source.datasets if not tasks or name in tasks})
-    if absent := [name for name in tasks or () if name not in names]:
+    if absent := [name for name in tasks if name not in names]:
         raise UserError(f"{raw}: nothing to prepare {', '.join(absent)} from; found {', '.join(names)}")
     progress(f"found {', '.join(names)}")
     made_of = {
@@ -77,14 +93,17 @@ def prepare(
     if manifest := _reusable(out, made_of):
         progress(f"{out}: made from the same files, options and template before; used again")
         return manifest
-    work = _work(out, made_of, sources, processes, ray, progress)
+    files.check_folder_replaceable(out, _is_earlier)
+    raw_files = [file for source in sources for file in source.files]
+    kept = files.kept_folder(out, digest(made_of))
+    work = Work(kept, processes or processes_for(raw_files), ray, progress)
     try:
-        manifest = _prepare(raw, out, sources, names, made_of, template, options, tasks or (), work, inspect)
+        manifest = _prepare(raw, out, sources, names, made_of, template, options, tasks, work, inspect)
     except UserError as error:
         if not isinstance(error, Interrupted):  # a mistake: nothing to go on with
-            _remove(work)
+            files.remove_folder(kept)
         raise
-    _remove(work)
+    files.remove_folder(kept)
     for name, summary in manifest["datasets"].items():
         lost = "; ".join(f"{reason}: {n}" for reason, n in summary["dropped"].items()) or "nothing"
         progress(f"{name}: {summary['train']} train, {summary['test']} test; dropped {lost}")
@@ -108,19 +127,17 @@ def _prepare(
     folders = work.run([Job(unit.name, spool.fill, (unit, options.seed, ranges)) for unit in units])
     dropped = spool.dropped_in(folders)
 
-    def fill(part: Path) -> dict[str, Any]:
+    with files.replacing_folder(out, _is_earlier) as part:
         made = assemble(folders, ranges, part, template, options, dropped, inspect, work.progress)
         _check_made(made, dropped, raw, asked)
         manifest = made_of | _outcome(made, dropped, names)
-        manifest["files"] = {f"{split}.parquet": provenance.file_digest(part / f"{split}.parquet") for split in SPLITS}
+        manifest["files"] = {f"{split}.parquet": file_digest(part / f"{split}.parquet") for split in SPLITS}
         found = checks.check(part, manifest)
         manifest["checks"] = [asdict(one) for one in found]
         if failed := [one for one in found if not one.ok]:
             raise UserError(f"{raw}: the prepared data fails the check {failed[0].name!r}: {failed[0].detail}")
-        write_json(part / "manifest.json", manifest)
+        files.write_json(part / MANIFEST, manifest)
         return manifest
-
-    return _publish(out, fill)
 
 
 def _check_kind(template: Template, options: Options) -> None:
@@ -141,14 +158,24 @@ def _own(source: Source, names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in source.datasets if name in names)
 
 
-def _check_places(raw: Path, out: Path) -> None:
-    """``out`` is replaced as a whole, so it must hold nothing but prepared data."""
-    if raw.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{out}: it holds the raw data {raw}, and would be replaced; choose another folder to write")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file is in the way; choose a folder to write")
-    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise UserError(f"{out}: a folder with something else in it is in the way; remove it or choose another")
+def _check_places(raw: Path, sources: list[Source], out: Path) -> None:
+    """Raise UserError where a folder that is replaced or removed holds raw data."""
+    read = [raw, *(file for source in sources for file in source.files)]
+    for folder in (out.resolve(), *files.temporary_folders(out)):
+        if held := next((path for path in read if path.resolve().is_relative_to(folder)), None):
+            raise UserError(
+                f"{folder}: it holds the raw data {held}, and would be replaced; choose another folder to write"
+            )
+
+
+def _is_earlier(folder: Path) -> bool:
+    """Whether a former version, which left no mark, made a folder: it holds what its manifest lists, unchanged, and no more."""
+    try:
+        manifest = read_manifest(folder)
+        listed, made_by = manifest["files"], manifest["versions"]["iranker-verl"]
+    except (UserError, KeyError, TypeError):
+        return False
+    return bool(made_by) and {MANIFEST, *listed} == set(os.listdir(folder)) and are_whole(folder, listed)
 
 
 def _check_made(made: Made, dropped: Dropped, raw: Path, asked: Sequence[str]) -> None:
@@ -187,60 +214,14 @@ def _outcome(made: Made, dropped: Dropped, names: list[str]) -> dict[str, Any]:
 
 def _inputs(raw: Path, sources: list[Source]) -> dict[str, dict[str, Any]]:
     top = raw.parent if raw.is_file() else raw
-    files = sorted({file for source in sources for file in source.files})
-    return {file.relative_to(top).as_posix(): provenance.file_digest(file) for file in files}
+    read = sorted({file for source in sources for file in source.files})
+    return {file.relative_to(top).as_posix(): file_digest(file) for file in read}
 
 
 def _reusable(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of ``out``, if it was made of the same things and its files are still as they were written."""
     try:
         manifest = read_manifest(out)
-        whole = provenance.is_same(manifest, made_of) and provenance.are_whole(out, manifest["files"])
+        return manifest if is_same(manifest, made_of) and are_whole(out, manifest["files"]) else None
     except (UserError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if whole else None
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    out = out.resolve()
-    return out.with_name(out.name + suffix)
-
-
-def _work(
-    out: Path, made_of: dict[str, Any], sources: list[Source], processes: int | None, ray: bool, progress: Progress
-) -> Work:
-    """Work in ``out.work/HASH``; what another preparation left there is removed."""
-    top = _beside(out, ".work")
-    own = provenance.digest(made_of)
-    for other in top.iterdir() if top.is_dir() else ():
-        if other.name != own:
-            shutil.rmtree(other, ignore_errors=True)
-    files = [file for source in sources for file in source.files]
-    return Work(top / own, processes or processes_for(files), ray, progress)
-
-
-def _remove(work: Work) -> None:
-    shutil.rmtree(work.folder.parent, ignore_errors=True)
-
-
-def _publish(out: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Fill ``out.part`` and put it in the place of ``out``; on any error ``out`` stays what it was."""
-    part, old, out = _beside(out, ".part"), _beside(out, ".old"), out.resolve()
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        content = fill(part)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(out, old)
-        os.replace(part, out)
-        shutil.rmtree(old, ignore_errors=True)
-        return content
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); choose another folder or free the space"
-        ) from error
-    finally:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        shutil.rmtree(part, ignore_errors=True)

@@ -5,7 +5,6 @@ The prompts are those of ``Template.messages``, rendered from the same pieces fo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_prep.hashing import draws, keys, mix
 from data_prep.options import Options
 from data_prep.schema import AGENTS, ROW_KINDS, SCHEMA
 from data_prep.tasks import TASKS, Draft, tables
+from iranker_verl.files import replacing_file
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 from reward_fns.answers import label
@@ -71,13 +71,9 @@ def episode_rows(tasks: Iterable[RankingTask], template: Template, split: str) -
 
 def write_tasks(path: Path, tasks: Iterable[RankingTask], template: Template, split: str) -> int:
     """Write tasks as episode rows, in their order; returns how many. The file appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        written = episode_rows(tasks, template, split)
+    written = episode_rows(tasks, template, split)
+    with replacing_file(path) as part:
         pq.write_table(written, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return written.num_rows
 
 

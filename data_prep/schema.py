@@ -37,6 +37,7 @@ from iranker_verl.ranking.templates import Template, check_hash
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "test")
+MANIFEST = "manifest.json"
 ROW_KINDS = {"episodes": "episode", "states": "state", "direct": "direct"}
 AGENT_NAME = "elimination_agent"
 AGENTS = {"episode": AGENT_NAME, "state": AGENT_NAME, "direct": "direct_agent"}
@@ -123,7 +124,7 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared folder. UserError where it is missing or broken."""
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -1,15 +1,16 @@
 """Doing work piece by piece: in this process, in several, or on a Ray cluster; and going on where it was interrupted.
 
-A :class:`Job` fills a folder of its own. It fills ``name.part`` and the folder is renamed when the job is done, so that
-a finished job is never done again and an unfinished one leaves nothing to trust.
+A :class:`Job` fills a folder of its own. It is filled beside its place and renamed when the job is done, so that a finished
+job is never done again and an unfinished one leaves nothing to trust.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +23,8 @@ from typing import Any
 import pyarrow as pa
 
 from iranker_verl.errors import UserError
+from iranker_verl.files import replacing_folder
+from iranker_verl.processes import die_with_parent
 
 # Below this much input, starting processes takes longer than they save.
 WORTH_PROCESSES_BYTES = 64 << 20
@@ -41,7 +44,9 @@ class Job:
 
     @property
     def folder_name(self) -> str:
-        return re.sub(r"[^\w.=-]+", "_", self.name)
+        """Return a name to read, and to tell apart by: no two jobs share one, whatever their names differ in."""
+        readable = re.sub(r"[^\w.=-]+", "_", self.name)[:60]
+        return f"{readable}-{hashlib.sha256(self.name.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,12 @@ class Work:
     progress: Callable[[str], None] = lambda line: None
 
     def run(self, jobs: Sequence[Job]) -> list[Path]:
-        """Do the jobs that are not done yet; their folders, in order. The first UserError of a job is raised."""
+        """Do the jobs that are not done yet; their folders, in order. The first UserError of a job is raised.
+
+        ValueError where two jobs have one name.
+        """
+        if twice := [name for name, count in Counter(job.name for job in jobs).items() if count > 1]:
+            raise ValueError(f"two jobs are named {twice[0]!r}; one's result would be taken for the other's")
         self.folder.mkdir(parents=True, exist_ok=True)
         todo = [job for job in jobs if not (self.folder / job.folder_name).is_dir()]
         if len(jobs) > len(todo):
@@ -88,21 +98,14 @@ def processes_for(files: Sequence[Path]) -> int:
 
 def _do(job: Job, folder: Path) -> str:
     place = folder / job.folder_name
-    part = place.with_name(place.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with replacing_folder(place) as part:
         job.fill(part, *job.arguments)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    os.replace(part, place)
     return job.name
 
 
 def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[str]:
     # spawn: pyarrow's threads do not survive a fork
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_spare_pandas)
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
     try:
         for done in [pool.submit(_do, job, folder) for job in jobs]:
             yield done.result()
@@ -112,6 +115,11 @@ def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[s
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int) -> None:
+    die_with_parent(parent)
+    _spare_pandas()
 
 
 class _NoPandas(MetaPathFinder):

@@ -1,21 +1,72 @@
-"""Writing files whole or not at all: beside their place, then renamed."""
+"""Write outputs: whole or not at all, one process at a time, and only over what this package wrote itself.
+
+A folder that this package makes holds a *mark*, the file ``.iranker``: one line of JSON that says so, then the names of the
+files that were written there, each a JSON string on its own line. A file that stands alone (a data card, a journal's header)
+says in its first bytes what made it. Nothing else is ever replaced or removed: a file that is in the way is named, and the
+user decides.
+
+======================  ==============================================================================================
+:func:`write_text`      one file, also as JSON or JSON lines; :func:`replacing_file` for what writes it by itself
+:func:`replacing_folder`  a folder that is replaced as a whole (prepared data, a model)
+:func:`claim`           a folder that is written to file by file (a run); refused where it holds other things
+:func:`mark`            the same, where other things may stay beside ours (``report`` in a folder made elsewhere)
+:func:`kept_folder`     unfinished work beside its target, which the same command finds again
+:func:`locked`          one process at a time for a target; a process that dies releases it
+======================  ==============================================================================================
+
+Temporary names are random, beside their target (so on its disk) and hidden, and are never opened through a link.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from iranker_verl.errors import UserError
+
+MARK = ".iranker"
+MADE_BY = "iranker-verl"
+# How a file that stands alone says what made it: `marked` puts it into JSON, the page's template into HTML.
+_SIGNATURES = (f'"made_by": "{MADE_BY}"'.encode(), f'<meta name="generator" content="{MADE_BY}">'.encode())
+_SIGNED_BYTES = 1024
+_SHOWN = 3
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What ``folder``'s mark says: which files in it are ours, and for temporary folders (``whole``) that all are.
+
+    ``target`` is the name of what the folder was made for, ``key`` what unfinished work is known by.
+    """
+
+    folder: Path
+    names: frozenset[str] = frozenset()
+    target: str = ""
+    whole: bool = False
+    key: str = ""
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8; a reader sees the old file or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    try:
+    """Write ``text`` as UTF-8; a reader sees the old file or the new one, never a part.
+
+    Raise UserError where ``path`` is something that this package did not make, or cannot be written.
+    """
+    with replacing_file(path) as part:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -23,6 +74,355 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_jsonl(path: Path, lines: list[Any]) -> None:
+def write_jsonl(path: Path, lines: Iterable[Any]) -> None:
     """Write one JSON value a line."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def marked(content: dict[str, Any]) -> dict[str, Any]:
+    """Return ``content`` with what made it, for a JSON file outside a marked folder."""
+    return {"made_by": MADE_BY} | content
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a new, empty file to write to; it takes the place of ``path`` when the block ends without an error.
+
+    Raise UserError as :func:`write_text` does.
+    """
+    path = Path(path)
+    check_replaceable(path)
+    part = _beside(path, "part")
+    try:
+        with _one_line(path):
+            _list(path)
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+            yield part
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UserError where something is at ``path`` that this package did not make."""
+    if not os.path.lexists(path):
+        return
+    what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else ""
+    if not what and (_is_listed(path) or _is_signed(path)):
+        return
+    raise UserError(
+        f"{path}: {what or 'a file'} that iranker did not make is in the way; move it or choose another name"
+    )
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the one line for a full disk, a missing permission, or a file where a folder has to be."""
+    reason = error.strerror or next(iter(str(error).splitlines()), type(error).__name__)
+    return UserError(f"{path}: cannot be written ({reason}); choose another place or free the space")
+
+
+@contextmanager
+def _one_line(path: Path, *numbers: int) -> Iterator[None]:
+    """Raise :func:`cannot_write` for an OSError, of these error numbers only if some are given."""
+    try:
+        yield
+    except OSError as error:
+        if numbers and error.errno not in numbers:
+            raise
+        raise cannot_write(path, error) from error
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def claim(folder: Path) -> None:
+    """Make ``folder``, with those above it, to be written to file by file.
+
+    Raise UserError where it holds things and no mark, or cannot be made.
+    """
+    with _one_line(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if read_mark(folder) is None and (names := sorted(os.listdir(folder))):
+            raise UserError(
+                f"{folder}: it holds {_few(names)}, which iranker did not write there; choose a new or an empty folder"
+            )
+        mark(folder)
+
+
+def mark(folder: Path) -> None:
+    """Mark an existing ``folder``: what is written there from now on is ours, what is there already is not."""
+    if read_mark(folder) is None:
+        _write_mark(Mark(folder))
+
+
+def read_mark(folder: Path) -> Mark | None:
+    """Return the mark of ``folder``; None where it has none."""
+    try:
+        with open(os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
+            first, *names = file.read().split("\n")
+        head = json.loads(first)
+        if head["made_by"] != MADE_BY:
+            return None
+        listed = frozenset(json.loads(name) for name in names[:-1])  # one that was cut short by a kill is not listed
+        return Mark(folder, listed, head.get("target", ""), head.get("whole", False), head.get("key", ""))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def foreign(folder: Path) -> list[str]:
+    """Return what is in ``folder`` (paths relative to it, sorted) and not listed in its mark; a link counts as itself."""
+    found = read_mark(folder) or Mark(folder)
+    if found.whole:
+        return []
+    ours = {MARK, *found.names} | {parent.as_posix() for name in found.names for parent in Path(name).parents}
+    return sorted(name for name in _inside(folder) if name not in ours and _whose(name) not in ours)
+
+
+@contextmanager
+def replacing_folder(target: Path, also_ours: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """Yield a new folder to fill; it takes the place of ``target`` when the block ends without an error.
+
+    On any error ``target`` stays what it was. ``also_ours`` recognises a folder without a mark that an earlier version
+    made. Use it with the lock of ``target`` held. Raise UserError where ``target`` holds what is not ours.
+    """
+    target = target.resolve()
+    check_folder_replaceable(target, also_ours)
+    part = _beside(target, "part")
+    try:
+        with _one_line(target):
+            _recover(target)
+            part.mkdir(parents=True)
+            _write_mark(Mark(part, target=target.name, whole=True))
+        with _one_line(target, *_DISK):  # other errors of the block are not of the writing
+            yield part
+        check_folder_replaceable(target, also_ours)
+        with _one_line(target):
+            _write_mark(Mark(part, _files_in(part)))
+            _exchange(part, target)
+    finally:
+        with suppress(OSError):
+            remove_folder(part)
+
+
+def _exchange(part: Path, target: Path) -> None:
+    """Put ``part`` in the place of ``target``, whose content is ours, and remove that."""
+    old = _beside(target, "old")
+    if target.exists() and any(target.iterdir()):
+        found = read_mark(target) or Mark(target, _files_in(target))
+        _write_mark(replace(found, target=target.name))  # so that what a kill leaves is found again
+        os.rename(target, old)
+    try:
+        os.rename(part, target)  # also over an empty folder
+    except BaseException:
+        if old.exists():
+            os.rename(old, target)
+        raise
+    with suppress(OSError):
+        remove_folder(old)
+
+
+def _files_in(folder: Path) -> frozenset[str]:
+    return frozenset(name for name in _inside(folder, folders=False) if name != MARK)
+
+
+def check_folder_replaceable(target: Path, also_ours: Callable[[Path], bool] = lambda folder: False) -> None:
+    """Raise UserError where ``target`` is a file, or a folder with anything in it that this package did not make."""
+    if os.path.lexists(target) and not target.is_dir():
+        raise UserError(f"{target}: a file is in the way; choose a folder to write")
+    if not target.is_dir() or not any(target.iterdir()) or (read_mark(target) is None and also_ours(target)):
+        return
+    if names := foreign(target):
+        raise UserError(
+            f"{target}: it would be replaced, but holds {_few(names)}, which iranker did not make; "
+            "move that away or choose another folder"
+        )
+
+
+def kept_folder(target: Path, key: str) -> Path:
+    """Return the folder, beside ``target``, of unfinished work that is known by ``key``; it is made where there is none.
+
+    Work for the same target by another key is removed. Remove the folder with :func:`remove_folder` when the work is done.
+    Use it with the lock of ``target`` held.
+    """
+    target = target.resolve()
+    own = None
+    for found in _left_by(target, "work"):
+        if found.key == key and own is None:
+            own = found.folder
+        else:
+            remove_folder(found.folder)
+    if own is None:
+        own = _beside(target, "work")
+        with _one_line(own):
+            own.mkdir(parents=True)
+            _write_mark(Mark(own, target=target.name, whole=True, key=key))
+    return own
+
+
+def temporary_folders(target: Path) -> list[Path]:
+    """Return the folders beside ``target`` that earlier commands left; the next one may remove them."""
+    target = target.resolve()
+    return [found.folder for suffix in ("part", "old", "work") for found in _left_by(target, suffix)]
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a marked folder: all of a temporary one, of others what their mark lists. What is not ours stays."""
+    found = read_mark(folder)
+    if found is None or folder.is_symlink():
+        return
+    if found.whole:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MARK:  # the mark goes last: what a kill leaves is ours still
+                path.unlink()
+    else:
+        for name in sorted(_inside(folder), reverse=True):  # what is in a folder before the folder
+            with suppress(OSError):
+                if name in found.names or _whose(name) in found.names:
+                    (folder / name).unlink()
+                elif name != MARK:
+                    (folder / name).rmdir()
+    if set(os.listdir(folder)) == {MARK}:
+        (folder / MARK).unlink()
+        folder.rmdir()
+
+
+# ------------------------------------------------------------------------------------------------------------- lock
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of ``target``, a file beside it. Raise UserError where another process holds it."""
+    target = target.resolve()
+    path = target.with_name(f".{target.name}.iranker-lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    except BlockingIOError as error:
+        raise UserError(f"{target}: another iranker is writing there; wait for it or choose another place") from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        if os.pread(descriptor, 64, 0).decode(errors="replace") == MADE_BY:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Return a descriptor of the locked file; the one that still stands at ``path``, as another may just have removed it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                if not os.fstat(descriptor).st_size:
+                    os.pwrite(descriptor, MADE_BY.encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------------ marks
+
+_PART = re.compile(r"((?:.*/)?)\.(.+)\.[0-9a-f]{16}\.part")
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}.{suffix}")
+
+
+def _whose(name: str) -> str | None:
+    """The file that ``name`` is an unfinished one of, if its name is as :func:`_beside` gives."""
+    return found[1] + found[2] if (found := _PART.fullmatch(name)) else None
+
+
+def _left_by(target: Path, suffix: str) -> list[Mark]:
+    """The marked folders that :func:`_beside` named for ``target``."""
+    named = re.compile(rf"\.{re.escape(target.name[:80])}\.[0-9a-f]{{16}}\.{suffix}")
+    with suppress(OSError):
+        folders = sorted(path for path in target.parent.iterdir() if named.fullmatch(path.name))
+        marks = [read_mark(folder) for folder in folders if not folder.is_symlink()]
+        return [found for found in marks if found is not None and found.target == target.name]
+    return []
+
+
+def _recover(target: Path) -> None:
+    """Put back or remove what a killed :func:`replacing_folder` left."""
+    for found in _left_by(target, "old"):
+        if target.exists():
+            remove_folder(found.folder)
+        else:
+            os.rename(found.folder, target)
+    for found in _left_by(target, "part"):
+        remove_folder(found.folder)
+
+
+def _write_mark(content: Mark) -> None:
+    head: dict[str, Any] = {"made_by": MADE_BY}
+    head |= {name: value for name in ("target", "whole", "key") if (value := getattr(content, name))}
+    lines = [json.dumps(line) + "\n" for line in (head, *sorted(content.names))]
+    part = _beside(content.folder / MARK, "part")
+    with open(
+        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "w", encoding="utf-8"
+    ) as file:
+        file.write("".join(lines))
+    os.replace(part, content.folder / MARK)
+
+
+def _mark_over(path: Path) -> Mark | None:
+    """The mark of the nearest folder above ``path`` that has one."""
+    return next((found for folder in Path(os.path.abspath(path)).parents if (found := read_mark(folder))), None)
+
+
+def _name_in(found: Mark, path: Path) -> str:
+    return Path(os.path.abspath(path)).relative_to(found.folder).as_posix()
+
+
+def _is_listed(path: Path) -> bool:
+    found = _mark_over(path)
+    return found is not None and (found.whole or _name_in(found, path) in found.names)
+
+
+def _is_signed(path: Path) -> bool:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            start = file.read(_SIGNED_BYTES)
+    except OSError:
+        return False
+    return any(signature in start for signature in _SIGNATURES)
+
+
+def _list(path: Path) -> None:
+    """Add ``path`` to the mark above it, if there is one: in one write, so that two processes may do it at once."""
+    found = _mark_over(path)
+    if found is None or found.whole or (name := _name_in(found, path)) in found.names:
+        return
+    descriptor = os.open(found.folder / MARK, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    try:
+        os.write(descriptor, (json.dumps(name) + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+def _inside(folder: Path, *, folders: bool = True) -> Iterator[str]:
+    """Everything below ``folder``, relative to it; links are not followed."""
+    for path, below, files in os.walk(folder):
+        links = [name for name in below if os.path.islink(os.path.join(path, name))]
+        for name in files + (below if folders else links):
+            yield Path(path, name).relative_to(folder).as_posix()
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -9,7 +9,6 @@ own parent was killed. Standard library only.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,14 +17,9 @@ import threading
 import time
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+from iranker_verl.processes import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+
 GRACE_S = 5.0
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def descendants(root: int) -> list[int]:
@@ -71,7 +65,7 @@ def _reap() -> None:
 
 
 def main() -> None:
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the job, which then ends us
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -82,7 +76,7 @@ def main() -> None:
 
     threading.Thread(target=parent_watch, daemon=True).start()
     command = subprocess.Popen(
-        sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     )
     while command.poll() is None and not stop.wait(0.1):
         pass

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +71,14 @@ def contents(folder):
 
 def beside(folder):
     return sorted(path.name for path in folder.parent.iterdir())
+
+
+def visible(folder):
+    return [name for name in beside(folder) if not name.startswith(".")]
+
+
+def work_of(folder):
+    return [name for name in beside(folder) if name.startswith(f".{folder.name}.") and name.endswith(".work")]
 
 
 def test_all_nine(raw, tmp_path):
@@ -150,7 +157,6 @@ def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
     prepare(raw, out, LABEL, SMALL)
     before = contents(out)
-    replace = os.replace
 
     def full(self, table):
         raise OSError(28, "No space left on device")
@@ -161,27 +167,18 @@ def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
             prepare(raw, out, THINK, SMALL)
     assert (contents(out), beside(out)) == (before, ["out", "raw"])
 
-    def killed(source, target):
-        if str(source).endswith("out.part"):
-            raise KeyboardInterrupt
-        replace(source, target)
+    def stopped(*arguments):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(raw, out, THINK, SMALL)
-    assert contents(out) == before and beside(out) == ["out", "out.work", "raw"]  # what is done is kept
-    monkeypatch.setattr(os, "replace", replace)
+    with monkeypatch.context() as patch:
+        patch.setattr(assemble._Writer, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(raw, out, THINK, SMALL)
+    assert contents(out) == before and work_of(out) and visible(out) == ["out", "raw"]  # what is done is kept
     prepare(raw, out, LABEL, SMALL)
-    assert (contents(out), beside(out)) == (before, ["out", "out.work", "raw"])
+    assert contents(out) == before and work_of(out)
     prepare(raw, out, THINK, SMALL)
     assert contents(out) != before and beside(out) == ["out", "raw"]
-
-
-def test_what_an_earlier_kill_left_behind_is_no_obstacle(raw, tmp_path):
-    (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part" / "train.parquet").write_text("half")
-    prepare(raw, tmp_path / "out", LABEL, SMALL)
-    assert beside(tmp_path / "out") == ["out", "raw"]
 
 
 def test_only_the_datasets_that_are_asked_for(raw, tmp_path):
@@ -211,7 +208,9 @@ def test_places_that_must_not_be_written(raw, tmp_path):
             prepare(raw, out, LABEL, SMALL)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="a folder with something else in it is in the way"):
+    with pytest.raises(
+        UserError, match=r"mine: it would be replaced, but holds thesis.txt, which iranker did not make"
+    ):
         prepare(raw, tmp_path / "mine", LABEL, SMALL)
     with pytest.raises(UserError, match="a file is in the way"):
         prepare(raw, tmp_path / "mine" / "thesis.txt", LABEL, SMALL)
@@ -365,7 +364,7 @@ def test_an_interrupted_preparation_goes_on(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(spool, "fill", die_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         prepare(raw, tmp_path / "out", LABEL, SMALL)
-    assert beside(tmp_path / "out") == ["out.work", "raw", "whole"]
+    assert visible(tmp_path / "out") == ["raw", "whole"] and work_of(tmp_path / "out")
     again = []
     monkeypatch.setattr(spool, "fill", lambda folder, unit, *rest: (again.append(unit.name), fill(folder, unit, *rest)))
     prepare(raw, tmp_path / "out", LABEL, SMALL)

@@ -24,7 +24,7 @@ from typing import Any
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.statistics import comparisons
-from iranker_verl.files import write_json
+from iranker_verl.files import mark, write_json
 from iranker_verl.job.pipeline import train
 from iranker_verl.training.metrics_log import read
 
@@ -194,6 +194,7 @@ def report(root: Path, seeds: list[int], tokens: int) -> None:
     results = {algorithm: {s: summary(run) for s, run in runs.items()} for algorithm, runs in ran.items()}
     ranks = {a: values(runs) for a, runs in ran.items()}
     tests = [t for ours in (DEFAULT, HALF) if ours in ranks for t in comparisons(ranks, ours, seed=0)]
+    mark(root)
     write_json(root / "learning.json", {"token_budget": tokens, "runs": results, "comparisons": tests})
     draw(results, root / "learning.svg")
     for algorithm, by_seed in results.items():

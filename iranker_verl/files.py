@@ -8,7 +8,8 @@ user decides.
 ======================  ==============================================================================================
 :func:`write_text`      one file, also as JSON or JSON lines; :func:`replacing_file` for what writes it by itself
 :func:`replacing_folder`  a folder that is replaced as a whole (prepared data, a model)
-:func:`claim`           a folder that is written to file by file (a run); refused where it holds other things
+:func:`claim`           a folder that is written to file by file (a run); refused where it holds other things;
+                        :func:`claimed` with its lock
 :func:`mark`            the same, where other things may stay beside ours (``report`` in a folder made elsewhere)
 :func:`kept_folder`     unfinished work beside its target, which the same command finds again
 :func:`locked`          one process at a time for a target; a process that dies releases it
@@ -140,13 +141,21 @@ def claim(folder: Path) -> None:
 
     Raise UserError where it holds things and no mark, or cannot be made.
     """
+    make_folder(folder)
     with _one_line(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         if read_mark(folder) is None and (names := sorted(os.listdir(folder))):
             raise UserError(
                 f"{folder}: it holds {_few(names)}, which iranker did not write there; choose a new or an empty folder"
             )
         mark(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there. Raise UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a file stands in the way, or it may not be written there
+        raise UserError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
 
 
 def mark(folder: Path) -> None:
@@ -288,6 +297,14 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that is written to file by file, and :func:`claim` it."""
+    with locked(folder):
+        claim(folder)
+        yield
+
+
 # ------------------------------------------------------------------------------------------------------------- lock
 
 
@@ -296,8 +313,8 @@ def locked(target: Path) -> Iterator[None]:
     """Hold the lock of ``target``, a file beside it. Raise UserError where another process holds it."""
     target = target.resolve()
     path = target.with_name(f".{target.name}.iranker-lock")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path)
     except BlockingIOError as error:
         raise UserError(f"{target}: another iranker is writing there; wait for it or choose another place") from error

@@ -18,7 +18,7 @@ from data_prep.checks.folder import check
 from data_prep.schema import read_manifest
 from iranker_verl import page
 from iranker_verl.errors import UserError
-from iranker_verl.files import write_json, write_text
+from iranker_verl.files import check_replaceable, make_folder, marked, write_json, write_text
 
 # What of a manifest tells where the data came from.
 _PROVENANCE = (
@@ -52,17 +52,19 @@ def inspect(folder: Path, count_tokens: CountTokens | None = None, limit: int | 
     return {"name": folder.resolve().name, "checks": checks, **content, "provenance": provenance}
 
 
-def write_card(out: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``out`` (HTML) and, beside it, the same as JSON, each whole or not at all; the path of the JSON."""
+def write_card(out: Path, content: dict[str, Any]) -> Path:
+    """Write ``out`` (HTML) and, beside it, the same as JSON, and return the path of the JSON.
+
+    Raise UserError, before anything is written, where one of the two is there and was not made here.
+    """
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{out}: the card is HTML; give a file name like card.html")
     page, beside = render(content), out.with_suffix(".json")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(beside, content)
-        write_text(out, page)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+    for path in (out, beside):
+        check_replaceable(path)
+    make_folder(out.parent)
+    write_json(beside, marked(content))
+    write_text(out, page)
     return beside
 
 

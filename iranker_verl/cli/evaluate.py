@@ -97,14 +97,12 @@ def evaluate(
     from iranker_verl.evaluation import completed as finished
     from iranker_verl.evaluation.baselines import Context
     from iranker_verl.evaluation.evaluate import check_model, evaluate_baselines, evaluate_model
-    from iranker_verl.evaluation.journal import make_folder
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.records import write_trec
     from iranker_verl.evaluation.report.diagnosis import diagnose
     from iranker_verl.evaluation.results import collect
-    from iranker_verl.files import write_json
-    from iranker_verl.job.pipeline import locked
+    from iranker_verl.files import claimed, write_json
 
     manifest = read_manifest(data)
     used, chosen = choose(method, template, manifest)
@@ -130,8 +128,7 @@ def evaluate(
         "seed": seed,
     }
     length = None if asked is None else check_model(asked, test, chosen, **options)  # before baselines take their time
-    make_folder(out)
-    with locked(out):
+    with claimed(out):
         results = evaluate_baselines(train, test, baselines=names, context=made_with, run_dir=out)
         if asked is not None:
             results.append(

@@ -13,6 +13,7 @@ import typer
 
 from iranker_verl.cli.options import MODEL, EndpointUrl
 from iranker_verl.errors import UserError
+from iranker_verl.files import locked
 from iranker_verl.serving import MAX_DOCUMENTS, PLACES
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def rank(
 
     ranker = _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency)
     if lists is not None and out is not None:
-        _rank_file(ranker, lists, out, scenario)
+        with locked(out):
+            _rank_file(ranker, lists, out, scenario)
         return
     texts = _standard_input() if documents == ["-"] else [clean(text) for text in documents or []]
     if not texts:

@@ -24,7 +24,7 @@ from typing import IO, Any
 from iranker_verl import provenance
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report.files import EPISODES
-from iranker_verl.files import write_json, write_jsonl
+from iranker_verl.files import check_replaceable, make_folder, marked, write_json, write_jsonl
 
 SYNC_S = 5.0
 HEADER = ".header.json"
@@ -52,14 +52,6 @@ def finished(run_dir: Path) -> Iterator[Finished]:
             yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there. UserError where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # a file stands in the way, or it may not be written there
-        raise UserError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
-
-
 def of_system(run_dir: Path, system: str) -> Path:
     """Where an evaluation keeps a system."""
     return run_dir / f"{EPISODES}{system}.jsonl"
@@ -83,21 +75,17 @@ class Journal:
         self.lines = self._open()
 
     def _open(self) -> list[dict[str, Any]]:
+        check_replaceable(self._header)
         header = _parsed(self._header.read_bytes(), str(self._header)) if self._header.is_file() else {}
-        if not header and self.path.exists():
-            raise UserError(
-                f"{self.path} is there already, and no {self._header.name} beside it says whose it is; choose another"
-            )
+        for path in (self.path, self._part):
+            if path.is_symlink() or (not header and path.exists()):
+                raise UserError(
+                    f"{path} is there already, and no {self._header.name} beside it says whose it is; choose another"
+                )
         done = header.get("took") is not None and self.path.is_file()
         begun = bool(header) and self._part.is_file() and self._part.stat().st_size > 0
         if not done and not begun:  # nothing is lost: it failed before its first task, say for want of an option
-            try:
-                self._part.unlink(missing_ok=True)
-                write_json(self._header, {"fingerprint": self._fingerprint, "took": None})
-            except OSError as error:
-                raise UserError(
-                    f"{self._header}: cannot be written ({error.strerror or error}); choose another place"
-                ) from error
+            write_json(self._header, marked({"fingerprint": self._fingerprint, "took": None}))
             return []
         before = header.get("fingerprint") or {}
         way_out = f"choose another place, or remove {' and '.join(map(str, self._files()))}"
@@ -136,8 +124,8 @@ class Journal:
 
     def finish(self, lines: Sequence[Mapping[str, Any]], took: Mapping[str, float | None]) -> None:
         """All lines, in the order of the tasks, and what it took."""
-        write_jsonl(self.path, list(lines))
-        write_json(self._header, {"fingerprint": self._fingerprint, "took": dict(took)})
+        write_json(self._header, marked({"fingerprint": self._fingerprint, "took": dict(took)}))
+        write_jsonl(self.path, lines)  # last: it is done when this is there
         self._part.unlink(missing_ok=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report.files import episodes, read_results, systems, values
 from iranker_verl.evaluation.statistics import interval, paired_p
-from iranker_verl.files import write_json, write_jsonl, write_text
+from iranker_verl.files import claim, write_json, write_jsonl, write_text
 from iranker_verl.ranking import DATASETS
 
 BEFORE, ZERO_SHOT, AFTER = "before", "zero-shot", "after"
@@ -60,7 +60,7 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
         "time_s": {"total": sum(r["time_s"]["total"] for r in found.values())},
         "peak_rss_bytes": max(r["peak_rss_bytes"] for r in found.values()),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out)
     for system in sorted({system for run in found for system in systems(run)}):
         lines = [line for run in found for line in episodes(run, system)]
         write_jsonl(out / f"episodes-{_named(system)}.jsonl", lines)

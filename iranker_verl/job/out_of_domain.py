@@ -27,11 +27,10 @@ from typing import Any
 from iranker_verl import doctor, provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain import compare, side, tasks
-from iranker_verl.files import write_json
+from iranker_verl.files import claimed, write_json
 from iranker_verl.inference.engine import check_model
 from iranker_verl.inference.models import model_hash
 from iranker_verl.job import supervise
-from iranker_verl.job.pipeline import locked
 
 SIDES = ("base", "trained")
 RESULTS = "out_of_domain.json"
@@ -82,8 +81,7 @@ def evaluate_out_of_domain(
         "versions": _versions(),
     }
     out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with claimed(out):
         _check_same(settings, out)
         write_json(out / "settings.json", settings)
         for name in SIDES:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl import doctor, provenance, vllm_cpu
 from iranker_verl.errors import UserError
-from iranker_verl.files import write_json, write_text
+from iranker_verl.files import claimed, write_json, write_text
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
 from iranker_verl.ranking import DATASETS, templates
@@ -53,7 +53,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     doctor.check_fits(config)
     run = Path(config.iranker.run_dir).resolve()
     doctor.check_room(run)
-    with locked(run):
+    with claimed(run):
         _same_run(config, run)
         for stage in STAGES:
             _run_stage(stage, config, run)
@@ -111,30 +111,6 @@ def check_machine(config: DictConfig) -> None:
             raise UserError(
                 f"trainer.logger has {name}, which is not installed here: pip install {name}, or leave it out"
             )
-
-
-class locked:
-    """One job at a time in a run folder. UserError for the second."""
-
-    def __init__(self, run: Path) -> None:
-        self.path = run / "lock"
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        try:
-            self._file = self.path.open("a+")
-        except OSError as error:
-            raise UserError(f"{self.path.parent}: cannot be written to ({error.strerror})") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{self.path.parent}: another job is running in this folder; wait for it or choose another"
-            ) from error
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def made_of(config: DictConfig) -> dict[str, Any]:

@@ -6,7 +6,6 @@ A stage reads ``RUN_DIR/config.yaml`` and the files of the stages before it, and
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl.console import say
 from iranker_verl.errors import UserError
-from iranker_verl.files import write_json
+from iranker_verl.files import replacing_folder, write_json
 from iranker_verl.inference.models import STAMP, Stamp
 from iranker_verl.ranking import templates
 
@@ -43,10 +42,8 @@ def prepare(config: DictConfig, run: Path) -> None:
         raw = run / "raw"
         if not raw.exists():
             say("writing the embedded world's raw files")
-            part = run / "raw.part"
-            shutil.rmtree(part, ignore_errors=True)
-            write_world(part, config.iranker.seed, WorldSize(**config.iranker.data.world))
-            os.replace(part, raw)
+            with replacing_folder(raw) as part:
+                write_world(part, config.iranker.seed, WorldSize(**config.iranker.data.world))
         given = {"history": WORLD_HISTORY, "candidates": WORLD_CANDIDATES, "test_fraction": WORLD_TEST_FRACTION} | given
     wanted = {"data": list(config.iranker.data.tasks or [])}
     if unseen := list(config.iranker.data.test_tasks or []):
@@ -164,19 +161,16 @@ def export(config: DictConfig, run: Path) -> None:
     if not any(source.glob("*.safetensors")):
         raise UserError(f"{source}: no weights; add hf_model to actor_rollout_ref.actor.checkpoint.save_contents")
     template = templates.load(config.iranker.template)
-    part = run / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    if config.actor_rollout_ref.model.lora_rank:
-        from iranker_verl.training.lora import merge_adapter
+    with replacing_folder(run / "model") as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)
+        if config.actor_rollout_ref.model.lora_rank:
+            from iranker_verl.training.lora import merge_adapter
 
-        if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
-            raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
-    _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
-    stamp = Stamp(template.id, template.hash, config.data.max_response_length)
-    write_json(part / STAMP, {**asdict(stamp), "step": step})
-    shutil.rmtree(run / "model", ignore_errors=True)
-    os.replace(part, run / "model")
+            if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
+                raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
+        _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
+        stamp = Stamp(template.id, template.hash, config.data.max_response_length)
+        write_json(part / STAMP, {**asdict(stamp), "step": step})
     say(f"exported step {step} to {run / 'model'}")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config,
 
 from iranker_verl import provenance
 from iranker_verl.errors import UserError
+from iranker_verl.files import locked, replacing_folder, write_json
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
@@ -115,19 +114,15 @@ def make_base(
         report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         progress(f"base: {folder.name} is there already")
         return {**report, "path": str(folder), "cached": True}
-    part = out / f"{folder.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     threads = torch.get_num_threads()
     try:
         if config.threads:
             torch.set_num_threads(config.threads)
-        report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
-        (part / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, folder)
+        with locked(folder), replacing_folder(folder) as part:
+            report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
+            write_json(part / REPORT, report)
     finally:
         torch.set_num_threads(threads)
-        shutil.rmtree(part, ignore_errors=True)
     return {**report, "path": str(folder), "cached": False}
 
 

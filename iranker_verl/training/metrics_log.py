@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.console import say
-from iranker_verl.files import write_jsonl
+from iranker_verl.files import make_folder, mark, write_jsonl
 from iranker_verl.training.credit import StepRow
 
 GENERATE = ("gen",)
@@ -92,7 +92,8 @@ class MetricsLog:
 
     def __init__(self, path: str, last_step: int) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        mark(self.path.parent)
         write_jsonl(self.path, [line for line in read(self.path) if line["step"] <= last_step])
 
     @property

@@ -17,7 +17,7 @@ from iranker_verl.cli.evaluate import evaluate
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.methods import choose
 from iranker_verl.evaluation.trec import read_qrels, read_run
-from iranker_verl.job.pipeline import locked
+from iranker_verl.files import locked
 from iranker_verl.ranking.templates import load
 from tests.data_prep import prepared_folder
 from tests.fake_openai import FakeServer, answer
@@ -192,7 +192,7 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         ([*common, *model, "--template", "lable"], ["unknown template 'lable'"]),
         (["--data", tmp_path, "--out", out], ["manifest.json"]),
         (["--data", data, "--out", run_file], ["a.run: cannot be made a folder", "choose another"]),
-        (["--data", data, "--out", run_file / "sub"], ["a.run/sub: cannot be made a folder"]),
+        (["--data", data, "--out", run_file / "sub"], ["a.run: cannot be made a folder"]),
         ([*common, *model, "--shards", "2"], ["a server is asked from here"]),
     ):
         line = refused(*arguments)
@@ -236,9 +236,9 @@ def test_a_model_is_checked_before_baselines_are_trained(data, tmp_path, monkeyp
 
 
 def test_one_evaluation_at_a_time_in_a_folder(data, tmp_path):
-    with locked(tmp_path):
-        assert "another job is running in this folder" in refused("--data", data, "--out", tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+    with locked(tmp_path / "out"):
+        assert "another iranker is writing there" in refused("--data", data, "--out", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_finished_in_the_folder_stands_in_one_table(data, tmp_path):

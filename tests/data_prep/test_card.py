@@ -278,7 +278,7 @@ def test_the_page_asks_for_nothing(content, tmp_path):
         assert not re.search(fetching, page)
     assert page.count("<svg") == 4 and 'name="viewport"' in page and "prefers-color-scheme: dark" in page
     assert re.findall(r"#0000[0-9a-f]{2}\b", page) == []  # all colours are the page's variables
-    assert json.loads((tmp_path / "card.json").read_text()) == content
+    assert json.loads((tmp_path / "card.json").read_text()) == {"made_by": "iranker-verl"} | content
     assert render(content) == page
 
 
@@ -360,7 +360,7 @@ def test_places_that_cannot_be_written(tmp_path, content):
     with pytest.raises(UserError, match=r"the card is HTML; give a file name like card\.html"):
         write_card(tmp_path / "card.json", content)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be made a folder"):
         write_card(tmp_path / "file" / "card.html", content)
     write_card(tmp_path / "new" / "card.html", content)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["card.html", "card.json"]

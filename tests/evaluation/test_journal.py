@@ -80,11 +80,21 @@ def test_what_has_kept_nothing_refuses_nothing(tmp_path):
     assert '"seed": 2' in (tmp_path / "other" / "episodes-after.header.json").read_text()
 
 
-def test_lines_without_a_header_are_not_trusted(tmp_path):
+def test_lines_without_a_header_are_not_ours_and_stay(tmp_path):
     part = half_done(tmp_path)
+    before = part.read_bytes()
     (tmp_path / "episodes-after.header.json").unlink()
-    assert Journal(of_system(tmp_path, "after"), PRINT).lines == []
-    assert not part.exists()
+    with pytest.raises(UserError, match=r"episodes-after.jsonl.unfinished is there already"):
+        Journal(of_system(tmp_path, "after"), PRINT)
+    assert part.read_bytes() == before
+
+
+def test_a_header_that_it_did_not_make_stays(tmp_path):
+    theirs = tmp_path / "mine.header.json"
+    theirs.write_text('{"fingerprint": {}, "took": null}')
+    with pytest.raises(UserError, match=r"mine.header.json: a file that iranker did not make is in the way"):
+        Journal(tmp_path / "mine.jsonl", PRINT)
+    assert theirs.read_text() == '{"fingerprint": {}, "took": null}'
 
 
 def test_a_file_that_it_did_not_make_stays(tmp_path):
@@ -96,11 +106,14 @@ def test_a_file_that_it_did_not_make_stays(tmp_path):
 
 
 def test_killed_while_finishing(tmp_path):
-    """The result is there, the header does not say so yet: what was kept is still there."""
-    part = half_done(tmp_path)
-    (tmp_path / "episodes-after.jsonl").write_text(part.read_text())
+    """The header says that it is done, the result is not there yet: what was kept is still there."""
+    half_done(tmp_path)
+    header = tmp_path / "episodes-after.header.json"
+    header.write_text(header.read_text().replace('"took": null', '"took": {"seconds": 1}'))
     journal = Journal(of_system(tmp_path, "after"), PRINT)
     assert journal.took is None and len(journal.lines) == 2
+    journal.finish(journal.lines, {"seconds": 2})
+    assert Journal(of_system(tmp_path, "after"), PRINT).took == {"seconds": 2}
 
 
 @pytest.mark.parametrize("folder", ["file", "file/sub"])

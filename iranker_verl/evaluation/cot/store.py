@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.files import write_json, write_jsonl
+from iranker_verl.files import claim, write_json, write_jsonl
 
 TRACES, MANIFEST = "traces.jsonl", "manifest.json"
 _FORMER = "thoughts.jsonl"  # the traces' file before it was renamed, with another name of a field
@@ -58,10 +58,7 @@ class Store:
 
 def write_traces(store: Store, folder: Path) -> None:
     """Write a store's two files. Raise UserError where ``folder`` is a file."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError(f"{folder}: a file is in the way; choose a folder for the store") from error
+    claim(folder)
     write_jsonl(folder / TRACES, [asdict(trace) for trace in store.traces])
     write_json(folder / MANIFEST, {**store.manifest, "hash": store.hash})
 

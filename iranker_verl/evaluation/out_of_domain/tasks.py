@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from iranker_verl.errors import UserError
+from iranker_verl.files import write_text
 
 # name: folder of its definition below lm_eval/tasks
 TASKS = {
@@ -78,7 +79,7 @@ def task_manager(name: str, data: Path | None, work: Path) -> Any:
     for leaf in leaves(name, known.task_index):
         entry = known.task_index[leaf]
         own = {"include": str(entry.yaml_path), **with_data_folder(name, entry.cfg or {}, data)}
-        (here / f"{leaf}.yaml").write_text(yaml.safe_dump(own, sort_keys=False), encoding="utf-8")
+        write_text(here / f"{leaf}.yaml", yaml.safe_dump(own, sort_keys=False))
     return TaskManager(include_path=[defined, here], include_defaults=False)
 
 

@@ -17,13 +17,12 @@ from typing import Any
 from markupsafe import Markup
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.journal import make_folder
 from iranker_verl.evaluation.report import figures_failure, tables
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.page import css, environment
 from iranker_verl.evaluation.report.tables import GROUP, Row, Table
 from iranker_verl.evaluation.statistics import MACRO, REST, comparisons, reference
-from iranker_verl.files import write_text
+from iranker_verl.files import make_folder, write_text
 
 
 @dataclass(frozen=True)

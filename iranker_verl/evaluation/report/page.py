@@ -58,7 +58,7 @@ from iranker_verl.evaluation.report import figures, figures_failure, tables, tab
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
 from iranker_verl.evaluation.statistics import MACRO, comparisons, reference
-from iranker_verl.files import write_text
+from iranker_verl.files import mark, write_text
 
 
 def write_report(run_dir: Path, against: str | None = None) -> Path:
@@ -76,6 +76,7 @@ def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
     """Write ``tables.tex``, ``tables.md`` and ``tables.csv`` beside the report, and return their paths."""
     results = complete(run_dir, against)
     shown = [table for table in report_tables(results).values() if table]
+    mark(run_dir)
     return tables_text.write_tables(run_dir, shown, results, published.load())
 
 

@@ -49,5 +49,5 @@ def test_a_broken_store_is_named(tmp_path):
         (tmp_path / "manifest.json").write_text(manifest)
         with pytest.raises(UserError):
             read_traces(tmp_path)
-    with pytest.raises(UserError, match="a file is in the way"):
+    with pytest.raises(UserError, match="cannot be made a folder"):
         write_traces(store(), path)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.inference.engine import Engine, Generation
-from iranker_verl.inference.episode import AHEAD, play
+from iranker_verl.inference.episode import AHEAD, run_episodes
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, load
 
@@ -167,7 +167,9 @@ async def compare(
         asked = Measured(engine, lengths)
         run = asked
         ours.append(
-            await timed(engine, lambda run=run: play(tasks, template, run, max_new_tokens=1, concurrency=AHEAD * batch))
+            await timed(
+                engine, lambda run=run: run_episodes(tasks, template, run, max_new_tokens=1, concurrency=AHEAD * batch)
+            )
         )
         all_at_once.append(await timed(engine, lambda run=run: at_once(run, run.asked)))
     sizes = [length for _, length in asked.asked]
@@ -204,7 +206,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     cap = max(arguments.cap, 4)
     async with Engine(model, max_model_len=1024 + cap, max_num_seqs=arguments.batch) as engine:
         warm = Measured(engine, lambda prompt: 8)
-        await play(tasks[: arguments.batch], template, warm, max_new_tokens=1)
+        await run_episodes(tasks[: arguments.batch], template, warm, max_new_tokens=1)
         if "thinking" in arguments.workloads:
             lengths = log_normal(arguments.median, arguments.sigma, arguments.cap)
             await compare("thinking", engine, lengths, tasks, template, arguments.batch, arguments.rounds,

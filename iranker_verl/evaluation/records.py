@@ -12,7 +12,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation import trec
 from iranker_verl.evaluation.metrics import MEASURES, Values, gains, rank_of_best
 from iranker_verl.evaluation.prices import Price
-from iranker_verl.inference.episode import Answered, Episode, replay
+from iranker_verl.inference.episode import AnsweredStep, Episode, replay_episode
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
@@ -78,7 +78,7 @@ class Record:
         if "steps" in line:
             if template is None:
                 raise ValueError("a model's line where none is expected")
-            episode = replay(
+            episode = replay_episode(
                 task,
                 template,
                 [step["response"] for step in line["steps"]],
@@ -92,7 +92,7 @@ class Record:
         return cls(task, ranking, {name: line[name] for name in MEASURES}, episode, line["order"])
 
 
-def _step(step: Answered) -> dict[str, Any]:
+def _step(step: AnsweredStep) -> dict[str, Any]:
     """What a step says of itself, its pool left out: it follows from the steps before it."""
     fields: dict[str, Any] = asdict(step) if is_dataclass(step) and not isinstance(step, type) else {}
     return {name: value for name, value in fields.items() if name not in ("pool", "status", "response")} | {

@@ -21,7 +21,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import Engine
-from iranker_verl.inference.episode import AHEAD, Answers, Episode, Progress, play
+from iranker_verl.inference.episode import AHEAD, ChatEngine, Episode, Progress, run_episodes
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template
 
@@ -45,7 +45,7 @@ class Job:
     async def run(self, tasks: Sequence[RankingTask], on_done: OnDone, tell: Say) -> None:
         """Play all tasks; ``on_done`` gets a task's place and its episode as it ends. Nothing of vLLM is left after it."""
         async with self._open(tell) as engine:
-            await play(
+            await run_episodes(
                 tasks,
                 self.template,
                 engine,
@@ -59,7 +59,7 @@ class Job:
             )
 
     @asynccontextmanager
-    async def _open(self, tell: Say) -> AsyncIterator[Answers]:
+    async def _open(self, tell: Say) -> AsyncIterator[ChatEngine]:
         """The engine, opened with a sign of life every few seconds: loading takes tens of seconds."""
         if isinstance(self.model, Endpoint):
             async with self.model as endpoint:

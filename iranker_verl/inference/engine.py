@@ -24,7 +24,7 @@ from typing import Any
 
 from iranker_verl import vllm_cpu
 from iranker_verl.errors import UserError, first_line
-from iranker_verl.inference.orphans import Guard
+from iranker_verl.inference.orphans import ProcessGuard
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import Template
@@ -153,7 +153,7 @@ class Engine:
         self._llm: Any = None
         self._before: dict[str, str] = {}
         self._siblings: set[int | None] = set()
-        self._guard = Guard()
+        self._guard = ProcessGuard()
 
     async def __aenter__(self) -> Engine:
         self._before = dict(os.environ)

@@ -22,8 +22,8 @@ from iranker_verl.ranking.templates import Template
 AHEAD = 2
 
 
-class Answers(Protocol):
-    """What :func:`play` asks of an engine. ``seed`` is passed only where the temperature is above 0."""
+class ChatEngine(Protocol):
+    """What :func:`run_episodes` asks of an engine. ``seed`` is passed only where the temperature is above 0."""
 
     async def ask(
         self,
@@ -35,7 +35,7 @@ class Answers(Protocol):
     ) -> Generation: ...
 
 
-class Answered(Protocol):
+class AnsweredStep(Protocol):
     """What the steps of all state machines have in common."""
 
     @property
@@ -50,12 +50,12 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Episode:
-    """One task played to its end: the ranking (candidate ids, best first) and how it came about."""
+    """One task run to its end: the ranking (candidate ids, best first) and how it came about."""
 
     task_id: str
     dataset: str
     ranking: tuple[str, ...]
-    steps: tuple[Answered, ...]
+    steps: tuple[AnsweredStep, ...]
     prompt_tokens: int
     new_tokens: int
     seconds: float
@@ -71,7 +71,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far :func:`play` is: tasks done of all, LLM calls so far and how many of them were malformed."""
+    """How far :func:`run_episodes` is: tasks done of all, LLM calls so far and how many of them were malformed."""
 
     done: int
     total: int
@@ -80,10 +80,10 @@ class Progress:
     seconds: float
 
 
-async def play(
+async def run_episodes(
     tasks: Sequence[RankingTask],
     template: Template,
-    engine: Answers,
+    engine: ChatEngine,
     *,
     max_new_tokens: int,
     concurrency: int = 64,
@@ -110,14 +110,14 @@ async def play(
         if on_progress is not None:
             on_progress(Progress(done, len(tasks), calls, malformed, time.monotonic() - started))
 
-    def count(step: Answered, _: Generation) -> None:
+    def count(step: AnsweredStep, _: Generation) -> None:
         nonlocal calls, malformed
         calls, malformed = calls + 1, malformed + step.malformed
 
     async def one(place: int, task: RankingTask) -> Episode:
         nonlocal done
         async with gate:
-            episode = await play_one(
+            episode = await run_episode(
                 task,
                 template,
                 engine,
@@ -139,30 +139,30 @@ async def play(
     episodes = [asyncio.create_task(one(place, task)) for place, task in enumerate(tasks)]
     ticker = asyncio.create_task(tick())
     try:
-        played = await asyncio.gather(*episodes)
+        done_in_order = await asyncio.gather(*episodes)
     finally:
-        await end(*episodes, ticker)
+        await cancel_and_wait(*episodes, ticker)
     report()
-    return list(played)
+    return list(done_in_order)
 
 
-async def end(*jobs: asyncio.Future[Any]) -> None:
+async def cancel_and_wait(*jobs: asyncio.Future[Any]) -> None:
     """Cancel those that are not done, and wait until they have ended."""
     for job in jobs:
         job.cancel()
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def play_one(
+async def run_episode(
     task: RankingTask,
     template: Template,
-    engine: Answers,
+    engine: ChatEngine,
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
     window: int | None = None,
-    on_step: Callable[[Answered, Generation], None] | None = None,
+    on_step: Callable[[AnsweredStep, Generation], None] | None = None,
 ) -> Episode:
     """Rank one task. ``window`` is :class:`~iranker_verl.ranking.Elimination`'s; ``on_step`` gets each step as it is
     made, and the answer that made it."""
@@ -189,7 +189,7 @@ def call_seed(seed: int, task: RankingTask, step: int) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) >> 1
 
 
-def replay(
+def replay_episode(
     task: RankingTask,
     template: Template,
     responses: Iterable[str],

@@ -1,8 +1,8 @@
 """No process stays behind: what a library starts ends when we are done with it, or when we are killed.
 
-vLLM's engine core outlives a parent that dies of SIGKILL. A :class:`Guard` is a small process that holds the other end
+vLLM's engine core outlives a parent that dies of SIGKILL. A :class:`ProcessGuard` is a small process that holds the other end
 of a pipe. When the pipe closes, because we said so or because we are gone, it ends every process that bears its mark:
-an environment variable, inherited by whatever is started while :meth:`Guard.watching`, and by that one's children.
+an environment variable, inherited by whatever is started while :meth:`ProcessGuard.watching`, and by that one's children.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for kind, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
 """
 
 
-class Guard:
+class ProcessGuard:
     """Ends what was started within :meth:`watching`, at :meth:`end` or at this process's death, whichever is first.
 
     Linux only (it reads ``/proc``); elsewhere it does nothing.

@@ -21,7 +21,7 @@ from typing import Any, cast
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, longest_context, longest_prompt
-from iranker_verl.inference.episode import AHEAD, Answered, Answers, end, play_one
+from iranker_verl.inference.episode import AHEAD, AnsweredStep, ChatEngine, cancel_and_wait, run_episode
 from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, check_hash, load
@@ -46,7 +46,7 @@ class Ranking:
     one a call of the model, with what it was shown and said; none where there was nothing to decide."""
 
     order: tuple[int, ...]
-    steps: tuple[Answered, ...] = ()
+    steps: tuple[AnsweredStep, ...] = ()
     prompt_tokens: int = 0
     new_tokens: int = 0
     seconds: float = 0.0
@@ -116,7 +116,7 @@ class AsyncRanker:
         self.window = window or (WINDOW if self.template.kind == "exclusion" else None)
         self._max_new_tokens = max_new_tokens or (stamp and stamp.max_new_tokens) or MAX_NEW_TOKENS
         self._concurrency = concurrency
-        self._engine: Answers | None = None
+        self._engine: ChatEngine | None = None
         self._gate: asyncio.Semaphore  # of lists under way
         self._checking: asyncio.Lock  # a tokenizer is for one thread at a time
         self._opened = AsyncExitStack()
@@ -209,7 +209,7 @@ class AsyncRanker:
         candidates: Sequence[str],
         *,
         scenario: str = "passage",
-        on_step: Callable[[Answered, Generation], None] | None = None,
+        on_step: Callable[[AnsweredStep, Generation], None] | None = None,
     ) -> Ranking:
         """Rank texts for a query: N - 1 calls of the model, one after the other, for N texts.
 
@@ -224,7 +224,7 @@ class AsyncRanker:
         if task is None:
             return Ranking(tuple(range(len(candidates))))
         async with self._gate:
-            played = await play_one(
+            episode = await run_episode(
                 task,
                 self.template,
                 self._engine,
@@ -232,8 +232,8 @@ class AsyncRanker:
                 window=self.window,
                 on_step=on_step,
             )
-        order = tuple(int(id) for id in played.ranking)
-        return Ranking(order, played.steps, played.prompt_tokens, played.new_tokens, played.seconds)
+        order = tuple(int(id) for id in episode.ranking)
+        return Ranking(order, episode.steps, episode.prompt_tokens, episode.new_tokens, episode.seconds)
 
     async def rank_all(
         self,
@@ -260,7 +260,7 @@ class AsyncRanker:
         try:
             return list(await asyncio.gather(*jobs))
         finally:
-            await end(*jobs)
+            await cancel_and_wait(*jobs)
 
 
 class Ranker:

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint, Refused
-from iranker_verl.inference.episode import end
+from iranker_verl.inference.episode import cancel_and_wait
 from iranker_verl.inference.ranker import AsyncRanker, Ranking, Unrankable
 from iranker_verl.serving import MAX_DOCUMENTS, PLACES
 from iranker_verl.serving.access import Guard, refused
@@ -142,7 +142,7 @@ async def _while_connected(request: Request, ranking: Awaitable[Ranking]) -> Ran
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         return work.result() if work.done() else None
     finally:
-        await end(work, gone)
+        await cancel_and_wait(work, gone)
 
 
 async def _hung_up(request: Request) -> None:

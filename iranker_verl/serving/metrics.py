@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import Answered
+from iranker_verl.inference.episode import AnsweredStep
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -49,7 +49,7 @@ class Metrics:
         """A request to rank was answered, if only refused."""
         self._requests.labels(str(status)).inc()
 
-    def called(self, step: Answered, answer: Generation) -> None:
+    def called(self, step: AnsweredStep, answer: Generation) -> None:
         """The model was called once."""
         self._calls.inc()
         self._malformed.inc(step.malformed)

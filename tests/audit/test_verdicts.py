@@ -190,7 +190,7 @@ def test_ours_is_clean_on_small_pools(candidates):
 
 
 def test_our_own_play_is_not_in_lock_step():
-    play_module = pytest.importorskip("iranker_verl.inference.episode")
+    episode = pytest.importorskip("iranker_verl.inference.episode")
     from iranker_verl.inference.engine import Generation
     from iranker_verl.ranking import Candidate, RankingTask
     from iranker_verl.ranking.templates import load
@@ -210,7 +210,7 @@ def test_our_own_play_is_not_in_lock_step():
             known = Generation.__dataclass_fields__
             return Generation(**{k: v for k, v in fields.items() if k in known})
 
-    asyncio.run(play_module.play(tasks, load("label"), Engine(), max_new_tokens=4))
+    asyncio.run(episode.run_episodes(tasks, load("label"), Engine(), max_new_tokens=4))
     assert len(log) == 16
     assert lock_step(log).flagged is False
 

@@ -12,7 +12,7 @@ import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.inference.engine import ChatTokenizer, Engine, check_model, engine_settings
-from iranker_verl.inference.orphans import MARK, Guard
+from iranker_verl.inference.orphans import MARK, ProcessGuard
 from tests import tiny_models
 
 
@@ -69,7 +69,7 @@ def alive(pid):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guard reads /proc")
 def test_guard_ends_what_it_watched_and_nothing_else():
-    guard = Guard()
+    guard = ProcessGuard()
     before = subprocess.Popen(["sleep", "60"])
     with guard.watching():
         marked = subprocess.Popen(["sleep", "60"])
@@ -91,8 +91,8 @@ def test_guard_acts_when_its_owner_is_killed():
     # The child ignores SIGTERM, so it takes the guard's second round.
     code = """
 import subprocess, sys, time
-from iranker_verl.inference.orphans import Guard
-with Guard().watching():
+from iranker_verl.inference.orphans import ProcessGuard
+with ProcessGuard().watching():
     ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE)
     child.stdout.readline()

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import call_seed, play, replay
+from iranker_verl.inference.episode import call_seed, replay_episode, run_episodes
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
 
@@ -41,7 +41,7 @@ class FakeEngine:
 
 
 def run(tasks, engine, **options):
-    return asyncio.run(play(tasks, TEMPLATE, engine, **{"max_new_tokens": 8, **options}))
+    return asyncio.run(run_episodes(tasks, TEMPLATE, engine, **{"max_new_tokens": 8, **options}))
 
 
 def test_rankings_counts_and_tokens():
@@ -106,7 +106,7 @@ def test_a_cancellation_ends_all_of_it():
     engine = FakeEngine(delay=lambda prompt: 60)
 
     async def main():
-        job = asyncio.create_task(play([task("x"), task("y")], TEMPLATE, engine, max_new_tokens=8))
+        job = asyncio.create_task(run_episodes([task("x"), task("y")], TEMPLATE, engine, max_new_tokens=8))
         await asyncio.sleep(0.05)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -145,12 +145,12 @@ def test_an_episode_is_played_again_from_its_answers(template):
     answers = iter(["[A]", "nonsense", "[B]", "[C] > [A]"] * 50)
     template = load(template)
     [episode] = asyncio.run(
-        play([task("x", n=5)], template, FakeEngine(answer=lambda p: next(answers)), max_new_tokens=8)
+        run_episodes([task("x", n=5)], template, FakeEngine(answer=lambda p: next(answers)), max_new_tokens=8)
     )
     responses = [step.response for step in episode.steps]
     counts = {"prompt_tokens": episode.prompt_tokens, "new_tokens": episode.new_tokens, "seconds": episode.seconds}
-    assert replay(task("x", n=5), template, responses, **counts) == episode
+    assert replay_episode(task("x", n=5), template, responses, **counts) == episode
     with pytest.raises(ValueError, match=r"do not end|is over|is ranked"):
-        replay(task("x", n=5), template, responses[:-1], **counts)
+        replay_episode(task("x", n=5), template, responses[:-1], **counts)
     with pytest.raises(ValueError, match=r"is over|is ranked"):
-        replay(task("x", n=5), template, [*responses, "[A]"], **counts)
+        replay_episode(task("x", n=5), template, [*responses, "[A]"], **counts)

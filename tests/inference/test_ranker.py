@@ -192,7 +192,7 @@ def test_what_a_model_is_called(tmp_path, monkeypatch):
     assert AsyncRanker(made.parents[1], max_new_tokens=8).name == "mine"
     plain = tiny_models.save(tmp_path / "some-model")
     assert AsyncRanker(plain, max_new_tokens=8).name == "some-model"
-    monkeypatch.setattr("iranker_verl.inference.models._of_hub", lambda name: plain)
+    monkeypatch.setattr("iranker_verl.inference.models.hub_folder", lambda name: plain)
     assert AsyncRanker("Qwen/Qwen2.5-0.5B-Instruct", max_new_tokens=8).name == "Qwen/Qwen2.5-0.5B-Instruct"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, serving
+from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, score, serving
 from iranker_verl.errors import UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 for command in (
     *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),
-    *(evaluate.evaluate, out_of_domain.evaluate_out_of_domain, report.report, serving.rank, serving.serve),
+    *(evaluate.evaluate, score.score, out_of_domain.evaluate_out_of_domain, report.report, serving.rank, serving.serve),
 ):
     app.command()(command)
 app.command("evaluate-generic", hidden=True)(out_of_domain.evaluate_generic)

@@ -1,4 +1,4 @@
-"""``iranker evaluate``: a model against its baselines on prepared data; or any run file against judgements."""
+"""``iranker evaluate``: a model against its baselines on prepared data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from iranker_verl.cli.options import MODEL, EndpointUrl
+from iranker_verl.cli.score import score
 from iranker_verl.cli.tables import show, table
 from iranker_verl.errors import UserError
 
@@ -49,6 +50,7 @@ def evaluate(
     baselines: Annotated[
         str, typer.Option(help="baselines by name, separated by commas; all or none")
     ] = "random,popularity,bm25",
+    rivals: Annotated[str | None, typer.Option(hidden=True)] = None,
     models: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
     ] = None,
@@ -68,26 +70,26 @@ def evaluate(
         typer.Option(help="the model's name in the results, beside those before in OUT; before and after make a pair"),
     ] = "after",
     seed: Annotated[int, typer.Option(min=0, help="of orders, samples and baselines")] = 1,
-    run: Annotated[Path | None, typer.Option(help="score this TREC run (or LLMRank's candidates) instead")] = None,
-    qrels: Annotated[Path | None, typer.Option(help="the judgements of --run")] = None,
-    measures: Annotated[
-        str | None, typer.Option(help="for --run, in the words of ir_measures [default: nDCG@10,RR,Success@1]")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    qrels: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    measures: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Rank every test task with a model and its baselines; or score a run file (--run, --qrels)."""
+    """Rank every test task with a model and its baselines, and write results.json and TREC files."""
     if thoughts is not None:
         print("--thoughts is --cot now", file=sys.stderr)
         cot = thoughts
     if run is not None or qrels is not None:
         if run is None or qrels is None:
-            raise UserError(
-                "give --run and --qrels to score a run file, or --model, --data and --out to evaluate a model"
-            )
+            raise UserError("to score a run file, use: iranker score RUN QRELS")
         _check_effect(context)
-        _score(run, qrels, measures)
+        print(f"evaluate --run is now: iranker score {run} {qrels}", file=sys.stderr)
+        score(run, qrels, measures)
         return
+    if rivals is not None:
+        print("--rivals is now --baselines", file=sys.stderr)
+        baselines = rivals
     if data is None or out is None:
-        raise UserError("give --data and --out (and --model), or --run and --qrels to score a run file")
+        raise UserError("give --data and --out (and --model); to score a run file, use: iranker score RUN QRELS")
     if model is None and (endpoint is not None or baselines == "none"):
         raise UserError("give --model" + (", the server's name of it" if endpoint else ", or baselines"))
     _check_effect(context)
@@ -255,25 +257,3 @@ def _print(content: Mapping[str, Any]) -> None:
             notes.append(f"{name}: {spread}position bias {orders['position_bias']:+.3f} (0 is none)")
     notes += [f"{name}: unavailable, {reason}" for name, reason in content["unavailable"].items()]
     show([("Mean over datasets", made, "\n".join(notes))])
-
-
-def _score(run: Path, qrels: Path, measures: str | None) -> None:
-    import re
-
-    from iranker_verl.evaluation import ranked_candidates, trec
-
-    if ranked_candidates.is_truth(qrels):
-        ranked = ranked_candidates.read_candidates(run)
-        truth = ranked_candidates.read_truth(qrels, ranked)
-    else:
-        ranked, truth = trec.read_run(run), trec.read_qrels(qrels)
-    # RR(rel=2,…) is one
-    names = trec.STANDARD if measures is None else [n.strip() for n in re.split(r",(?![^(]*\))", measures)]
-    scores = trec.score(ranked, truth, names)
-    made = table("measure", run.name)
-    for name, value in scores.means.items():
-        made.add_row(name, f"{value:.4f}")
-    note = f"{scores.judged:,} judged queries, {scores.missing:,} of them not in the run (they count 0)"
-    if scores.unjudged:
-        note += f"; {scores.unjudged:,} queries of the run are not judged and left out"
-    show([("Scores", made, note)])

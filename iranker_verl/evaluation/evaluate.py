@@ -23,7 +23,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import STANDARD, Asking, Baseline, Context, Unavailable, make
 from iranker_verl.evaluation.baselines.loading import release
 from iranker_verl.evaluation.journal import Journal, of_system
-from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.metrics import measure, task_gains
 from iranker_verl.evaluation.orders import in_order
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.evaluation.records import Key, Record, SystemResult
@@ -344,4 +344,5 @@ def _check_tasks(tasks: Sequence[RankingTask]) -> None:
     for task in tasks:
         if (task.dataset, task.id) in seen:
             raise UserError(f"task {task.id!r} of {task.dataset!r} is there twice; ids have to be unique")
+        task_gains(task)  # said before a model is loaded
         seen.add((task.dataset, task.id))

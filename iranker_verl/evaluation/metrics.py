@@ -1,4 +1,4 @@
-"""What a ranking is worth, measured with ``ir_measures``: RR, nDCG@5, nDCG@10 and Success@1.
+"""Measure rankings with ``ir_measures``: RR, nDCG@5, nDCG@10 and Success@1.
 
 A candidate is relevant where its relevance is above 0. Gains are relevances, linear as in trec_eval; as ``ir_measures``
 takes whole numbers only, a task's relevances are divided by its largest, times 1000, and rounded, but stay at least 1
@@ -18,36 +18,46 @@ from iranker_verl.ranking import RankingTask
 
 MEASURES = {"rr": RR, "ndcg@5": nDCG @ 5, "ndcg@10": nDCG @ 10, "hit@1": Success @ 1}
 GAIN_SCALE = 1000
+LIMIT = 1e100  # the rewards' own limit: sums and differences of what is smaller stay finite
 
 Values = dict[str, float]
 
 
 def gains(relevance: Sequence[float]) -> list[int]:
-    """Relevances as the whole numbers that ``ir_measures`` takes. ValueError where none is above 0."""
+    """Return relevances as the whole numbers that ``ir_measures`` takes.
+
+    Raise ValueError where none is above 0, or one is :data:`LIMIT` or more away from 0.
+    """
     best = max(relevance)
     if best <= 0:
         raise ValueError("no relevance is above 0: there is nothing to find")
+    if beyond := [r for r in relevance if abs(r) >= LIMIT]:
+        raise ValueError(f"its relevance {beyond[0]:g} is not within ±{LIMIT:g}; scale the relevances down")
     return [max(1, round(GAIN_SCALE * r / best)) if r > 0 else 0 for r in relevance]
 
 
-def measure(tasks: Sequence[RankingTask], rankings: Sequence[Sequence[str]]) -> list[Values]:
-    """Every measure for every task, in the order of ``tasks``; ``rankings[i]`` holds task ``i``'s ids, best first.
+def task_gains(task: RankingTask) -> list[int]:
+    """Return :func:`gains` of a task's relevances. Raise UserError, by task, where they cannot be measured."""
+    try:
+        return gains(task.relevance)
+    except ValueError as error:
+        raise UserError(f"task {task.id!r} of {task.dataset!r}: {error}") from error
 
-    Queries and documents are named by their place, so that neither an id that two datasets share nor one with spaces
-    can be confused. UserError for a task without a positive; ValueError for a ranking of other ids than the task's.
+
+def measure(tasks: Sequence[RankingTask], rankings: Sequence[Sequence[str]]) -> list[Values]:
+    """Return every measure of every task, in the order of ``tasks``; ``rankings[i]`` holds task ``i``'s ids, best first.
+
+    Queries and documents are named by their index, so that neither an id that two datasets share nor one with spaces can be
+    confused. Raise UserError for a task that :func:`gains` refuses, ValueError for a ranking of other ids than the task's.
     """
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
     for number, (task, ranking) in enumerate(zip(tasks, rankings, strict=True)):
-        place = {c.id: str(i) for i, c in enumerate(task.candidates)}
-        if len(ranking) != len(place) or set(ranking) != set(place):
+        index = {c.id: str(i) for i, c in enumerate(task.candidates)}
+        if len(ranking) != len(index) or set(ranking) != set(index):
             raise ValueError(f"task {task.id!r} of {task.dataset!r}: its ranking is not an order of its candidates")
-        try:
-            grades = gains(task.relevance)
-        except ValueError as error:
-            raise UserError(f"task {task.id!r} of {task.dataset!r}: {error}") from error
-        qrels[str(number)] = {place[c.id]: g for c, g in zip(task.candidates, grades, strict=True)}
-        run[str(number)] = {place[id]: float(len(ranking) - rank) for rank, id in enumerate(ranking)}
+        qrels[str(number)] = {index[c.id]: g for c, g in zip(task.candidates, task_gains(task), strict=True)}
+        run[str(number)] = {index[id]: float(len(ranking) - rank) for rank, id in enumerate(ranking)}
     values: list[Values] = [{} for _ in tasks]
     names = {str(m): name for name, m in MEASURES.items()}
     for metric in ir_measures.iter_calc(MEASURES.values(), qrels, run):
@@ -56,7 +66,7 @@ def measure(tasks: Sequence[RankingTask], rankings: Sequence[Sequence[str]]) -> 
 
 
 def rank_of_best(task: RankingTask, ranking: Sequence[str]) -> int:
-    """The place, from 1, of the first candidate in ``ranking`` whose relevance is the task's highest."""
+    """Return the rank, from 1, of the first candidate in ``ranking`` whose relevance is the task's highest."""
     best = max(task.relevance)
     good = {c.id for c, r in zip(task.candidates, task.relevance, strict=True) if r == best}
     return next(rank for rank, id in enumerate(ranking, 1) if id in good)

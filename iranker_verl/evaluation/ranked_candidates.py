@@ -1,4 +1,4 @@
-"""Ranked candidates of recommenders as LLMRank publishes them (github.com/RUCAIBox/LLMRank), scored as a run.
+"""Read ranked candidates of recommenders as LLMRank publishes them (github.com/RUCAIBox/LLMRank), to be scored as a run.
 
 ==========================  =========================================================================================
 candidates (``Games.pop``)  no header; a user and the items that one method recommends, best first: ``user``, tab, items
@@ -24,12 +24,12 @@ TRUTH_HEADER = "user_id:token\t"
 
 
 def is_truth(path: Path) -> bool:
-    """Whether a file's first line is the header of such a truth."""
+    """Return whether a file's first line is the header of such a truth."""
     return first_line(path).startswith(TRUTH_HEADER)
 
 
 def read_candidates(path: Path) -> Run:
-    """Each user's candidates; scores fall by one a place. UserError for a user twice, or one without candidates."""
+    """Return each user's candidates; scores fall by one a rank. Raise UserError for a user twice, or without candidates."""
     run: Run = {}
     for row, (user, listed) in rows(path, "\t", 2, Counter()):
         items = list(dict.fromkeys(listed.split()))
@@ -37,12 +37,12 @@ def read_candidates(path: Path) -> Run:
             raise UserError(f"{path} row {row}: a user and candidates are needed; correct or remove the row")
         if user in run:
             raise UserError(f"{path} row {row}: user {user} stands twice; remove one")
-        run[user] = {item: float(len(items) - place) for place, item in enumerate(items)}
+        run[user] = {item: float(len(items) - index) for index, item in enumerate(items)}
     return run
 
 
 def read_truth(path: Path, users: Run) -> Qrels:
-    """The item that each of ``users`` chose next, with grade 1. UserError where a user is missing or has two."""
+    """Return the item that each of ``users`` chose next, with grade 1. Raise UserError where a user is missing or has two."""
     truth: Qrels = {}
     for row, (user, item) in columns(path, "\t", [["user_id:token"], ["item_id:token"]], 2, Counter()):
         if user not in users:

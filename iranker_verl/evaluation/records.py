@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from iranker_verl.errors import UserError
 from iranker_verl.evaluation import trec
-from iranker_verl.evaluation.metrics import MEASURES, Values, gains, rank_of_best
+from iranker_verl.evaluation.metrics import MEASURES, Values, rank_of_best, task_gains
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.inference.episode import AnsweredStep, Episode, replay_episode
 from iranker_verl.ranking import RankingTask
@@ -141,7 +140,4 @@ def write_trec(results: Iterable[SystemResult], folder: Path) -> None:
 def _grades(task: RankingTask) -> list[int]:
     if all(r >= 0 and r == int(r) for r in task.relevance):
         return [int(r) for r in task.relevance]
-    try:
-        return gains(task.relevance)
-    except ValueError as error:
-        raise UserError(f"task {task.id!r} of {task.dataset!r}: {error}") from error
+    return task_gains(task)

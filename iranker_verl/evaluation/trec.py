@@ -1,8 +1,12 @@
-"""TREC's run and qrels files: read, written and scored (``iranker evaluate --run RUN --qrels QRELS``).
+"""Read, write and score TREC's run and qrels files (``iranker score RUN QRELS``).
 
 A run's lines are ``query Q0 document rank score tag``, a qrels file's ``query iteration document grade``; columns are
-separated by white space, files may be gzipped. A query's documents are ranked by score, as trec_eval does it (equal
-scores: the greater id first); the rank column is not used.
+separated by white space, files may be gzipped. BEIR's qrels are read too: three columns under the header ``query-id
+corpus-id score``.
+
+**One ranking.** A query's documents are ordered once, by score (equal scores: the greater id first, as in trec_eval), and
+every measure is computed from that order. The libraries behind ``ir_measures`` disagree about ties, and some keep 32 bits of
+a score, so they are handed ranks and never the scores. The rank column is not used.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from iranker_verl.files import write_text
 STANDARD = ("nDCG@10", "RR", "Success@1")
 RUN_COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
 QRELS_COLUMNS = ("query", "iteration", "document", "grade")
+BEIR_COLUMNS = ("query-id", "corpus-id", "score")
 INT32 = 2**31  # trec_eval's grades, cutoffs and levels are C ints: what is greater wraps around without a word
 
 Run = dict[str, dict[str, float]]  # query -> document -> score
@@ -29,7 +34,10 @@ Number = TypeVar("Number", int, float)
 
 
 def read_run(path: Path) -> Run:
-    """A run's scores. UserError, by file and row, for a line of other columns, a number that is none, a document twice."""
+    """Return a run's scores.
+
+    Raise UserError, by file and row, for a line of other columns, a number that is none, a document twice.
+    """
     run: Run = {}
     for row, (query, _, document, rank, score, _) in _rows(path, RUN_COLUMNS):
         number(rank, path, row, "rank")
@@ -38,10 +46,14 @@ def read_run(path: Path) -> Run:
 
 
 def read_qrels(path: Path) -> Qrels:
-    """The judgements. UserError, by file and row, for a line of other columns, a grade that is no whole number of 32
-    bits, a document judged twice."""
+    """Return the judgements of TREC's or BEIR's form.
+
+    Raise UserError, by file and row, for a line of other columns, a grade that is no whole number of 32 bits, a document judged
+    twice.
+    """
     qrels: Qrels = {}
-    for row, (query, _, document, grade) in _rows(path, QRELS_COLUMNS):
+    for row, fields in _rows(path, QRELS_COLUMNS, BEIR_COLUMNS):
+        query, document, grade = fields[0], *fields[-2:]
         value = number(grade, path, row, "grade")
         if value != int(value):
             raise UserError(f"{path} row {row}: grade is {shown(grade)}, not a whole number; correct or remove the row")
@@ -54,20 +66,20 @@ def read_qrels(path: Path) -> Qrels:
 
 
 def write_run(path: Path, rankings: Mapping[str, Sequence[str]], tag: str) -> None:
-    """Write rankings (document ids, best first, a query). Scores fall by one a place, so that no two are equal.
+    """Write rankings (document ids, best first, of each query). Scores fall by one a rank, so that no two are equal.
 
     White space and ``%`` in ids are percent-encoded, here and in :func:`write_qrels` alike, as columns are separated by it.
     """
     text = "".join(
-        f"{_coded(query)} Q0 {_coded(document)} {place} {len(ranking) - place + 1} {_coded(tag)}\n"
+        f"{_coded(query)} Q0 {_coded(document)} {rank} {len(ranking) - rank + 1} {_coded(tag)}\n"
         for query, ranking in rankings.items()
-        for place, document in enumerate(ranking, 1)
+        for rank, document in enumerate(ranking, 1)
     )
     write_text(path, text)
 
 
 def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Write judgements."""
+    """Write judgements in TREC's form."""
     text = "".join(
         f"{_coded(query)} 0 {_coded(document)} {grade}\n"
         for query, grades in qrels.items()
@@ -78,37 +90,61 @@ def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
 
 @dataclass(frozen=True)
 class Scores:
-    """The means over all judged queries, by measure; those that the run lacks count 0 (``missing`` says how many)."""
+    """The means over all judged queries, by measure; those that the run lacks count 0 (``missing`` says how many).
+
+    ``unjudged`` queries of the run are left out; ``judged_documents`` of the run's documents are in the qrels.
+    """
 
     means: dict[str, float]
     judged: int
     missing: int
     unjudged: int
+    judged_documents: int
+
+
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Return one query's documents, best first: by score, and where scores are equal the greater id first."""
+    return sorted(scores, key=lambda document: (scores[document], document), reverse=True)
 
 
 def score(run: Run, qrels: Qrels, measures: Sequence[str] = STANDARD) -> Scores:
-    """Score a run with ``ir_measures``. UserError for a measure that it does not know or cannot compute, and where no query
-    is judged."""
+    """Return the means of ``measures``, all computed from one order of each query's documents (see :func:`ranked`).
+
+    Raise UserError for a measure that ``ir_measures`` does not know or cannot compute, and where no query is judged.
+    """
     import ir_measures
 
-    asked = {name: _measure(name) for name in measures}
+    parsed = {name: _measure(name) for name in measures}
     shared = qrels.keys() & run.keys()
     if not shared:
         raise UserError("no query of the run is judged in the qrels; do the two files belong together?")
+    by_rank = {query: _falling(ranked(scores)) for query, scores in run.items()}
+    judgements = {query: _with_a_zero(grades, run.get(query, {})) for query, grades in qrels.items()}
     means = {}
-    for name, measure in asked.items():
+    for name, measure in parsed.items():
         _check_gdeval(name, measure, run, qrels)
         try:
-            means[name] = float(ir_measures.calc_aggregate([measure], qrels, run)[measure])
+            means[name] = float(ir_measures.calc_aggregate([measure], judgements, by_rank)[measure])
         except Exception as error:  # whatever the libraries behind it raise; one may be absent
             raise UserError(
                 f"measure {name!r} cannot be computed ({first_line(error)}); leave it out of --measures"
             ) from error
-    return Scores(means, len(qrels), len(qrels) - len(shared), len(run) - len(shared))
+    judged = sum(len(run[query].keys() & qrels[query].keys()) for query in shared)
+    return Scores(means, len(qrels), len(qrels) - len(shared), len(run) - len(shared), judged)
+
+
+def _falling(ranking: Sequence[str]) -> dict[str, float]:
+    """Return scores that fall by one a rank: the same order for every library, whatever it makes of ties and precision."""
+    return {document: float(len(ranking) - index) for index, document in enumerate(ranking)}
+
+
+def _with_a_zero(grades: Mapping[str, int], scores: Mapping[str, float]) -> Mapping[str, int]:
+    """Return the grades; where all are below 0, with one of 0 for a document that no file names: else nDCG's C code never ends."""
+    return grades if max(grades.values()) >= 0 else {**grades, f"{max((*grades, *scores))}0": 0}
 
 
 def _measure(name: str) -> Any:
-    """A measure of ``ir_measures`` whose parameters are complete and in range: the C code behind it aborts on a cutoff of 0."""
+    """Return the measure, its parameters complete and in range: the C code behind it aborts on a cutoff of 0."""
     import ir_measures
 
     try:
@@ -132,7 +168,7 @@ def _measure(name: str) -> Any:
 
 
 def _check_gdeval(name: str, measure: Any, run: Run, qrels: Qrels) -> None:
-    """UserError for what gdeval.pl, which computes these measures, dies of: other query ids than numbers, grades above 4."""
+    """Raise UserError for what gdeval.pl, which computes these measures, fails on: other query ids than numbers, grades above 4."""
     if measure.NAME != "ERR" and measure.params.get("dcg") != "exp-log2":
         return
     for query in (*qrels, *run):
@@ -149,19 +185,29 @@ def _check_gdeval(name: str, measure: Any, run: Run, qrels: Qrels) -> None:
             )
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    empty = True
+def _rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """Yield row numbers and fields of ``columns``; of those of ``header`` where the first line holds these names."""
+    empty, separator = True, None
     for row, line in text_lines(path):
-        fields = line.split()
+        fields = line.split(separator)
+        if empty and header and _is_header(fields, header):
+            columns, separator = header, "\t" if "\t" in line else None
+            empty = False
+            continue
         if len(fields) != len(columns):
+            under = f", or BEIR's three under the header {' '.join(header)}" if header and columns is not header else ""
             raise UserError(
-                f"{path} row {row}: {len(fields)} columns, {len(columns)} expected ({' '.join(columns)}), "
+                f"{path} row {row}: {len(fields)} columns, {len(columns)} expected ({' '.join(columns)}{under}), "
                 f"in {shown(' '.join(fields))}"
             )
         empty = False
-        yield row, fields
+        yield row, [field.strip() for field in fields]
     if empty:
         raise UserError(f"{path}: the file is empty")
+
+
+def _is_header(fields: Sequence[str], header: Sequence[str]) -> bool:
+    return [f.strip("\"' ").lower().replace("_", "-") for f in fields] == list(header)
 
 
 def _put(table: dict[str, Number], document: str, value: Number, path: Path, row: int, query: str) -> None:
@@ -171,7 +217,7 @@ def _put(table: dict[str, Number], document: str, value: Number, path: Path, row
 
 
 def _coded(text: str) -> str:
-    """One column: white space and ``%`` percent-encoded; an empty id, which would shift the columns, is refused."""
+    """Return one column: white space and ``%`` percent-encoded. Raise UserError for an empty id, which would shift columns."""
     if not text:
         raise UserError("an id is empty; a TREC file cannot hold it")
     # whatever str.split() takes for white space, and the controls that could end a line

@@ -149,6 +149,13 @@ def test_baselines_alone(data, tmp_path):
     assert set(json.loads((tmp_path / "results.json").read_text())["macro"]) == {"random", "bm25"}
 
 
+def test_the_old_name_of_baselines_is_taken_and_tells_the_new_one(data, tmp_path):
+    result = run("--data", data, "--out", tmp_path, "--rivals", "bm25")
+    assert result.stderr.splitlines() == ["--rivals is now --baselines"]
+    assert set(json.loads((tmp_path / "results.json").read_text())["macro"]) == {"bm25"}
+    assert "--rivals" not in run("--help").output and "--run" not in run("--help").output
+
+
 def test_methods_choose_their_template(data):
     manifest = {"template_id": "think-label", "template_hash": load("think-label").hash}
     found = {m: choose(m, None, manifest) for m in ("iterative", "direct", "setwise", "pairwise", None)}
@@ -172,11 +179,12 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
     common = ["--data", data, "--out", out]
     model = ["--model", "fake", "--endpoint", "http://host/v1"]
     for arguments, words in (
-        ([], ["--data", "--run"]),
+        ([], ["--data", "iranker score RUN QRELS"]),
         (["--model", tmp_path], ["--data"]),
-        (["--run", run_file], ["--qrels"]),
+        (["--run", run_file], ["iranker score RUN QRELS"]),
         (["--run", run_file, "--qrels", run_file, "--data", data], ["--run and --qrels"]),
         (["--run", run_file, "--qrels", run_file], ["a.run row 1", "6 columns, 4 expected"]),
+        ([*common, "--rivals", "bm26"], ["unknown baseline 'bm26'"]),
         ([*common, "--baselines", "none"], ["--model"]),
         ([*common, "--endpoint", "http://host/v1"], ["--model"]),
         ([*common, "--model", "fake", "--endpoint", "host"], ["an address like"]),

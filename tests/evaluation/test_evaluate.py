@@ -1,5 +1,6 @@
 """Putting systems side by side: the numbers of results.json, the files of a run, and what is refused."""
 
+import dataclasses
 import json
 import re
 
@@ -120,6 +121,20 @@ def test_nothing_to_evaluate_is_refused(tmp_path):
 def test_a_task_twice_is_refused(tasks):
     with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' is there twice"):
         evaluate_baselines([], [*tasks, tasks[0]])
+
+
+def test_relevances_that_cannot_be_measured_are_refused_before_anything_is_ranked(tasks):
+    first = tasks[0]
+    for relevance, words in (((1e308, *first.relevance[1:]), "1e\\+308"), ((-1.0, *[-2.0] * 5), "above 0")):
+        with pytest.raises(UserError, match=f"'task 0' of 'rec-movie'.*{words}"):
+            evaluate_baselines(tasks, [dataclasses.replace(first, relevance=relevance)], baselines=[Never()])
+
+
+class Never:
+    name = "never"
+
+    def fit(self, train):
+        raise AssertionError("fitted")
 
 
 def record(seconds, *statuses, positive=0, size=4):

@@ -60,6 +60,12 @@ def test_nothing_above_zero_is_said_with_the_task():
         measure([task([-1.0, 0.0])], [["c0", "c1"]])
 
 
+@pytest.mark.parametrize("relevance", [1e308, 1e100, -1e100])
+def test_a_relevance_that_no_sum_holds_is_said_with_the_task(relevance):
+    with pytest.raises(UserError, match=r"'q' of 'rec-movie': its relevance .*1e\+\d+ is not within ±1e\+100"):
+        measure([task([relevance, 1.0])], [["c0", "c1"]])
+
+
 def test_ids_are_safe():
     # One query id in two data sets, and candidate ids with spaces or shared between tasks.
     tasks = [task([1, 0], ids=["a b", "a\tb"]), task([0, 1], dataset="rec-music", ids=["a b", "a\tb"])]

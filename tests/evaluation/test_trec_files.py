@@ -1,6 +1,7 @@
 """TREC files: what is read and written, what is refused, and the published numbers of published runs."""
 
 import gzip
+import math
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.trec import read_qrels, read_run, score, write_qrels, write_run
+from iranker_verl.evaluation.trec import ranked, read_qrels, read_run, score, write_qrels, write_run
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RUNS = DATA / "peer_runs" / "trec_dl_rerank_runs"
@@ -42,7 +43,15 @@ def test_gzipped(tmp_path):
         (read_run, "q Q0 d 1 high tag\n", 1, "score is 'high', not a number"),
         (read_run, "q Q0 d 1 nan tag\n", 1, "score is 'nan'"),
         (read_run, "q Q0 d first 1 tag\n", 1, "rank is 'first'"),
-        (read_qrels, "q 0 d\n", 1, "3 columns, 4 expected"),
+        (
+            read_qrels,
+            "q 0 d\n",
+            1,
+            r"3 columns, 4 expected .*, or BEIR's three under the header query-id corpus-id score",
+        ),
+        (read_qrels, "query-id\tcorpus-id\tscore\nq\td\t1\nq\t0\te\t1\n", 3, "4 columns, 3 expected"),
+        (read_qrels, "query-id\tcorpus-id\tscore\nq\td\tgood\n", 2, "grade is 'good'"),
+        (read_qrels, "q 0 d 1\nquery-id corpus-id score\n", 2, "3 columns, 4 expected"),
         (read_qrels, "q 0 d 1\nq 0 d 1\n", 2, "stands twice"),
         (read_qrels, "q 0 d 0.5\n", 1, "grade is '0.5', not a whole number"),
         (read_qrels, "q 0 d good\n", 1, "grade is 'good'"),
@@ -103,6 +112,112 @@ def test_scores_by_hand():
     scores = score(run, qrels, ["RR", "Success@1"])
     assert scores.means == pytest.approx({"RR": (1 / 2 + 1 + 0) / 3, "Success@1": 1 / 3})
     assert (scores.judged, scores.missing, scores.unjudged) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "query-id\tcorpus-id\tscore",
+        "Query-ID\tCorpus-ID\tScore",
+        "query_id\tcorpus_id\tscore",
+        "\ufeffquery-id\tcorpus-id\tscore",
+        '"query-id"\t"corpus-id"\t"score"',
+        " query-id\t corpus-id \tscore ",
+        "query-id corpus-id score",
+        "query-id   corpus-id   score",
+        "\nquery-id\tcorpus-id\tscore\r",
+        "QUERY_ID\tCORPUS_ID\tSCORE",
+    ],
+)
+def test_beirs_qrels_are_read(tmp_path, header):
+    text = f"{header}\nq1\td1\t2\nq1\td2\t0\n".replace("\t", "\t" if "\t" in header else " ")
+    assert read_qrels(file(tmp_path, text)) == {"q1": {"d1": 2, "d2": 0}}
+    assert read_qrels(file(tmp_path, gzip.compress(text.encode()))) == {"q1": {"d1": 2, "d2": 0}}
+
+
+def test_equal_scores_are_one_ranking_in_all_measures_and_orders_of_lines():
+    qrels = {"1": {"d1": 0, "d2": 1}}
+    names = ["nDCG@10", "RR", "RR@10", "Success@1", "Compat", "Judged@1", "AP", "P@1"]
+    for run in ({"d1": 5.0, "d2": 5.0}, {"d2": 5.0, "d1": 5.0}):
+        assert set(score({"1": run}, qrels, names).means.values()) == {1.0}
+
+
+def test_scores_that_32_bits_do_not_tell_apart_are_still_in_order():
+    run = {"1": {"d1": 1.0 + 1e-12, "d2": 1.0, "d3": 1e300, "d4": 2e300}}
+    assert ranked(run["1"]) == ["d4", "d3", "d1", "d2"]
+    assert score(run, {"1": {"d3": 1}}, ["RR", "RR@10", "Success@1"]).means == {"RR": 0.5, "RR@10": 0.5, "Success@1": 0}
+
+
+def brute_force(ranking, grades):
+    """The measures of one ranking, by their formulas."""
+    gains = [max(0, grades.get(d, 0)) for d in ranking]
+    ideal = sorted((max(0, g) for g in grades.values()), reverse=True)
+    relevant, first = sum(g > 0 for g in ideal), next((i for i, g in enumerate(gains, 1) if g > 0), math.inf)
+
+    def dcg(values, k):
+        return sum(g / math.log2(i + 1) for i, g in enumerate(values[:k], 1))
+
+    precisions = [sum(g > 0 for g in gains[:i]) / i for i, g in enumerate(gains, 1) if g > 0]
+    found = {"RR": 1 / first, "AP": sum(precisions) / relevant if relevant else 0}
+    found["nDCG"] = dcg(gains, 99) / dcg(ideal, 99) if relevant else 0
+    found["Rprec"] = sum(g > 0 for g in gains[:relevant]) / relevant if relevant else 0
+    for k in (1, 2, 10):
+        hits = sum(g > 0 for g in gains[:k])
+        found |= {f"RR@{k}": 1 / first if first <= k else 0, f"Success@{k}": float(hits > 0), f"P@{k}": hits / k}
+        found |= {f"R@{k}": hits / relevant if relevant else 0}
+        found |= {f"nDCG@{k}": dcg(gains, k) / dcg(ideal, k) if relevant else 0}
+        top = ranking[:k]
+        found |= {f"Judged@{k}": sum(d in grades for d in top) / len(top)}
+    return found
+
+
+SCORES = st.sampled_from(
+    [0.0, -0.0, 1.0, 1.0 + 1e-9, 1.0 - 1e-12, 2.0, 16777216.0, 16777217.0, 1e39, 1e300, -1e300, 1e-300]
+)
+SCORED = st.dictionaries(st.sampled_from(["d", "d1", "d10", "d2", "D", "e", "é"]), SCORES, min_size=1)
+GRADED = st.dictionaries(st.sampled_from(["d", "d1", "d10", "d2", "D", "f"]), st.integers(-1, 3), min_size=1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(SCORED, GRADED)
+def test_every_measure_is_what_brute_force_makes_of_the_one_ranking(run, grades):
+    expected = brute_force(ranked(run), grades)
+    means = score({"1": run}, {"1": grades}, list(expected)).means
+    assert means == pytest.approx(expected, abs=1e-9)
+    assert means["RR@10"] <= means["RR"] and (means["Success@1"] == 1) == (means["RR"] == 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SCORED, GRADED)
+def test_no_measure_depends_on_the_scores_but_for_the_ranking(run, grades):
+    names = [
+        "Compat",
+        "Bpref",
+        "infAP",
+        "IPrec@0.1",
+        "SetP",
+        "SetF",
+        "SetR",
+        "RR(rel=2)",
+        "RR(judged_only=True)",
+        "AP@2",
+    ]
+    names += ["NumRet", "NumRel", "nDCG(judged_only=True)@2", "P(rel=2)@2", "Judged"]
+    distinct = {d: float(-i) for i, d in enumerate(ranked(run))}
+    of_scores, of_ranks = (score({"1": one}, {"1": grades}, names).means for one in (run, distinct))
+    assert of_scores == of_ranks
+
+
+def test_a_query_whose_grades_are_all_below_zero_is_scored():
+    """trec_eval's nDCG never ends on it."""
+    names = ["nDCG", "nDCG@2", "RR", "Bpref", "infAP", "R@2", "Judged@1"]
+    means = score({"1": {"a": 1.0, "b": 2.0}}, {"1": {"b": -1, "c": -2}}, names).means
+    assert means == dict.fromkeys(names, 0.0) | {"Judged@1": 1.0}
+
+
+def test_a_run_of_which_nothing_is_judged_is_known():
+    assert score({"q": {"a": 1.0}}, {"q": {"b": 1}}, ["RR"]).judged_documents == 0
+    assert score({"q": {"a": 1.0}, "p": {"b": 1.0}}, {"q": {"a": 0}}, ["RR"]).judged_documents == 1
 
 
 def test_unknown_measures_and_files_of_different_collections():

@@ -26,7 +26,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.statistics import comparisons
 from iranker_verl.files import mark, write_json
 from iranker_verl.job.pipeline import train
-from iranker_verl.training.metrics_log import read
+from iranker_verl.training.metrics_log import read_metrics
 
 RECIPES = Path("recipes/tiny_cpu")
 DEFAULT = "exclusion_expected"
@@ -104,7 +104,7 @@ def folder(algorithm: str, seed: int, root: Path) -> Path:
 
 def curve(run: Path) -> list[dict[str, float]]:
     """``tokens``, ``seconds`` and greedy ``rr`` (macro, a sample of the test tasks) of the validated steps."""
-    lines = read(run / "metrics.jsonl")
+    lines = read_metrics(run / "metrics.jsonl")
     tokens = accumulate(line["tokens/step"] for line in lines)
     seconds = accumulate(line["time/step"] for line in lines)
     points = []
@@ -117,7 +117,7 @@ def curve(run: Path) -> list[dict[str, float]]:
 def summary(run: Path) -> dict[str, Any]:
     """The numbers of one run."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    macro, lines = results["macro"], read(run / "metrics.jsonl")
+    macro, lines = results["macro"], read_metrics(run / "metrics.jsonl")
     return {
         "before": macro["before"]["rr"],
         "after": macro["after"]["rr"],

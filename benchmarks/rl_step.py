@@ -77,7 +77,7 @@ def main() -> None:
     model = Qwen2ForCausalLM(config)
     batch = micro_batch(arguments.rows, arguments.prompt, arguments.answer, config.vocab_size)
     engines = [engine_of(engine_class, model) for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine)]
-    engines[1].watch_head()
+    engines[1].hook_head()
     times: list[list[float]] = [[], []]
     for engine in engines:
         update_seconds(engine, batch)  # warm-up

@@ -1,25 +1,28 @@
-"""The direct reward: what a whole ranking in one answer is worth (DRanker, IRanker's one-shot baseline, arXiv 2506.21638).
+"""The direct reward: the value of a whole ranking in one response (DRanker, IRanker's one-shot baseline, arXiv 2506.21638).
 
-``kind`` says what the quality of a ranking of N candidates is, in [0, 1]. The gain of a candidate is its relevance less the
+``kind`` says what the quality of a ranking of N candidates is, in [0, 1]. The gain of a candidate is its relevance minus the
 pool's lowest; with one positive gains are 1 and 0.
 
 ``ndcg``  ``sum over ranks k of gain[k] / log2(k + 1)``, divided by the same sum of the best order (Järvelin & Kekäläinen,
           2002). With one positive at rank k it is ``1 / log2(k + 1)``.
 ``rr``    ``1 / k`` for the highest rank k of a candidate of the best grade: what evaluation reports as MRR.
 
-Candidates that an answer does not name are ranked last, in the worst order: leaving one out is never better than ranking it
-last. An item that names nobody keeps its rank and gains nothing: what could not be read lifts nobody behind it. Then::
+Candidates that a response does not name are ranked last, in the worst order, so that leaving one out is never better than
+ranking it last. An item that names no candidate keeps its rank and has no gain, so that it moves nothing behind it up. Then::
 
     score = quality - coverage_weight * (1 - coverage) - extra_weight * extra - (form and length, reward_fns.shaping)
 
-``coverage`` is the share of candidates named, ``extra`` the share of the answer's items that are repeated or name nobody. An
-answer that names nobody earns ``malformed``. ``expected`` is what a random complete ranking scores on average:
-``mean gain * sum of discounts / best sum`` for nDCG, and for RR the sum over ranks k of 1 / k times the chance that the first
-of the m of the best grade has it: ``m / N`` at the first, then ``m / (N - k + 1)`` of what is left.
+``coverage`` is the share of candidates named, ``extra`` the share of items that are repeated or name no candidate. A response
+without any order earns ``malformed``. ``expected`` is the mean score of a uniformly random complete ranking: ``mean gain * sum of
+discounts / best sum`` for nDCG, and for RR the sum over ranks k of 1 / k times the probability that the first of the m
+candidates of the best grade has it: ``m / N`` at the first, then ``m / (N - k + 1)`` of what is left.
 
-Example: four candidates, the third is the positive. ``[A] > [C] > [B] > [D]`` has it at rank 2: nDCG 1 / log2(3) = .631.
-``[C]`` alone has quality 1 and coverage 1/4: 1 - .2 * 3/4 = .85. ``[A]`` alone: the positive counts as last, 1 / log2(5) = .431,
-less .15.
+Example: four candidates, the third is the positive. ``[A] > [C] > [B] > [D]`` has it at rank 2: nDCG 1 / log2(3) = .631. ``[C]``
+alone has quality 1 and coverage 1/4: 1 - .2 * 3/4 = .85. ``[A]`` alone: the positive counts as last, 1 / log2(5) = .431, less .15.
+
+>>> truth = {"candidates": ["Heat", "Alien", "Up", "Big"], "target": 2}
+>>> [round(compute_score("", answer, truth)["score"], 3) for answer in ("[A] > [C] > [B] > [D]", "[C]", "[A]")]
+[0.631, 0.85, 0.281]
 """
 
 from __future__ import annotations
@@ -62,10 +65,10 @@ def compute_score(
     extra_weight: float = 0.1,
     **others: Any,
 ) -> dict[str, float]:
-    """verl's reward signature, for one whole ranking. verl logs every part of the dict; ``score`` is the reward.
+    """Return the reward of one whole ranking, ``score``, and its parts, all logged by verl; the signature is verl's.
 
-    ``ground_truth`` is that of :func:`reward_fns.exclusion.compute_score`. ValueError for one of another shape, and for
-    settings that cannot be meant.
+    ``ground_truth`` is that of :func:`reward_fns.exclusion.compute_score`. Raise ValueError for one of another shape, and for
+    settings out of range.
     """
     if others:
         refuse_unknown(others, OWN_SETTINGS)
@@ -86,11 +89,11 @@ def compute_score(
     items = max(1, named + ranking.repeated + ranking.unknown)
     extra = (ranking.repeated + ranking.unknown) / items
     neat, overlong = read and tidy(solution_str), shape.overlong(len(solution_str)) if read else 0.0
-    worth = quality[kind] - coverage_weight * (1 - coverage) - extra_weight * extra
+    value = quality[kind] - coverage_weight * (1 - coverage) - extra_weight * extra
     return {
-        "score": shape.reward(worth, neat, overlong) if read else shape.malformed,
+        "score": shape.reward(value, neat, overlong) if read else shape.malformed,
         "expected": _expected(kind, tuple(relevance)),
-        **{part: value if read else 0.0 for part, value in quality.items()},
+        **{name: number if read else 0.0 for name, number in quality.items()},
         "coverage": coverage,
         "duplicates": ranking.repeated / items,
         "unknown": ranking.unknown / items,
@@ -107,20 +110,20 @@ compute_score_batch = in_batches(compute_score)
 
 
 def complete(order: Sequence[int | None], relevance: Sequence[float]) -> list[int | None]:
-    """``order`` (None: a rank that nobody has) with the candidates that it leaves out behind it, the worst first."""
+    """Return ``order`` (None: a rank without a candidate), and then the candidates that it leaves out, the worst first."""
     left = set(range(len(relevance))).difference(order)
     return [*order, *sorted(left, key=relevance.__getitem__)]
 
 
 def ndcg(order: Sequence[int | None], relevance: Sequence[float]) -> float:
-    """nDCG of a complete order; 1 where all are equally relevant."""
+    """Return the nDCG of a complete order; 1 where all are equally relevant."""
     low = min(relevance)
     best = _dcg(sorted((r - low for r in relevance), reverse=True))
     return _dcg([0.0 if i is None else relevance[i] - low for i in order]) / best if best else 1.0
 
 
 def rr(order: Sequence[int | None], relevance: Sequence[float]) -> float:
-    """The reciprocal rank, in a complete order, of the first candidate of the best grade."""
+    """Return the reciprocal rank, in a complete order, of the first candidate of the best grade."""
     best = max(relevance)
     return 1.0 / next(rank for rank, i in enumerate(order, 1) if i is not None and relevance[i] == best)
 
@@ -131,14 +134,14 @@ def _dcg(gains: Sequence[float]) -> float:
 
 @lru_cache(maxsize=4096)
 def _expected(kind: str, relevance: tuple[float, ...]) -> float:
-    """What a random complete order scores on average."""
+    """Return the mean score of a uniformly random complete order."""
     count = len(relevance)
     if kind == "rr":
-        good, chance, terms = relevance.count(max(relevance)), 1.0, list[float]()
-        for rank in range(1, count - good + 2):  # chance: that no rank before has one of the best
+        good, none_before, terms = relevance.count(max(relevance)), 1.0, list[float]()
+        for rank in range(1, count - good + 2):  # none_before: the probability that no rank before has one of the best
             here = good / (count - rank + 1)
-            terms.append(chance * here / rank)
-            chance *= 1.0 - here
+            terms.append(none_before * here / rank)
+            none_before *= 1.0 - here
         return math.fsum(terms)
     low = min(relevance)
     gains = sorted((r - low for r in relevance), reverse=True)

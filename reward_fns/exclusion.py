@@ -1,31 +1,37 @@
-"""The exclusion reward: what one step of iterative elimination is worth (IRanker, arXiv 2506.21638, section 3).
+"""The exclusion reward: the value of one step of iterative elimination (IRanker, arXiv 2506.21638, section 3).
 
-A pool of N candidates has relevances ``rel``; with one positive they are 1 and 0. ``kind`` says what excluding candidate i
-is worth, in [0, 1]; where all are equally relevant nothing can be regretted, and every exclusion is worth 1.
+A pool of N candidates has relevances ``rel``; with one positive they are 1 and 0. ``kind`` says what the value of excluding
+candidate i is, in [0, 1]. Where all are equally relevant, every exclusion has the value 1.
 
 ``published``   1, or 0 for a candidate of the best grade. The paper's reward: 1 for any candidate but the positive.
-``corrected``   the same, less what a random valid exclusion is worth on average: ``(N - 1) / N`` with one positive. A random
+``corrected``   the same, minus the mean value of a uniformly random exclusion: ``(N - 1) / N`` with one positive. A random
                 policy earns 0 at every pool size, where the published reward pays it 0.95 at N = 20.
 ``graded``      ``1 - (rel[i] - min rel) / (max rel - min rel)``: one minus the regret of not excluding the worst candidate, as
                 a share of the pool's range. For graded judgements (TREC); the grades are read as gains, as in nDCG.
 ``cost_aware``  ``1 - min(1, (max u - max of u without i) / scale)``: one minus the score that the exclusion loses, in units of
                 the score u = effect_weight * effect - cost_weight * cost of routing (GraphRouter, arXiv 2410.03834). Excluding
                 any candidate but the best loses nothing; excluding the best loses its lead over the second. Over an
-                episode the losses add up to the regret of the LLM that is left: max u of the task - u of that LLM.
-                So, unlike above, a near tie costs next to nothing. u is ``ground_truth["relevance"]`` (or 1 and 0 for the
-                target), unless ``effect_weight`` and ``cost_weight`` are given: then it is made from
-                ``ground_truth["effect"]`` and ``["cost"]``, one number a candidate. ``scale`` is a loss that is worth nothing
-                any more: by default 1, the range of u where effect and cost lie in [0, 1] and the weights add up to 1.
+                episode the losses add up to the regret of the remaining LLM: max u of the task - u of that LLM. So, unlike
+                above, a near tie costs next to nothing. u is ``ground_truth["relevance"]`` (or 1 and 0 for the target), unless
+                ``effect_weight`` and ``cost_weight`` are given: then it is computed from ``ground_truth["effect"]`` and
+                ``["cost"]``, one number a candidate. ``scale`` is the loss at which the value is 0: by default 1, the range of u
+                where effect and cost lie in [0, 1] and the weights add up to 1.
 
-An answer that names no candidate earns ``malformed`` (-0.5), below all of these; small terms for form and length are those
-of :mod:`reward_fns.shaping`. ``lost_positive`` counts exclusions of a candidate of the best grade, also where another as good
-is left and ``cost_aware`` loses nothing. With every score comes ``expected``, what a random valid exclusion (tidy, short) scores on
-average under the same kind. The plain kinds nearly saturate, so a learner has to subtract it:
-:mod:`iranker_verl.training.credit` does. ``corrected`` has done so already, for recipes with an estimator of their own, and
-its ``expected`` is 0.
+A response that names no candidate earns ``malformed`` (-0.5), below all of these; :mod:`reward_fns.shaping` has the small terms
+for form and length. ``lost_positive`` is 1 where the excluded candidate is of the best grade, also where another as good is
+left and ``cost_aware`` loses nothing. With every score comes ``expected``, the mean score of a uniformly random valid exclusion
+(tidy, short) under the same kind. The plain kinds nearly saturate, so a learner has to subtract it, as
+:mod:`iranker_verl.training.credit` does. ``corrected`` has subtracted it already, for recipes with an estimator of their own,
+and its ``expected`` is 0.
 
-Example: four candidates with scores u = .9, .8, .3, .1. Excluding the first is worth 0 as ``published`` and 0 as ``graded``,
-but 1 - (.9 - .8) = .9 as ``cost_aware``; excluding the second is worth 1, 1 - .7 / .8 = .125, and 1.
+Example: four candidates with scores u = .9, .8, .3, .1. Excluding the first has the value 0 as ``published`` and 0 as
+``graded``, but 1 - (.9 - .8) = .9 as ``cost_aware``; excluding the second has 1, 1 - .7 / .8 = .125, and 1.
+
+>>> truth = {"candidates": ["Heat", "Alien", "Up", "Big"], "target": 0, "relevance": [0.9, 0.8, 0.3, 0.1]}
+>>> [round(compute_score("", "[A]", truth, kind=kind)["score"], 3) for kind in ("published", "graded", "cost_aware")]
+[0.0, 0.0, 0.9]
+>>> [round(compute_score("", "[B]", truth, kind=kind)["score"], 3) for kind in ("published", "graded", "cost_aware")]
+[1.0, 0.125, 1.0]
 """
 
 from __future__ import annotations
@@ -38,8 +44,7 @@ from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 
-# verl loads a plain file alone: its siblings are those beside it (unless a reward_fns was imported before), as long as the
-# folder is whole and bears its name
+# verl loads a file by its path alone; its siblings are then imported from its folder, which has to be called reward_fns
 if __package__ != "reward_fns":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 try:
@@ -73,10 +78,10 @@ def compute_score(
     scale: float | None = None,
     **others: Any,
 ) -> dict[str, float]:
-    """verl's reward signature, for one exclusion. verl logs every part of the dict; ``score`` is the reward.
+    """Return the reward of one exclusion, ``score``, and its parts, all logged by verl; the signature is verl's.
 
     ``ground_truth`` is ``{"candidates": [text, …], "target": index}``, with ``"relevance": [number, …]`` where graded; the
-    i-th candidate bears the i-th label. ValueError for one of another shape, and for settings that cannot be meant.
+    i-th candidate bears the i-th label. Raise ValueError for one of another shape, and for settings out of range.
     """
     if others:
         refuse_unknown(others, OWN_SETTINGS)
@@ -88,20 +93,20 @@ def compute_score(
             ground_truth = _with_scores(ground_truth, effect_weight, cost_weight)
     step = _step_of(ground_truth, kind, 1.0 if scale is None else scale)
     answer = exclusion_from(solution_str, step.names)
-    place = answer.index
-    overlong = shape.overlong(len(solution_str)) if place is not None else 0.0
-    score = shape.malformed if place is None else shape.reward(step.worth[place], answer.tidy, overlong)
+    index = answer.index
+    overlong = shape.overlong(len(solution_str)) if index is not None else 0.0
+    score = shape.malformed if index is None else shape.reward(step.values[index], answer.tidy, overlong)
     subtracted = step.expected if kind == "corrected" else 0.0
     return {
         "score": score - subtracted,
         "expected": step.expected - subtracted,
-        "regret": 1.0 if place is None else 1.0 - step.worth[place],
+        "regret": 1.0 if index is None else 1.0 - step.values[index],
         "format": 1.0 if answer.tidy else 0.0,
         "overlong": overlong,
-        "malformed": 1.0 if place is None else 0.0,
+        "malformed": 1.0 if index is None else 0.0,
         **STATUS_PARTS[answer.status],
-        "lost_positive": 1.0 if place in step.lost else 0.0,
-        "pool_size": float(len(step.worth)),
+        "lost_positive": 1.0 if index in step.best else 0.0,
+        "pool_size": float(len(step.values)),
     }
 
 
@@ -109,36 +114,39 @@ compute_score_batch = in_batches(compute_score)
 
 
 def relevance_of(ground_truth: dict[str, Any]) -> tuple[list[str], list[float]]:
-    """``(candidates, relevance)`` of a verl ``ground_truth``; raises ValueError that names the wrong field."""
+    """Return ``(candidates, relevance)`` of a verl ``ground_truth``. Raise ValueError that names the wrong field."""
     candidates = _texts(ground_truth)
     graded = ground_truth.get("relevance")
     if graded is not None and not (_is_list(graded) and len(graded) == 0):
         return candidates, _numbers(ground_truth, "relevance", len(candidates))
     target: Any = ground_truth.get("target")
     try:
-        place = -1 if isinstance(target, str) or target != int(target) else int(target)
+        index = -1 if isinstance(target, str) or target != int(target) else int(target)
     except (TypeError, ValueError, OverflowError):
-        place = -1
-    if not 0 <= place < len(candidates):
+        index = -1
+    if not 0 <= index < len(candidates):
         raise ValueError(f"ground_truth target is {target!r:.80}, not an index into its {len(candidates)} candidates")
     relevance = [0.0] * len(candidates)
-    relevance[place] = 1.0
+    relevance[index] = 1.0
     return candidates, relevance
 
 
-def worths(relevance: Sequence[float]) -> list[float]:
-    """What excluding each candidate is worth when graded, ``1 - regret``, in [0, 1]; the regret is how far it is above the
-    lowest, as a share of the whole range."""
+def graded_values(relevance: Sequence[float]) -> list[float]:
+    """Return the value of excluding each candidate under ``graded``: one minus its regret, in [0, 1].
+
+    >>> graded_values([1.0, 0.5, 0.0])
+    [0.0, 0.5, 1.0]
+    """
     low, high = min(relevance), max(relevance)
     return [1.0 - (value - low) / (high - low) if high > low else 1.0 for value in relevance]
 
 
-def _published(values: Sequence[float]) -> list[float]:
+def _published_values(values: Sequence[float]) -> list[float]:
     best, low = max(values), min(values)
     return [1.0 if value < best or best == low else 0.0 for value in values]
 
 
-def _cost_aware(values: Sequence[float], scale: float) -> list[float]:
+def _cost_aware_values(values: Sequence[float], scale: float) -> list[float]:
     if not (isinstance(scale, Real) and 0 < scale < math.inf):
         raise ValueError(f"scale is a loss of score, a number above 0, got {scale!r}")
     best, second = sorted([*values, min(values)], reverse=True)[:2]
@@ -146,13 +154,12 @@ def _cost_aware(values: Sequence[float], scale: float) -> list[float]:
 
 
 class _Step(NamedTuple):
-    """What is known of a step before it is answered: the names of its candidates, what excluding each is worth, the mean of
-    that, and those whom it is a loss to exclude."""
+    """What a pool determines, whatever the response: candidates' names, the value of excluding each, its mean, the best."""
 
     names: Pool
-    worth: tuple[float, ...]
+    values: tuple[float, ...]
     expected: float
-    lost: frozenset[int | None]
+    best: frozenset[int | None]
 
 
 def _step_of(ground_truth: dict[str, Any], kind: str, scale: float) -> _Step:
@@ -161,9 +168,9 @@ def _step_of(ground_truth: dict[str, Any], kind: str, scale: float) -> _Step:
         if _is_list(texts) and (graded is None or _is_list(graded)):
             graded = None if graded is None else tuple(graded)
             return _step(tuple(texts), graded, ground_truth.get("target"), kind, scale)
-    except (TypeError, KeyError, IndexError):  # no dict, or what cannot be hashed
+    except (TypeError, KeyError, IndexError):  # no dict, or values that cannot be hashed
         pass
-    texts, relevance = relevance_of(ground_truth)  # mostly says what is wrong
+    texts, relevance = relevance_of(ground_truth)  # mostly raises
     return _step(tuple(texts), tuple(relevance), None, kind, scale)
 
 
@@ -173,20 +180,20 @@ def _step(
 ) -> _Step:
     if kind not in KINDS:
         raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
-    candidates, values = relevance_of({"candidates": texts, "relevance": graded, "target": target})
+    candidates, relevance = relevance_of({"candidates": texts, "relevance": graded, "target": target})
     if kind == "cost_aware":
-        worth = _cost_aware(values, scale)
+        values = _cost_aware_values(relevance, scale)
     else:
-        worth = worths(values) if kind == "graded" else _published(values)
-    best, low = max(values), min(values)
-    lost = frozenset([i for i, value in enumerate(values) if value == best] if best > low else ())
-    return _Step(Pool(candidates), tuple(worth), math.fsum(worth) / len(worth), lost)
+        values = graded_values(relevance) if kind == "graded" else _published_values(relevance)
+    highest, lowest = max(relevance), min(relevance)
+    best = frozenset([i for i, value in enumerate(relevance) if value == highest] if highest > lowest else ())
+    return _Step(Pool(candidates), tuple(values), math.fsum(values) / len(values), best)
 
 
 def _with_scores(
     ground_truth: dict[str, Any], effect_weight: float | None, cost_weight: float | None
 ) -> dict[str, Any]:
-    """``ground_truth`` with the weighted scores of its effects and costs for relevance."""
+    """Return ``ground_truth`` whose relevance is the weighted score of its effects and costs."""
     if effect_weight is None or cost_weight is None:
         raise ValueError("effect_weight and cost_weight are given together or not at all")
     weights = effect_weight, cost_weight
@@ -199,14 +206,14 @@ def _with_scores(
 
 
 def _is_list(values: Any) -> bool:
-    """Is it a list of any kind, or an array of one dimension?"""
-    if isinstance(values, (list, tuple)):  # at once: an abstract class is slow to ask
+    """Return whether ``values`` is a sequence other than a text, or an array of one dimension."""
+    if isinstance(values, (list, tuple)):  # first: an isinstance of an abstract class is slow
         return True
     return getattr(values, "ndim", 0) == 1 or (isinstance(values, Sequence) and not isinstance(values, (str, bytes)))
 
 
 def _texts(ground_truth: dict[str, Any]) -> list[str]:
-    """The candidates of a ground truth; ValueError names the field and the first that is no text."""
+    """Return the candidates of a ground truth. Raise ValueError that names the first which is no text."""
     try:
         given: Any = ground_truth["candidates"]
     except (TypeError, KeyError, IndexError) as error:
@@ -219,16 +226,16 @@ def _texts(ground_truth: dict[str, Any]) -> list[str]:
 
 
 def _numbers(ground_truth: dict[str, Any], field: str, count: int) -> list[float]:
-    """``count`` finite numbers of the ground truth; ValueError names the field."""
+    """Return ``count`` finite numbers of a field of the ground truth. Raise ValueError that names the field."""
     given: Any = ground_truth.get(field)
     try:
-        if not _is_list(given) or any(isinstance(number, str) for number in given):  # float() reads texts, too
+        if not _is_list(given) or any(isinstance(number, str) for number in given):  # float() accepts texts, too
             raise TypeError
         numbers = list(map(float, given))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"ground_truth {field} has to be a list of numbers, got {given!r:.80}") from error
     if len(numbers) != count:
         raise ValueError(f"ground_truth has {count} candidates but {len(numbers)} {field} values")
-    if not all(-_HUGE < number < _HUGE for number in numbers):  # a NaN neither
+    if not all(-_HUGE < number < _HUGE for number in numbers):  # false for NaN, too
         raise ValueError(f"ground_truth {field} has to be finite, and below {_HUGE:g}, got {numbers!r:.80}")
     return numbers

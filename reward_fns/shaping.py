@@ -1,14 +1,14 @@
-"""What rewards have in common: the small terms for form and length, beside what an answer is worth.
+"""What rewards have in common: the small terms for form and length, beside the value of an answer.
 
-Every reward here is ``worth - format_weight * (1 - format) - length_weight * overlong``, where ``worth`` lies in [0, 1]
-and says what the answer is worth, ``format`` is 1 for a tidy response and 0 for any other, and ``overlong`` lies in [0, 1].
-An answer that cannot be read earns ``malformed`` and nothing else. The weights together stay below ``-malformed``, so
-that nothing is ever worse than an answer that cannot be read.
+Every reward is ``value - format_weight * (1 - format) - length_weight * overlong``: ``value``, that of the answer, lies in [0, 1];
+``format`` is 1 for a tidy response and 0 for any other; ``overlong`` lies in [0, 1]. A response that cannot be read earns
+``malformed`` and nothing else. The weights together have to stay below ``-malformed``, so that nothing is worse than a response
+that cannot be read.
 
-``format_weight`` is 0.05 by default: an untidy answer that can still be read costs a twentieth of what the worst mistake
-costs, so that among equally good answers the tidy one is learned. A mistake of less than that, as graded and cost-aware
-worths know, costs less than untidiness. It is a deduction, not a bonus, so that a perfect answer earns 1 and what a random
-tidy answer earns is not shifted.
+``format_weight`` is 0.05 by default: an untidy response that can still be read costs a twentieth of the worst mistake, so that
+among equally good answers the tidy one is learned. A smaller mistake, which ``graded`` and ``cost_aware`` have, costs less than
+untidiness. It is a deduction and not a bonus, so that a perfect answer earns 1 and the mean of random tidy answers is not
+shifted.
 
 ``overlong`` is the soft overlong punishment of DAPO (Yu et al. 2025, arXiv 2503.14476, equation 13), in characters, as a
 reward function sees no tokens: 0 up to ``free_chars``, then rising to 1 at ``max_chars``. By default its weight is 0, and it
@@ -25,7 +25,7 @@ from typing import Any
 
 from reward_fns.answers import NO_ANSWER, NOT_A_CANDIDATE, OK, PARTIAL, SEVERAL
 
-# What verl's reward managers pass besides the row: a reward model's address, and a sandbox's.
+# What verl's reward managers pass beside the row: the addresses of a reward model and of a sandbox.
 VERL_PASSES = frozenset(
     {"reward_router_address", "reward_model_tokenizer", "sandbox_fusion_url", "concurrent_semaphore", "memory_limit_mb"}
 )
@@ -43,7 +43,7 @@ STATUS_PARTS = {
 
 @dataclass(frozen=True)
 class Shaping:
-    """The terms beside the worth of an answer. ValueError where a malformed answer would not be the worst."""
+    """The terms beside the value of an answer. Raise ValueError where a malformed response would not earn the least."""
 
     malformed: float = MALFORMED
     format_weight: float = FORMAT_WEIGHT
@@ -52,7 +52,7 @@ class Shaping:
     max_chars: float = 8_000
 
     def __post_init__(self) -> None:
-        if not -math.inf < self.malformed < 0:  # a NaN too
+        if not -math.inf < self.malformed < 0:  # false for NaN, too
             raise ValueError(f"malformed must be below 0, the worst of all rewards, got {self.malformed}")
         if not (self.format_weight >= 0 and self.length_weight >= 0):
             raise ValueError(
@@ -63,7 +63,7 @@ class Shaping:
             raise ValueError(f"free_chars must be below max_chars, got {self.free_chars} and {self.max_chars}")
 
     def check_room(self, others: float) -> None:
-        """ValueError where these weights and ``others`` could make a readable answer as bad as a malformed one."""
+        """Raise ValueError where these weights and ``others`` could make a readable response earn as little as a malformed one."""
         total = self.format_weight + self.length_weight + others
         if not total < -self.malformed:
             raise ValueError(
@@ -72,28 +72,27 @@ class Shaping:
             )
 
     def overlong(self, characters: int) -> float:
-        """How far a response is over the free length, in [0, 1]."""
+        """Return how far a response is over the free length, in [0, 1]."""
         if characters <= self.free_chars:
             return 0.0
         return min(1.0, (characters - self.free_chars) / (self.max_chars - self.free_chars))
 
-    def reward(self, worth: float, tidy: bool, overlong: float) -> float:
-        """What a readable answer earns."""
-        return worth - self.format_weight * (not tidy) - self.length_weight * overlong
+    def reward(self, value: float, tidy: bool, overlong: float) -> float:
+        """Return the reward of a readable response."""
+        return value - self.format_weight * (not tidy) - self.length_weight * overlong
 
 
 shaping = lru_cache(maxsize=64)(Shaping)
 
 
 def refuse_unknown(settings: Mapping[str, Any], own: Sequence[str]) -> None:
-    """ValueError for a reward_kwarg that nobody reads, beside ``SETTINGS`` and a reward's ``own``: a misspelt one would change
-    nothing, in silence."""
+    """Raise ValueError for a reward_kwarg outside ``SETTINGS`` and a reward's ``own``; a misspelt one would have no effect."""
     if unknown := sorted(set(settings) - VERL_PASSES):
         raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join((*SETTINGS, *own))}")
 
 
 def in_batches(compute_score: Callable[..., dict[str, float]]) -> Callable[..., list[dict[str, float]]]:
-    """verl's batch signature for a reward function of verl's single one."""
+    """Return a reward function of verl's batch signature for one of its single signature."""
 
     def compute_score_batch(
         data_sources: Sequence[str],

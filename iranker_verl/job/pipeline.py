@@ -23,7 +23,7 @@ from iranker_verl.job.stages import STAGES, last_step
 from iranker_verl.ranking import DATASETS, templates
 from iranker_verl.training.checks import check, loggers
 from iranker_verl.training.main import compose_recipe
-from iranker_verl.training.metrics_log import read as read_metrics
+from iranker_verl.training.metrics_log import read_metrics
 
 # verl's loggers that are a package of the same name.
 PACKAGES = ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")

@@ -1,86 +1,227 @@
-"""The agent loop that plays elimination episodes: one prompt and one answer a step, each a training row of its own.
+"""The agent loop: run one ranking episode with the policy, one prompt and one response a step, each a training row.
 
-verl's rollout workers run one :class:`EliminationAgentLoop` an episode; :mod:`iranker_verl.training.rollout` brings it to
-them and keeps its rewards.
+Iterative elimination (exclusion) and DRanker's whole ranking in one response (direct; arXiv 2506.21638) are the same loop
+over the state machine of the recipe's template::
+
+    state = template.start(task)
+    while not state.done:
+        response = policy(template.messages(state))
+        reward = reward_function(response, state.ground_truth())
+        state.step(response)
+
+verl's rollout workers run one :class:`RankingAgentLoop` an episode. :mod:`iranker_verl.training.rollout` hands its steps, and
+their rewards, to the trainer. What credit and metrics read of a step is its
+:class:`~iranker_verl.training.step_record.StepRecord`, in ``extra_fields["step"]``. verl overwrites ``reward_extra_info`` with
+that of the last step, so it holds the metrics of the whole episode, which are equal in all its steps.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
+from uuid import uuid4
 
-from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
+from verl.trainer.ppo.reward import get_custom_reward_fn
 
-from data_prep.schema import AGENT_NAME
-from iranker_verl.ranking import Elimination
-from iranker_verl.training.agent_base import RankingAgentLoop, output
+from data_prep.schema import AGENTS
+from iranker_verl.errors import UserError
+from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
+from iranker_verl.ranking.chat import ChatEncoder
+from iranker_verl.ranking.templates import check_hash, load
+from iranker_verl.training.credit import EXPECTED_ESTIMATOR
+from iranker_verl.training.curriculum import FIRST_POOL, shortened
+from iranker_verl.training.step_record import StepRecord
 from reward_fns.answers import label
-from reward_fns.exclusion import relevance_of, worths
+from reward_fns.exclusion import graded_values, relevance_of
+
+# The kinds of templates that can be trained, each with its state machine.
+State = Elimination | DirectRanking
 
 
-@register(AGENT_NAME)
-class EliminationAgentLoop(RankingAgentLoop):
-    """Plays one task to its end and returns one output a step; of a row that is one elimination state, one step.
+@dataclass(frozen=True)
+class Response:
+    """One response of the policy: the token ids to train on, and their text, which is only read."""
 
-    In training an episode ends as soon as nothing can be regretted any more (the positive is out): later steps carry no
-    signal. In validation it is played out. A malformed answer never ends or shortens an episode in silence: it earns the
-    reward function's worst reward, and :class:`~iranker_verl.ranking.Elimination` removes the last shown candidate.
+    prompt_ids: list[int]
+    token_ids: list[int]
+    log_probs: list[float] | None
+    text: str
+    extra_fields: dict[str, Any]
+
+
+@register(AGENTS["episode"])
+@register(AGENTS["direct"])
+class RankingAgentLoop(AgentLoopBase):
+    """Run one task to its end and return one output a step. A row that is one elimination state is one step.
+
+    In training, an elimination ends as soon as the remaining candidates are equally good (the positive is out): later steps
+    carry no signal. In validation it runs to its end. A malformed response earns the reward function's lowest reward, and the
+    state machine decides what happens then; it never ends or shortens an episode.
+
+    Raise ValueError where the recipe has no reward function.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Load the recipe's template and reward function."""
+        super().__init__(*args, **kwargs)
+        self.template = load(self.config.iranker.template)
+        self.chat = ChatEncoder(self.tokenizer, **self.apply_chat_template_kwargs)
+        score = get_custom_reward_fn(self.config)
+        if score is None:
+            raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
+        self.score = score
+        self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator == EXPECTED_ESTIMATOR
 
     async def run(  # type: ignore[override]  # verl takes a list as well (agent_loop_tq.py); its annotation does not say so
         self, sampling_params: dict[str, Any], priority: int = 0, **row: Any
     ) -> list[AgentLoopOutput]:
+        """Run the episode of a prepared ``row`` and return its steps as verl's outputs, in order."""
         info = row["extra_info"]
-        task = self.task_of(row)
-        state = Elimination(task)
-        play_out = info["split"] != "train"
-        most = 1 if info.get("row_kind") == "state" else len(task.candidates)
-        outputs: list[AgentLoopOutput] = []
-        while len(outputs) < most and not state.done and (play_out or not state.decided):
-            outputs.append(await self._step(row, state, sampling_params, priority))
+        training = info["split"] == "train"
+        state = self._start(row)
+        longest = 1 if info.get("row_kind") == "state" else len(state.task.candidates)
+        steps: list[tuple[Response, StepRecord]] = []
+        while len(steps) < longest and not state.done and not (training and _is_decided(state)):
+            steps.append(await self._step(row, state, sampling_params, priority))
         metrics = episode_metrics(state)
-        for step in outputs:
-            step.extra_fields["reward_extra_info"] = metrics
-        return outputs
+        ended = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps)}
+        return [to_output(response, replace(record, **ended), metrics) for response, record in steps]
+
+    def _start(self, row: dict[str, Any]) -> State:
+        """Return the state before the first prompt, of a shortened task where the trainer's curriculum says so.
+
+        Raise UserError where the row was prepared with another template, or for another kind of template.
+        """
+        info, template = row["extra_info"], self.template
+        where = f"training row of task {info['task_id']!r}"
+        check_hash(template, info["template_id"], info["template_hash"], where)
+        kind = "direct" if info.get("row_kind") == "direct" else "exclusion"
+        if template.kind != kind:
+            raise UserError(
+                f"{where} is for a template of kind {kind}, but template {template.id} is of kind {template.kind}; "
+                "prepare the data again with iranker.data.options.rows for this template"
+            )
+        task = RankingTask.from_row(row)
+        if (size := row.get(FIRST_POOL)) is not None:
+            task = shortened(task, int(size), f"{self.config.iranker.seed}:{int(row['global_steps'])}")
+        state = template.start(task)
+        assert isinstance(state, State)
+        return state
 
     async def _step(
-        self, row: dict[str, Any], state: Elimination, sampling_params: dict[str, Any], priority: int
-    ) -> AgentLoopOutput:
-        answer = await self.ask(state, sampling_params, priority)
+        self, row: dict[str, Any], state: State, sampling_params: dict[str, Any], priority: int
+    ) -> tuple[Response, StepRecord]:
+        """Request one response, score it and advance ``state``."""
+        response = await self._generate(state, sampling_params, priority)
         truth = state.ground_truth()
-        parts = await self.parts(row, answer.text, truth)
-        learns = self.looks_around and row["extra_info"]["split"] == "train"
-        what_if = await self._what_if(row, truth) if learns else ()
-        relevance = relevance_of(truth)[1]
-        step = state.step(answer.text)
-        return output(
-            answer,
-            step.pool,
-            parts,
-            expected=float(parts["expected"] if "expected" in parts else fmean(worths(relevance))),
+        parts = await self._reward(row, response.text, truth)
+        counterfactual: tuple[float, ...] = ()
+        if self.needs_counterfactual_rewards and row["extra_info"]["split"] == "train":
+            counterfactual = await self._counterfactual_rewards(row, truth)
+        relevance = dict(zip((c.id for c in state.pool), relevance_of(truth)[1], strict=True))
+        expected = parts.get("expected")
+        if expected is None:  # a reward function of a user's own
+            expected = fmean(graded_values(list(relevance.values()))) if isinstance(state, Elimination) else 0.0
+        step = state.step(response.text)
+        lowest = state.steps[-1].excluded if isinstance(state, Elimination) else state.ranking()[-1]
+        record = StepRecord(
+            task=str(row["uid"]),
+            session=f"{row['uid']}_{row['session_id']}",
+            candidate_ids=step.pool,
+            reward=float(parts["score"]),
+            expected_reward=float(expected),
+            counterfactual_rewards=counterfactual,
+            reward_parts={name: float(value) for name, value in parts.items() if isinstance(value, int | float)},
             malformed=step.malformed,
-            survived=relevance[step.pool.index(step.excluded)] < max(relevance),
-            what_if=what_if,
+            positive_survived=relevance[lowest] < max(relevance.values()),
+            dataset=str(row["data_source"]),
         )
+        return response, record
 
-    async def _what_if(self, row: dict[str, Any], truth: dict[str, Any]) -> list[float]:
-        """What each label would earn in the answer's place, in the order shown, and an answer that names none."""
-        answers = [f"[{label(place)}]" for place in range(len(truth["candidates"]))] + [""]
-        return [float((await self.parts(row, answer, truth))["score"]) for answer in answers]
+    async def _generate(self, state: State, sampling_params: dict[str, Any], priority: int) -> Response:
+        """Return the policy's response to the prompt of ``state``, cut to the response limit."""
+        # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
+        prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, self.template.messages(state))
+        prompt_ids = self._cap_text_prompt_length(prompt_ids)
+        answer = await self.server_manager.generate(
+            request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
+        )
+        tokenizer: Any = self.tokenizer
+        # Token in, token out: train on the ids that vLLM sampled, and never on the text encoded again.
+        ids = list(answer.token_ids)[: self.rollout_config.response_length]
+        log_probs = list(answer.log_probs)[: len(ids)] if answer.log_probs is not None else None
+        if not ids:  # an aborted request; verl cannot train on an empty row
+            ids, log_probs = [tokenizer.eos_token_id], [0.0] if log_probs is not None else None
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        return Response(prompt_ids, ids, log_probs, text, answer.extra_fields)
+
+    async def _reward(self, row: Mapping[str, Any], text: str, truth: dict[str, Any]) -> dict[str, Any]:
+        """Return the parts of the reward of a response, among them ``score``.
+
+        As in verl, the function gets the row's ``extra_info``, may return one number, and may be a coroutine function.
+        """
+        parts = self.score(
+            data_source=row["data_source"], solution_str=text, ground_truth=truth, extra_info=dict(row["extra_info"])
+        )
+        if inspect.isawaitable(parts):
+            parts = await parts
+        return parts if isinstance(parts, dict) else {"score": float(parts)}
+
+    async def _counterfactual_rewards(self, row: dict[str, Any], truth: dict[str, Any]) -> tuple[float, ...]:
+        """Return the reward of every label, in prompt order, and of a response that names no candidate: (N + 1,)."""
+        responses = [f"[{label(index)}]" for index in range(len(truth["candidates"]))] + [""]
+        return tuple([float((await self._reward(row, response, truth))["score"]) for response in responses])
+
+    def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
+        """Raise ValueError for a prompt that is too long; verl would cut off its beginning with a warning."""
+        if len(prompt_ids) > self.rollout_config.prompt_length:
+            raise ValueError(
+                f"a prompt of {len(prompt_ids)} tokens is longer than data.max_prompt_length="
+                f"{self.rollout_config.prompt_length}; prepare the data again with shorter tasks, or raise the limit"
+            )
+        return prompt_ids
 
 
-def episode_metrics(state: Elimination) -> dict[str, float]:
-    """Reciprocal rank of the best candidate, share of malformed answers, number of LLM calls.
+def _is_decided(state: State) -> bool:
+    return isinstance(state, Elimination) and state.decided
 
-    Where an episode ends early, the best candidate has just been excluded, so its rank is known; while it is still in
-    (an unfinished pool of equals, or a single state) its rank is that of the pool's last place.
+
+def to_output(response: Response, record: StepRecord, metrics: Mapping[str, float]) -> AgentLoopOutput:
+    """Return a step as verl's row: its tokens, its reward, its record, and the ``metrics`` of its episode."""
+    return AgentLoopOutput(
+        prompt_ids=response.prompt_ids,
+        response_ids=response.token_ids,
+        response_mask=[1] * len(response.token_ids),
+        response_logprobs=response.log_probs,
+        reward_score=record.reward,
+        num_turns=2,
+        metrics=AgentLoopMetrics(),
+        extra_fields={
+            **response.extra_fields,
+            "turn_scores": [],
+            "tool_rewards": [],
+            "step": record.to_dict(),
+            "reward_extra_info": dict(metrics),
+        },
+    )
+
+
+def episode_metrics(state: State) -> dict[str, float]:
+    """Return the reciprocal rank of the best candidate, the share of malformed responses, and the number of LLM calls.
+
+    Where an elimination ends early, the best candidate has just been excluded, so its rank is known. While it is still in
+    (an unfinished pool of equals, or a single state), its rank is the pool's last.
     """
     best = state.task.candidates[state.task.target].id
-    alive = [c.id for c in state.pool]
-    rank = len(alive) if best in alive else state.ranking().index(best) + 1
-    calls = max(1, len(state.steps))
+    undecided = {c.id for c in state.pool} if isinstance(state, Elimination) else set[str]()
+    rank = len(undecided) if best in undecided else state.ranking().index(best) + 1
+    calls = len(state.steps)
     return {
         "rr": 1.0 / rank,
-        "malformed_rate": sum(s.malformed for s in state.steps) / calls,
-        "calls": float(len(state.steps)),
+        "malformed_rate": sum(step.malformed for step in state.steps) / max(1, calls),
+        "calls": float(calls),
     }

@@ -176,10 +176,7 @@ def _check_estimator(config: DictConfig) -> None:
     estimator, normalise = config.algorithm.adv_estimator, config.iranker.credit.normalise
     if estimator not in ADV_ESTIMATOR_REGISTRY:
         raise UserError(f"algorithm.adv_estimator={estimator}: one of {', '.join(sorted(ADV_ESTIMATOR_REGISTRY))}")
-    normalisers = {
-        credit.GAE_ESTIMATOR: credit.GAE_NORMALISERS,
-        credit.EXPECTED_ESTIMATOR: credit.EXPECTED_NORMALISERS,
-    }.get(estimator, credit.NORMALISERS)
+    normalisers = credit.NORMALISERS.get(estimator, credit.NORMALISERS[credit.GRPO_ESTIMATOR])
     if normalise not in normalisers:
         raise UserError(f"iranker.credit.normalise={normalise}: one of {', '.join(normalisers)} with {estimator}")
     if estimator in credit.ESTIMATORS and config.algorithm.use_kl_in_reward:

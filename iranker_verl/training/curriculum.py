@@ -1,39 +1,43 @@
-"""A reverse curriculum: training episodes begin near the end of an elimination, and step by step at its beginning.
+"""A reverse curriculum: training episodes begin near the end of an elimination, and then ever nearer to its beginning.
 
-What one sampled exclusion teaches about the positive shrinks with the pool. For a policy that draws one of N candidates by
-dice, with the corrected reward as advantage (``1 / N`` for sparing the one positive, ``-(N - 1) / N`` for excluding it),
-the derivative with respect to the positive's logit has mean ``-(N - 1) / N^2``, and ::
+What one sampled exclusion teaches about the positive shrinks with the pool. For a policy that draws one of N candidates uniformly
+at random, with the corrected reward as advantage (``1 / N`` for keeping the one positive, ``-(N - 1) / N`` for excluding
+it), the derivative with respect to the positive's logit has mean ``-(N - 1) / N^2``, and ::
 
     mean^2 / second moment = N (N - 1) / ((N - 1)^3 + 1)        1 at N = 2, .67 at 3, .43 at 4, .12 at 10
 
-so two candidates say in every answer what ten say in one of eight, and their prompt is a fifth as long. A policy that begins at full
-pools stands still at chance for tens of steps before it finds what to look at; one that begins at pairs has it
-within a few, and what it has learned carries over as pools grow (docs/credit.md has the measurement). The same idea for
-goals in place of pools: Florensa et al., Reverse Curriculum Generation for Reinforcement Learning, arXiv 1707.05300.
+so with two candidates every response tells as much as one of eight does with ten, and their prompt is a fifth as long. A policy
+that begins with full pools stays near random for tens of steps before it finds a signal; one that begins with pairs has it
+within a few, and what it has learned transfers as pools grow (docs/credit.md has the measurement). The same idea for goals in
+place of pools: Florensa et al., Reverse Curriculum Generation for Reinforcement Learning, arXiv 1707.05300.
 
-How far a dataset has come decides how large its pools are. Its **skill** at a pool of N candidates is ::
+The **skill** of a dataset at a pool of N candidates decides the size of its pools ::
 
-    skill = (RR - H_N / N) / (1 - H_N / N)        0 by dice, 1 where the positive comes first
+    skill = (RR - H_N / N) / (1 - H_N / N)        0 for a random order, 1 where the positive comes first
 
-of its training episodes in the last RL step (``H_N / N``, H the harmonic number, is the mean reciprocal rank of a random
-order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one fewer: an up-down
-staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971), so that what is hard is practised where it can be learned.
-And what has come less far is practised more: of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and
-``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``. Where a dataset's tasks
-have different numbers of candidates, N and all candidates are means there, and pools grow to the largest.
+with the reciprocal rank RR of its training episodes in the last RL step (``H_N / N``, H the harmonic number, is the mean RR of a
+random order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one fewer: an
+up-down staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971). A dataset with less skill also gets more tasks:
+of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and ``focus`` by those numbers times what is left to
+learn, ``1 - skill * (N - 1) / (all candidates - 1)``. Where a dataset's tasks have different numbers of candidates, N and all
+candidates are means, and pools grow to the largest.
 
-All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Whole rankings (DRanker)
-shrink likewise. Tests and validation always show all candidates. A dataset that cannot be learned keeps its large share for good;
-where there is one, ``focus`` should be low.
+All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Whole rankings (DRanker) are
+shortened likewise. Tests and validation always have all candidates. A dataset that cannot be learned keeps its large share for
+good; where there is one, ``focus`` should be low.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, count
 from random import Random
 from statistics import fmean
+from typing import Any
+
+import pyarrow.compute as pc
 
 from iranker_verl.ranking import RankingTask
 
@@ -42,7 +46,7 @@ FIRST_POOL = "first_pool"
 
 
 def skill(rr: float, candidates: float) -> float:
-    """How far a mean reciprocal rank over pools of so many ``candidates`` (2 or more) is from chance, 0, to perfect, 1.
+    """Return how far a mean reciprocal rank over pools of ``candidates`` (2 or more) is from random, 0, to perfect, 1.
 
     >>> skill(0.75, 2), skill(1.0, 2), round(skill(0.5, 4), 4)
     (0.0, 1.0, -0.0435)
@@ -52,11 +56,24 @@ def skill(rr: float, candidates: float) -> float:
     return (rr - chance) / (1 - chance)
 
 
-class Curriculum:
-    """Which tasks a batch has, and with how many candidates each dataset's episodes begin, by what they have earned so far.
+def pool_sizes(dataset: Any) -> dict[str, dict[int, int]]:
+    """Return, by dataset, the row indices of its training tasks and the number of candidates of each.
 
-    ``rows`` are the places of each dataset's training tasks, with the number of candidates of each. What it says depends on its
-    arguments and the lines observed alone, so that a run that is resumed goes on as it would have.
+    ``dataset`` is the Hugging Face data set of prepared rows (:mod:`data_prep.schema`) that verl's ``RLHFDataset`` holds.
+    """
+    table = dataset.select_columns(["data_source", "reward_model"]).with_format("arrow")[:]
+    candidates = pc.list_value_length(pc.struct_field(table["reward_model"], ["ground_truth", "candidates"]))
+    sizes: dict[str, dict[int, int]] = defaultdict(dict)
+    for index, (source, size) in enumerate(zip(table["data_source"].to_pylist(), candidates.to_pylist(), strict=True)):
+        sizes[source][index] = size
+    return dict(sizes)
+
+
+class Curriculum:
+    """Choose the tasks of a batch, and how many candidates each dataset's episodes begin with.
+
+    ``rows`` are :func:`pool_sizes`. The choice depends on the arguments and the metrics observed alone, so a resumed run
+    continues as the interrupted one would have.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class Curriculum:
         focus: float,
         seed: int,
     ) -> None:
+        """Begin at ``first_pool`` candidates; the options are those of ``iranker.curriculum``."""
         self.rows = rows
         self.full = {dataset: fmean(candidates.values()) for dataset, candidates in rows.items()}
         self.largest = {dataset: max(candidates.values()) for dataset, candidates in rows.items()}
@@ -78,9 +96,17 @@ class Curriculum:
         self._next = {dataset: self._passes(dataset) for dataset in rows}
         self._random = Random(f"{seed}:batches")
 
+    def replay(self, lines: Iterable[Mapping[str, Any]], batch_size: int) -> None:
+        """Draw and observe as the steps of ``lines``, those of ``metrics.jsonl``, did."""
+        for line in lines:
+            self.draw(batch_size)
+            self.observe(line)
+
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Learn from a step's ``episode/rr/<dataset>`` and ``episode/candidates/<dataset>``
-        (:mod:`iranker_verl.training.metrics_log`); a dataset without episodes stays as it is."""
+        """Update pool sizes and shares by a step's ``episode/rr/<dataset>`` and ``episode/candidates/<dataset>``.
+
+        See :mod:`iranker_verl.training.metrics_log`. A dataset without episodes stays as it is.
+        """
         for dataset in self.rows:
             rr = metrics.get(f"episode/rr/{dataset}")
             if rr is None:
@@ -94,7 +120,7 @@ class Curriculum:
                 self.size[dataset] -= 1
 
     def shares(self) -> dict[str, float]:
-        """Each dataset's share of the next batch; they sum to 1."""
+        """Return each dataset's share of the next batch; they sum to 1."""
         tasks = {dataset: float(len(rows)) for dataset, rows in self.rows.items()}
         wanted = {dataset: tasks[dataset] * self.left[dataset] for dataset in tasks}
         if not sum(wanted.values()):  # all is learned
@@ -106,11 +132,14 @@ class Curriculum:
         }
 
     def draw(self, size: int) -> list[int]:
-        """The places of the next ``size`` tasks. Each dataset has its share of them, rounded up or down (systematic sampling),
-        and its tasks have their turn in an order of their own, all of them before any a second time."""
+        """Return the row indices of the next ``size`` tasks.
+
+        Each dataset has its share of them, rounded up or down (systematic sampling). Its tasks are drawn without replacement,
+        in a random order, until all are drawn.
+        """
         shares, first = self.shares(), self._random.random()
         datasets, ends = list(shares), list(accumulate(shares.values()))[:-1]  # the last one ends at 1
-        drawn = (datasets[bisect_right(ends, (first + mark) / size)] for mark in range(size))
+        drawn = (datasets[bisect_right(ends, (first + number) / size)] for number in range(size))
         return [next(self._next[dataset]) for dataset in drawn]
 
     def _passes(self, dataset: str) -> Iterator[int]:
@@ -121,7 +150,7 @@ class Curriculum:
 
 
 def shortened(task: RankingTask, size: int, seed: str) -> RankingTask:
-    """The task with ``size`` of its candidates, in its order: a best one, a worse one, and others drawn by ``seed``.
+    """Return the task with ``size`` of its candidates, in its order: the best, a worse one, and others drawn by ``seed``.
 
     ``size`` is 2 or more; a task with no more candidates than that is returned as it is.
     """

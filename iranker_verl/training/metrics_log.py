@@ -1,15 +1,15 @@
-"""What a run writes down a step: ``metrics.jsonl`` (one JSON object a line) and one line on the console.
+"""What a run records of each RL step: ``metrics.jsonl`` (one JSON object a line) and one line on the console.
 
 ========================  ============================================================================================
-``step``                  RL step, from 1; after a resume, steps since the checkpoint are written again, once
-``reward/mean``           mean reward of a step's exclusions; ``reward/corrected`` minus a random valid exclusion's
-``reward/malformed``      share of answers that name no candidate
+``step``                  RL step, from 1; a resumed run writes the steps since its checkpoint again
+``reward/mean``           mean reward of a step's exclusions; ``reward/corrected``: minus the expected reward
+``reward/malformed``      share of malformed responses
 ``reward/part/<name>``    mean of each number that the reward function returned
 ``episode/rr``            mean reciprocal rank of the positive in the training episodes (sampled at temperature 1)
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
 ``episode/candidates``    mean number of candidates that an episode begins with (fewer at first, where there is a curriculum)
                           per dataset: ``episode/candidates/<dataset>``; ``episode/share/<dataset>`` of the episodes
-``tokens/step``           tokens of the step's prompts and answers: what the LLM has read and written
+``tokens/step``           tokens of the step's prompts and responses
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
                           (updates), ``other`` (the rest, a checkpoint included) and ``step``, from verl's own timers
@@ -30,39 +30,38 @@ from typing import Any
 
 from iranker_verl.console import say
 from iranker_verl.files import make_folder, mark, write_jsonl
-from iranker_verl.training.credit import StepRow
+from iranker_verl.training.step_record import StepRecord
 
 GENERATE = ("gen",)
 FORWARD = ("old_log_prob", "ref", "values")
 BACKWARD = ("update_critic", "update_actor")
 
 
-def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics of one batch from its real rows; ``fields[i]`` is what the agent loop stored with ``rows[i]``."""
-    episodes = {row.session: field for row, field in zip(rows, fields, strict=True)}
+def step_metrics(steps: Sequence[StepRecord]) -> dict[str, float]:
+    """Return the metrics of one batch from the records of its real rows; means of nothing are NaN."""
+    episodes = {step.session: step for step in steps}
     largest: dict[str, int] = defaultdict(int)
-    for row in rows:
-        largest[row.session] = max(largest[row.session], row.pool_size)
+    for step in steps:
+        largest[step.session] = max(largest[step.session], step.pool_size)
     by_dataset: dict[str, list[float]] = defaultdict(list)
     began: dict[str, list[float]] = defaultdict(list)
-    for session, field in episodes.items():
-        by_dataset[field["data_source"]].append(field["rr"])
-        began[field["data_source"]].append(largest[session])
+    for session, step in episodes.items():
+        by_dataset[step.dataset].append(step.reciprocal_rank)
+        began[step.dataset].append(largest[session])
     survived: dict[int, list[float]] = defaultdict(list)
-    for row, field in zip(rows, fields, strict=True):
-        survived[row.pool_size].append(field["survived"])
+    parts: dict[str, list[float]] = defaultdict(list)
+    for step in steps:
+        survived[step.pool_size].append(step.positive_survived)
+        for name, value in step.reward_parts.items():
+            parts[name].append(value)
     metrics = {
-        "reward/mean": _mean([r.reward for r in rows]),
-        "reward/corrected": _mean([r.reward - r.expected for r in rows]),
-        "reward/malformed": _mean([f["malformed"] for f in fields]),
-        "episode/rr": _mean([f["rr"] for f in episodes.values()]),
-        "episode/calls": _mean([f["calls"] for f in episodes.values()]),
+        "reward/mean": _mean([step.reward for step in steps]),
+        "reward/corrected": _mean([step.reward - step.expected_reward for step in steps]),
+        "reward/malformed": _mean([step.malformed for step in steps]),
+        "episode/rr": _mean([step.reciprocal_rank for step in episodes.values()]),
+        "episode/calls": _mean([step.calls for step in episodes.values()]),
         "episode/candidates": _mean(list(largest.values())),
     }
-    parts: dict[str, list[float]] = defaultdict(list)
-    for field in fields:
-        for name, value in field["parts"].items():
-            parts[name].append(value)
     metrics |= {f"reward/part/{name}": _mean(values) for name, values in sorted(parts.items())}
     metrics |= {f"episode/rr/{name}": _mean(values) for name, values in sorted(by_dataset.items())}
     metrics |= {f"episode/candidates/{name}": _mean(values) for name, values in sorted(began.items())}
@@ -72,13 +71,13 @@ def step_metrics(rows: Sequence[StepRow], fields: Sequence[Mapping[str, Any]]) -
 
 
 def validation(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """``val/mrr`` and its datasets, from verl's validation metrics; empty where there was no validation."""
+    """Return ``val/mrr``, overall and by dataset, from verl's validation metrics; empty where there was no validation."""
     found = {m[1]: float(v) for k, v in metrics.items() if (m := re.fullmatch(r"val-\w+/(.+)/rr/mean@\d+", k))}
     return {"val/mrr": _mean(list(found.values())), **{f"val/mrr/{d}": v for d, v in found.items()}} if found else {}
 
 
 def time_shares(timing: Mapping[str, float]) -> dict[str, float]:
-    """verl's timers of a step, in seconds, summed into generate, forward, backward, other and step."""
+    """Return verl's timers of a step, in seconds, summed into generate, forward, backward, other and step."""
     total = timing.get("step", 0.0)
     parts = {
         name: sum(timing.get(k, 0.0) for k in keys)
@@ -88,20 +87,22 @@ def time_shares(timing: Mapping[str, float]) -> dict[str, float]:
 
 
 class MetricsLog:
-    """Appends to ``path``; lines of steps after ``last_step`` (lost with a crash) are dropped at start."""
+    """The metrics file of a run. Lines of steps after ``last_step``, which a crash has lost, are dropped at the start."""
 
     def __init__(self, path: str, last_step: int) -> None:
+        """Open ``path`` to append to; ``last_step`` is that of the checkpoint."""
         self.path = Path(path)
         make_folder(self.path.parent)
         mark(self.path.parent)
-        write_jsonl(self.path, [line for line in read(self.path) if line["step"] <= last_step])
+        write_jsonl(self.path, [line for line in read_metrics(self.path) if line["step"] <= last_step])
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What is written so far."""
-        return read(self.path)
+        """Return the lines written so far."""
+        return read_metrics(self.path)
 
     def append(self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float]) -> None:
+        """Write the line of ``step`` of ``steps``, from verl's metrics and timers, and log a summary."""
         ours = ("reward/", "episode/", "survival/", "tokens/")
         verls = (
             "actor/",
@@ -129,14 +130,14 @@ class MetricsLog:
         )
 
     def add_save(self, seconds: float) -> None:
-        """Add the time of the checkpoint to the last line's step, among ``other``."""
+        """Add the seconds of saving a checkpoint to the last line, to ``time/other`` and ``time/step``."""
         *lines, last = self.lines
         last |= {"time/other": last["time/other"] + seconds, "time/step": last["time/step"] + seconds}
         write_jsonl(self.path, [*lines, last])
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut short by a crash is left out. Empty where there is no file."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file, without a last line cut short by a crash; empty where there is no file."""
     if not path.exists():
         return []
     lines = []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import reward_fns
 from reward_fns.answers import label
-from reward_fns.exclusion import KINDS, compute_score, compute_score_batch, relevance_of, worths
+from reward_fns.exclusion import KINDS, compute_score, compute_score_batch, graded_values, relevance_of
 
 FOLDER = Path(reward_fns.__file__).parent
 ONE = {"candidates": ["a1", "b1", "c1", "d1"], "target": 2}
@@ -281,7 +281,7 @@ def test_the_order_shown_changes_nothing(relevance, kind, data):
 
 @given(grades)
 def test_worth_falls_as_relevance_rises(relevance):
-    worth = worths(relevance)
+    worth = graded_values(relevance)
     assert all(0 <= w <= 1 for w in worth)
     pairs = sorted(zip(relevance, worth, strict=True))
     assert all(a[1] >= b[1] for a, b in itertools.pairwise(pairs))

@@ -45,7 +45,7 @@ def micro_batch() -> TensorDict:
 
 def watch(engine, model) -> None:
     engine.module = model
-    engine.watch_head()
+    engine.hook_head()
 
 
 def test_the_head_sees_the_answers_alone() -> None:
@@ -103,21 +103,25 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
     assert len(results[AnswerOnlyEngine][0]) == 6
 
 
-def reference(model, prompt: list[int], answer: list[int], tokens: list[int], worths: list[float]) -> torch.Tensor:
-    """The logarithm of the mean worth of the first answer token, by a softmax over all words and a loop."""
+def reference(model, prompt: list[int], answer: list[int], tokens: list[int], values: list[float]) -> torch.Tensor:
+    """The logarithm of the mean value of the first answer token, by a softmax over all words and a loop."""
     logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1] / 0.7
     chances = logits.softmax(-1)
-    known = dict(zip(tokens[:-1], worths[:-1], strict=True))
-    return sum(chance * known.get(word, worths[-1]) for word, chance in enumerate(chances)).log()
+    known = dict(zip(tokens[:-1], values[:-1], strict=True))
+    return sum(chance * known.get(word, values[-1]) for word, chance in enumerate(chances)).log()
 
 
 def test_the_first_token_stands_for_all_exclusions() -> None:
-    """verl's loss over what the engine returns has the gradient of the mean worth's logarithm, and of the answer's end as it was sampled."""
-    from iranker_verl.training import credit
+    """verl's loss over what the engine returns has the gradient of the mean value's logarithm, and of the answer's end as it was sampled."""
+    from iranker_verl.training import policy_loss
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
-    tokens = [[3, 4, 17, credit.REST], [3, 4, credit.REST], [credit.REST]]  # three candidates, two, a padding row
-    worths = [[1.0, 0.0, 0.4, 0.0], [0.0, 1.0, 0.25], [1.0]]
+    tokens = [
+        [3, 4, 17, policy_loss.ANY_OTHER],
+        [3, 4, policy_loss.ANY_OTHER],
+        [policy_loss.ANY_OTHER],
+    ]  # three candidates, two, a padding row
+    values = [[1.0, 0.0, 0.4, 0.0], [0.0, 1.0, 0.25], [1.0]]
     weights = torch.tensor([0.5, 2.0, 0.0])
     old = [[-0.4, -0.1], [-2.0], [-0.3, -0.2, -0.7]]
     gradients = []
@@ -130,7 +134,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
             watch(engine, model)
             batch = micro_batch()
             batch["old_log_probs"] = nested(old)
-            batch[credit.WHAT_IF_TOKENS], batch[credit.WHAT_IF_WORTHS] = nested(tokens), nested(worths)
+            batch[policy_loss.LABEL_TOKENS], batch[policy_loss.LABEL_VALUES] = nested(tokens), nested(values)
             inputs, arguments = engine.prepare_model_inputs(batch)
             found = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)["log_probs"]
             rows = [r[len(p) - 1 :] for r, p in zip(found.unbind(), PROMPTS, strict=True)]
@@ -138,7 +142,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
             ratios = torch.stack([(r[0] - o[0]).exp() for r, o in zip(rows, old, strict=True)])
             loss = -(weights * ratios).sum() - 1.5 * rows[0][1]
         else:
-            expected = [reference(model, *row) for row in zip(PROMPTS, ANSWERS, tokens, worths, strict=True)]
+            expected = [reference(model, *row) for row in zip(PROMPTS, ANSWERS, tokens, values, strict=True)]
             loss = -(weights * torch.stack(expected)).sum()
             ends = model(input_ids=torch.tensor([PROMPTS[0] + ANSWERS[0]])).logits[0, len(PROMPTS[0])] / 0.7
             loss -= 1.5 * ends.log_softmax(-1)[ANSWERS[0][1]]

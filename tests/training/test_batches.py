@@ -10,15 +10,15 @@ pytest.importorskip("verl")
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import agg_loss
 
-from iranker_verl.training import trainer
+from iranker_verl.training import optimizer_steps, trainer
 from iranker_verl.training.main import compose_recipe
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 6))
-def test_rows_are_dealt_out_by_length(data, ranks, updates, rows):
+def test_rows_are_split_by_length(data, ranks, updates, rows):
     count = ranks * updates * rows
     lengths = data.draw(st.lists(st.integers(1, 50), min_size=count, max_size=count))
-    order = trainer.dealt(lengths, ranks, updates)
+    order = optimizer_steps.split_by_length(lengths, ranks, updates)
     assert sorted(order) == list(range(count))
     share = count // ranks
     for rank in range(ranks):
@@ -26,13 +26,13 @@ def test_rows_are_dealt_out_by_length(data, ranks, updates, rows):
         assert set(own) == set(range(rank * share, (rank + 1) * share))  # a rank keeps its rows
         parts = [[lengths[i] for i in own[first : first + rows]] for first in range(0, share, rows)]
         assert all(part == sorted(part) for part in parts)
-        for place in range(rows - 1):  # what all parts hold at a place, none holds at the next one longer than another
-            assert max(part[place] for part in parts) <= min(part[place + 1] for part in parts)
+        for index in range(rows - 1):  # no part has a row that is longer than the next row of another
+            assert max(part[index] for part in parts) <= min(part[index + 1] for part in parts)
 
 
 def test_by_hand():
     # two ranks of four rows, two optimiser steps each
-    assert trainer.dealt([9, 1, 5, 3, 2, 8, 4, 6], ranks=2, updates=2) == [1, 2, 3, 0, 4, 7, 6, 5]
+    assert optimizer_steps.split_by_length([9, 1, 5, 3, 2, 8, 4, 6], ranks=2, steps=2) == [1, 2, 3, 0, 4, 7, 6, 5]
 
 
 def multiple(recipe, *overrides, critic=False, reference=False, ranks=1):
@@ -49,7 +49,7 @@ def test_rows_that_fill_a_batch_up_are_in_no_mean():
     batch = KVBatchMeta(
         keys=[str(i) for i in range(256)], tags=[{"is_padding": i >= 129} for i in range(256)], partition_id="train"
     )
-    info = own._training_info(batch, own.config.actor_rollout_ref.actor)
+    info = own._update_settings(batch, own.config.actor_rollout_ref.actor)
     assert info["mini_batch_size"] == 32 and info["global_batch_size"] == 129 / 8
     mask = torch.tensor([[1.0, 1.0]] * 17 + [[0.0, 0.0]] * 15)
     entropy = agg_loss(mask * 0.7, mask, "seq-mean-token-mean", dp_size=1, global_batch_size=17)

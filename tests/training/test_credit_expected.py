@@ -11,35 +11,40 @@ from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.training.credit import REST, StepRow, step_advantages, worths
+from iranker_verl.training.credit import step_advantages
+from tests.training.credit_batches import record
 
-engine = pytest.importorskip("iranker_verl.training.answer_engine")
+policy_loss = pytest.importorskip("iranker_verl.training.policy_loss")
 trainer = pytest.importorskip("iranker_verl.training.trainer")
 
 
-def row(what_if, reward=1.0, expected=0.5):
-    return StepRow("t", "t_0", "abcd", len(what_if) - 1, reward, expected, tuple(what_if))
+def row(counterfactual_rewards, reward=1.0, expected=0.5):
+    return record("t", "t_0", "abcd", len(counterfactual_rewards) - 1, reward, expected, counterfactual_rewards)
 
 
-def test_worths_by_hand():
-    assert worths([row([0.0, 1.0, -0.5]), row([1.0, 0.0, 1.0, -0.5])]) == [
+def action_values(*steps):
+    return [policy_loss.action_values(step) for step in steps]
+
+
+def test_action_values_by_hand():
+    assert action_values(row([0.0, 1.0, -0.5]), row([1.0, 0.0, 1.0, -0.5])) == [
         pytest.approx([0, 1, 0]),
         pytest.approx([1, 0, 1, 0]),
     ]
     graded = row([0.2, 0.4, 0.8, 0.3])  # here an answer that names none earns more than excluding the best
-    assert worths([graded])[0] == pytest.approx([0.25, 0.5, 1, 0.375])
-    assert worths([row([-0.5, 0.5, -1.0])])[0] == pytest.approx([0, 1, 0])
+    assert action_values(graded)[0] == pytest.approx([0.25, 0.5, 1, 0.375])
+    assert action_values(row([-0.5, 0.5, -1.0]))[0] == pytest.approx([0, 1, 0])
     # a near tie costs next to nothing, and a large lead what it is worth
-    assert worths([row([0.99999, 1.0, -0.5]), row([0.6, 1.0, -0.5])]) == [
+    assert action_values(row([0.99999, 1.0, -0.5]), row([0.6, 1.0, -0.5])) == [
         pytest.approx([0.99999, 1, 0]),
         pytest.approx([0.6, 1, 0]),
     ]
-    assert worths([row([0.5, 0.5, -0.5])])[0] == pytest.approx([1, 1, 0])  # nothing to choose, but the form
+    assert action_values(row([0.5, 0.5, -0.5]))[0] == pytest.approx([1, 1, 0])  # nothing to choose, but the form
 
 
-def test_a_row_that_was_not_asked_is_refused():
-    with pytest.raises(ValueError, match="t_0: 0 rewards"):
-        worths([StepRow("t", "t_0", "abcd", 3, 1.0, 2 / 3)])
+def test_a_step_without_counterfactual_rewards_is_refused():
+    with pytest.raises(ValueError, match="t_0: 0 counterfactual rewards for 3 candidates"):
+        action_values(record("t", "t_0", "abcd", 3, 1.0, 2 / 3))
 
 
 ODDS = st.lists(st.floats(0.01, 5), min_size=3, max_size=8)
@@ -47,8 +52,8 @@ ODDS = st.lists(st.floats(0.01, 5), min_size=3, max_size=8)
 
 def log_j(logits, values):
     n = len(values) - 1
-    tokens = torch.tensor([[*range(n), REST]])
-    return engine.log_expected(logits.log_softmax(-1)[None], tokens, torch.as_tensor(values)[None])[0]
+    tokens = torch.tensor([[*range(n), policy_loss.ANY_OTHER]])
+    return policy_loss.log_mean_value(logits.log_softmax(-1)[None], tokens, torch.as_tensor(values)[None])[0]
 
 
 @given(ODDS, st.data())
@@ -56,7 +61,7 @@ def test_its_gradient_is_the_sampled_ones_on_average(odds, data):
     """Over all answers, sum of p_a w_a d log p_a, which is what sampling has for a mean, is the gradient of J."""
     n = len(odds) - 1
     rewards = data.draw(st.lists(st.sampled_from([-0.5, 0.0, 0.3, 1.0]), min_size=n + 1, max_size=n + 1))
-    [values] = worths([row(rewards)])
+    [values] = action_values(row(rewards))
     logits = torch.tensor(np.log(odds), dtype=torch.float64, requires_grad=True)
     mean = log_j(logits, values).exp()
     assert 0 <= mean.item() <= 1 + 1e-9
@@ -107,30 +112,29 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
     )
     own.tokenizer = Words("[A]", "[B]", "[C]")
     rows = [
-        StepRow("t", "t_0", "x", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5)),
-        StepRow("t", "t_0", "y", 2, 0.0, 0.5, (0.0, 1.0, -0.5)),
-        StepRow("u", "u_0", "z", 2, 1.0, 0.5, (0.0, 1.0, -0.5)),
+        record("t", "t_0", "x", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5)),
+        record("t", "t_0", "y", 2, 0.0, 0.5, (0.0, 1.0, -0.5)),
+        record("u", "u_0", "z", 2, 1.0, 0.5, (0.0, 1.0, -0.5)),
     ]
     mask = torch.nested.as_nested_tensor(
         [torch.ones(2), torch.ones(2), torch.zeros(2), torch.ones(2)], layout=torch.jagged
     )
     stored = {"response_mask": mask, "old_log_probs": mask, "rollout_log_probs": mask}
     put = {}
-    monkeypatch.setattr(own, "_step_rows", lambda batch, real: (rows, [{}] * 3), raising=False)
-    monkeypatch.setattr(trainer, "step_metrics", lambda rows, fields: {})
-    monkeypatch.setattr(own, "_get", lambda batch, *fields: {name: stored[name] for name in fields}, raising=False)
+    monkeypatch.setattr(own, "_step_records", lambda batch: [*rows[:2], None, rows[2]], raising=False)
+    monkeypatch.setattr(trainer, "_get", lambda batch, *fields: {name: stored[name] for name in fields})
     monkeypatch.setattr(trainer.tq, "kv_batch_put", lambda keys, partition_id, fields: put.update(fields.items()))
     tags = [{"seq_len": 9}, {"seq_len": 8}, {"seq_len": 1, "is_padding": True}, {"seq_len": 7}]
     own._compute_advantage(Batch(tags=tags, keys=list("abcd"), partition_id="train"), {})
 
     sampled, _ = step_advantages(rows, prior=8.0, normalise="batch")
-    found = [row.tolist() for row in put["what_if_worths"].unbind()]
+    found = [row.tolist() for row in put["label_values"].unbind()]
     assert found == [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0], [0.0, 1.0, 0.0]]
-    assert [row.tolist() for row in put["what_if_tokens"].unbind()] == [
-        [0, 1, 2, REST],
-        [0, 1, REST],
-        [REST],
-        [0, 1, REST],
+    assert [row.tolist() for row in put["label_tokens"].unbind()] == [
+        [0, 1, 2, policy_loss.ANY_OTHER],
+        [0, 1, policy_loss.ANY_OTHER],
+        [policy_loss.ANY_OTHER],
+        [0, 1, policy_loss.ANY_OTHER],
     ]
     weights = [3 / (2 * 2), 3 / (2 * 2), 3 / (2 * 1)]  # real rows / (sessions * steps)
     advantages = [row.tolist() for row in put["advantages"].unbind()]

@@ -1,13 +1,11 @@
 """GAE across the steps of an episode: by hand and against a slow reference."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iranker_verl.training.credit import episode_advantages, gae
+from iranker_verl.training.credit import episode_advantages
 from tests.training.credit_batches import batches, critic_values, episode, shares
 
 
@@ -20,7 +18,6 @@ def credited(rows, values, **kwargs):
 
 
 def test_the_worked_example_of_the_docstring():
-    assert doctest.testmod(gae).attempted > 0 == doctest.testmod(gae).failed
     assert credited(episode([1, 1, 0]), [0.5, 0.25, 0.5], gamma=1, lam=0.5) == ([1.25, 1, -0.5], [1.75, 1.25, 0])
 
 
@@ -74,16 +71,16 @@ def test_equal_advantages_are_not_blown_up_by_rounding(count):
         ({"lam": -0.1}, "algorithm.lam"),
         ({"lam": float("nan")}, "algorithm.lam"),
         ({"normalise": "group"}, "unknown normaliser 'group'; choose one of batch, none"),
-        ({"rows": []}, "no rows"),
+        ({"steps": []}, "no rows"),
         ({"values": [0.5]}, r"2 rows, and values of shape \(1,\)"),
         ({"values": [[0.5, 0.5]]}, r"shape \(1, 2\)"),
         ({"values": [0.5, float("inf")]}, "session t_0 at 2 candidates is not finite"),
-        ({"rows": episode([1]) + episode([0])}, "session t_0 has two steps with 2 candidates"),
+        ({"steps": episode([1]) + episode([0])}, "session t_0 has two steps with 2 candidates"),
     ],
 )
 def test_what_cannot_be_credited(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        episode_advantages(**{"rows": episode([1, 0]), "values": [0.5, 0.5], **kwargs})
+        episode_advantages(**{"steps": episode([1, 0]), "values": [0.5, 0.5], **kwargs})
 
 
 # ---------------------------------------------------------------- against a slow reference

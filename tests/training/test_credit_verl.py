@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
 from iranker_verl.training import credit
-from iranker_verl.training.credit import episode_advantages, step_advantages
-from iranker_verl.training.credit.gae import gae
+from iranker_verl.training.credit import episode_advantages, gae, step_advantages
 from tests.training.credit_batches import batches, critic_values, episode, shares
 
 
@@ -24,7 +23,7 @@ def core_algos():
 @settings(deadline=None)
 @given(batches())
 def test_with_equal_sets_only_it_is_verls_grpo_but_for_leave_one_out(core_algos, rows):
-    index = np.array([f"{r.task}/{r.pool}" for r in rows], dtype=object)
+    index = np.array([f"{r.task}/{r.candidate_ids}" for r in rows], dtype=object)
     size = [int((index == name).sum()) for name in index]
     shared = [i for i, n in enumerate(size) if n > 1]
     assume(shared)

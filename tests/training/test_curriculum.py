@@ -38,7 +38,7 @@ def earned(**datasets):
 
 
 @given(st.integers(2, 50))
-def test_skill_is_zero_by_dice_and_one_at_best(size):
+def test_skill_is_zero_at_random_and_one_at_best(size):
     assert skill(fmean(1 / rank for rank in range(1, size + 1)), size) == pytest.approx(0, abs=1e-12)
     assert skill(1.0, size) == 1.0
 
@@ -178,7 +178,7 @@ def trainer_of(tmp_path, **options):
     own.config = OmegaConf.create({"iranker": {"curriculum": curriculum, "seed": 1}, "data": {"train_batch_size": 3}})
     own.metrics_log = MetricsLog(str(tmp_path / "metrics.jsonl"), last_step=9)
     own.global_steps = 4
-    own.curriculum = own._begin_curriculum()
+    own.curriculum = own._resume_curriculum()
     return own
 
 

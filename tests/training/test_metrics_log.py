@@ -5,36 +5,36 @@ import math
 
 import pytest
 
-from iranker_verl.training.credit import StepRow
-from iranker_verl.training.metrics_log import MetricsLog, read, step_metrics, time_shares, validation
+from iranker_verl.training.metrics_log import MetricsLog, read_metrics, step_metrics, time_shares, validation
+from iranker_verl.training.step_record import StepRecord
 
 
-def row(session, size, reward):
-    return StepRow("t", session, f"pool {size}", size, reward, (size - 1) / size)
-
-
-def field(source, rr, calls, malformed, survived):
-    parts = {"format": 1 - malformed}
-    return {
-        "data_source": source,
-        "rr": rr,
-        "calls": calls,
-        "malformed": malformed,
-        "survived": survived,
-        "parts": parts,
-    }
+def step(session, size, reward, dataset, rr, calls, malformed, survived):
+    return StepRecord(
+        "t",
+        session,
+        tuple("abc"[:size]),
+        reward,
+        (size - 1) / size,
+        reward_parts={"format": 1.0 - malformed},
+        malformed=malformed,
+        positive_survived=survived,
+        dataset=dataset,
+        reciprocal_rank=rr,
+        calls=calls,
+    )
 
 
 def test_metrics_of_a_batch_by_hand():
-    rows = [row("a", 3, 1.0), row("a", 2, 0.0), row("b", 3, -0.5), row("b", 2, 1.0), row("c", 3, 0.0)]
-    fields = [
-        field("rec-movie", 0.5, 2.0, 0.0, 1.0),
-        field("rec-movie", 0.5, 2.0, 0.0, 0.0),
-        field("passage-5", 1.0, 2.0, 1.0, 1.0),
-        field("passage-5", 1.0, 2.0, 0.0, 1.0),
-        field("passage-5", 0.25, 1.0, 0.0, 0.0),
-    ]
-    metrics = step_metrics(rows, fields)
+    metrics = step_metrics(
+        [
+            step("a", 3, 1.0, "rec-movie", 0.5, 2, False, True),
+            step("a", 2, 0.0, "rec-movie", 0.5, 2, False, False),
+            step("b", 3, -0.5, "passage-5", 1.0, 2, True, True),
+            step("b", 2, 1.0, "passage-5", 1.0, 2, False, True),
+            step("c", 3, 0.0, "passage-5", 0.25, 1, False, False),
+        ]
+    )
     assert metrics == pytest.approx(
         {
             "reward/mean": 1.5 / 5,
@@ -55,11 +55,6 @@ def test_metrics_of_a_batch_by_hand():
         }
     )
     assert [k for k in metrics if k.startswith("survival")] == ["survival/2", "survival/3"]
-
-
-def test_rows_and_fields_belong_together():
-    with pytest.raises(ValueError):
-        step_metrics([row("a", 2, 1.0)], [])
 
 
 def test_time_by_hand():
@@ -84,10 +79,10 @@ def append(log, step, **metrics):
 def test_a_line_a_step(tmp_path, capsys):
     path = tmp_path / "deep" / "metrics.jsonl"
     log = MetricsLog(str(path), last_step=0)
-    assert read(path) == []
+    assert read_metrics(path) == []
     append(log, 1, **{"actor/pg_loss": 0.5, "actor/note": "text", "perf/mfu": 1.0, "actor/lost": float("inf")})
     append(log, 2)
-    lines = read(path)
+    lines = read_metrics(path)
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[0] == {
         "step": 1,
@@ -121,9 +116,9 @@ def test_a_resume_drops_what_came_after_its_checkpoint(tmp_path, last_step, kept
     for step in (1, 2, 3, 4):
         append(log, step)
     again = MetricsLog(str(path), last_step)
-    assert [line["step"] for line in read(path)] == kept
+    assert [line["step"] for line in read_metrics(path)] == kept
     append(again, last_step + 1)
-    assert [line["step"] for line in read(path)] == [*kept, last_step + 1]
+    assert [line["step"] for line in read_metrics(path)] == [*kept, last_step + 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".iranker", "metrics.jsonl"]
 
 
@@ -135,18 +130,18 @@ def test_a_last_line_cut_short_is_left_out(tmp_path, cut):
     append(log, 2)
     content = path.read_bytes()
     path.write_bytes(content[: -cut - 1])  # the newline, and some of the line
-    assert [line["step"] for line in read(path)] == [1]
+    assert [line["step"] for line in read_metrics(path)] == [1]
     # a resume starts on a line of its own
     append(MetricsLog(str(path), 5), 2)
-    assert [line["step"] for line in read(path)] == [1, 2]
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
 
 
 def test_no_file_is_no_lines(tmp_path):
-    assert read(tmp_path / "none.jsonl") == []
+    assert read_metrics(tmp_path / "none.jsonl") == []
 
 
 def test_means_of_nothing():
-    assert math.isnan(step_metrics([], [])["episode/rr"])
+    assert math.isnan(step_metrics([])["episode/rr"])
 
 
 def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
@@ -155,11 +150,11 @@ def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
     append(log, 1)
     append(log, 2)
     log.add_save(0.25)
-    first, second = read(path)
+    first, second = read_metrics(path)
     assert (first["time/other"], first["time/step"]) == (0.5, 1.0)
     assert (second["time/other"], second["time/step"], second["time/generate"]) == (0.75, 1.25, 0.5)
     append(log, 3)
-    assert [line["step"] for line in read(path)] == [1, 2, 3]
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
 
 
 def test_validation_is_a_macro_mean_of_greedy_rankings():

@@ -12,6 +12,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput  # noqa: E40
 
 from iranker_verl.training import rollout  # noqa: E402
 from iranker_verl.training.rollout import StepOutput, StepRewardWorker  # noqa: E402
+from iranker_verl.training.step_record import StepRecord  # noqa: E402
 
 REWARDS = [1.0, -0.5, 0.0]
 
@@ -28,7 +29,7 @@ def output(reward, step=0, **changes):
         "extra_fields": {
             "turn_scores": [],
             "reward_extra_info": {"rr": 0.5},
-            "step": {"pool": f"pool {step}", "pool_size": 4 - step, "expected": 0.75},
+            "step": StepRecord("u1", "u1_0", tuple("abcd"[step:]), reward, 0.75).to_dict(),
         },
     }
     return AgentLoopOutput(**fields | changes)
@@ -89,20 +90,18 @@ def test_every_steps_own_reward_reaches_its_row(monkeypatch, validate):
     assert stored.partition_id == ("val" if validate else "train")
     assert [t["seq_len"] for t in stored.tags] == [5, 4, 3]
     assert [p.tolist() for p in stored.fields["prompts"].unbind()] == [[1, 2, 3], [1, 2], [1]]
-    steps = [f["step"]["pool"] for f in stored.fields["extra_fields"]]
-    assert steps == ["pool 0", "pool 1", "pool 2"]
+    steps = [StepRecord.from_dict(f["step"]) for f in stored.fields["extra_fields"]]
+    assert ["".join(step.candidate_ids) for step in steps] == ["abcd", "bcd", "cd"]
 
 
 def test_the_trainer_reads_the_same_rewards(monkeypatch):
     trainer = pytest.importorskip("iranker_verl.training.trainer")
     (stored,) = postprocess(StepRewardWorker, [output(r, i) for i, r in enumerate(REWARDS)], monkeypatch)
     monkeypatch.setattr(trainer.tq, "kv_batch_get", read_back(stored))
-    batch = SimpleNamespace(keys=stored.keys, partition_id="train")
-    rows, _ = trainer.EliminationTrainer._step_rows(SimpleNamespace(), batch, [True] * 3)
-    assert [r.reward for r in rows] == REWARDS
-    assert [(r.task, r.session, r.pool, r.pool_size) for r in rows] == [
-        ("u1", "u1_0", f"pool {i}", 4 - i) for i in range(3)
-    ]
+    batch = SimpleNamespace(keys=stored.keys, partition_id="train", tags=stored.tags)
+    steps = trainer.EliminationTrainer._step_records(batch)
+    assert [s.reward for s in steps] == REWARDS == rewards_of(stored)
+    assert [(s.task, s.session, s.pool_size) for s in steps] == [("u1", "u1_0", 4 - i) for i in range(3)]
 
 
 def test_one_output_that_is_no_list_is_verls_own_business(monkeypatch):

@@ -1,0 +1,137 @@
+"""The whole loss of ``exclusion_expected``: the mean over all exclusions that were possible, not only the one sampled.
+
+**Action values.** Where a response is a label, the reward function gives the reward of every label without any rollout: the
+counterfactual rewards. Of a pool of N candidates, exclusion i (reward ``r_i``), and any other token in the label's place (a
+malformed response, index 0), have the value ::
+
+    q_i = (r_i - floor) / (most - floor), clipped to [0, 1]      most: the largest reward of the N labels
+                                                                 floor: 0, or the smallest of them where it is below 0
+
+With one positive it is 0 for the positive and 1 for all others. Where the reward says that a mistake costs next to nothing
+(``cost_aware``), its value is next to 1.
+
+**Objective.** With ``p_i`` the policy's probability of label i as the first response token, the value of the step is J, and
+its logarithm is maximised::
+
+    J = sum_i p_i q_i + (1 - sum_i p_i) q_0                      loss of a row = - session weight * log J
+
+*The sum* integrates the sampled action out: the all-actions update of Sutton, Singh and McAllester (Comparing policy-gradient
+algorithms, 2001), mean actor-critic (Allen et al., arXiv 1709.00503), expected policy gradients (Ciosek and Whiteson, arXiv
+1706.05374), with the exact reward function in the critic's place. It removes the variance of sampling, which for a near-uniform
+policy is most of the signal (:mod:`iranker_verl.training.curriculum`). It needs no importance ratio: states come from the
+rollouts, but actions are not sampled, so vLLM's and the actor's log-probs need not agree, and a batch may be used several times.
+
+*The logarithm*: the gradient of J is the policy gradient, which vanishes as ``p (1 - p)`` where the policy is sure and wrong;
+that of log J stays at ``p`` (the logarithm of expected reward: Dayan and Hinton, Using expectation-maximization for
+reinforcement learning, 1997). Sampled rewards cannot estimate it without bias; here J is exact.
+
+This is for templates whose response is a label alone, one token of the tokenizer. Other response tokens (the end of the text) get
+the advantage of ``exclusion_grpo``.
+
+**Where it meets verl** (0.9.1). verl's seam for losses, ``register_policy_loss``, hands a loss the log-probs of the *sampled*
+tokens, their old log-probs, advantages, mask and config, and nothing else: neither another output of the engine nor a
+field of the batch (``verl.workers.utils.losses.ppo_loss``). The log-probs of all labels exist in the engine only. So the engine
+(:mod:`iranker_verl.training.answer_engine`) substitutes the log-prob of the first response token, and verl's own ``vanilla``
+loss, ``- advantage * exp(log_prob - old_log_prob)``, does the rest::
+
+    log_prob = old_log_prob + log J - stop_gradient(log J)       advantage = session weight
+
+The ratio is 1, which is never clipped, and its gradient is that of log J. Three functions, in order: the trainer stores
+:func:`label_fields` with the batch and sets :func:`label_advantages`; the engine calls :func:`substitute_log_probs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from iranker_verl.ranking.label_tokens import label_tokens
+from iranker_verl.training.step_record import StepRecord
+
+# Fields of the batch that the engine reads, jagged, one row a row: the values q, and the label tokens that they belong to.
+LABEL_VALUES, LABEL_TOKENS = "label_values", "label_tokens"
+# Stands among the label tokens for all other tokens.
+ANY_OTHER = -1
+# A mean value below this has no gradient: its logarithm's would be noise.
+SMALLEST = 1e-30
+
+
+def action_values(step: StepRecord) -> np.ndarray:
+    """Return the values q of a step's N exclusions, in prompt order, and of any other response: (N + 1,), float64.
+
+    >>> one_positive = StepRecord("t", "t_0", tuple("abc"), 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5))  # a is the positive
+    >>> action_values(one_positive).tolist()
+    [0.0, 1.0, 1.0, 0.0]
+    >>> graded = StepRecord("t", "t_0", tuple("abc"), 0.8, 0.6, (0.4, 0.8, 0.5, -0.5))
+    >>> action_values(graded).round(2).tolist()
+    [0.5, 1.0, 0.62, 0.0]
+
+    Raise ValueError for a record without all counterfactual rewards.
+    """
+    if len(step.counterfactual_rewards) != step.pool_size + 1:
+        raise ValueError(
+            f"{step.session}: {len(step.counterfactual_rewards)} counterfactual rewards for {step.pool_size} candidates "
+            "and any other response"
+        )
+    rewards = np.array(step.counterfactual_rewards)
+    least, most = rewards[:-1].min(), rewards[:-1].max()
+    if most == least:  # all exclusions are equally good, and only the form can be learned
+        return (rewards >= most).astype(float)
+    floor = min(0.0, least)
+    return np.clip((rewards - floor) / (most - floor), 0.0, 1.0)
+
+
+def label_fields(steps: Sequence[StepRecord | None], tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Return :data:`LABEL_VALUES` (float32) and :data:`LABEL_TOKENS` of a batch, jagged, (rows, N + 1) of each row's N.
+
+    ``None`` marks a padding row: any token has the value 1, so it has no gradient. Raise UserError where a label is not one
+    token.
+    """
+    labels = label_tokens(tokenizer, max(step.pool_size for step in steps if step is not None))
+    values = [[1.0] if step is None else action_values(step) for step in steps]
+    rows = {
+        LABEL_VALUES: [torch.as_tensor(v, dtype=torch.float32) for v in values],
+        LABEL_TOKENS: [torch.tensor([*labels[: len(v) - 1], ANY_OTHER]) for v in values],
+    }
+    return {name: torch.nested.as_nested_tensor(tensors, layout=torch.jagged) for name, tensors in rows.items()}
+
+
+def label_advantages(advantages: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return ``advantages`` (rows, response tokens) in which the first token, the label, has its session's weight.
+
+    ``weights``: (rows,); ``mask``: (rows, response tokens), 0 in padding.
+    """
+    return torch.cat([(weights * mask[:, 0])[:, None], advantages[:, 1:]], dim=1)
+
+
+def log_mean_value(log_probs: torch.Tensor, tokens: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return log J of each row: (rows,).
+
+    ``log_probs``: (rows, vocabulary), of the first response token; ``tokens``, ``values``: (rows, most), where the value of
+    :data:`ANY_OTHER` counts for all tokens that are not listed; entries after it are padding, with the value 0.
+    """
+    listed = tokens != ANY_OTHER
+    probs = log_probs.gather(1, tokens.clamp(min=0)).exp() * listed
+    any_other = (values * ~listed).sum(1)
+    mean = (probs * values).sum(1) + (1 - probs.sum(1)).clamp(min=0) * any_other
+    return mean.clamp(min=SMALLEST).log()
+
+
+def substitute_log_probs(sampled: torch.Tensor, log_probs: torch.Tensor, batch: TensorDict) -> torch.Tensor:
+    """Return ``sampled``, with what stands for log J in place of each row's first response token; see the module's docstring.
+
+    ``sampled``: (response tokens of all rows,), the log-probs of the tokens sampled; ``log_probs``: (response tokens of all
+    rows, vocabulary); ``batch``: the micro-batch, with jagged ``responses``, ``old_log_probs`` and :func:`label_fields`.
+    A batch without label fields (of another estimator) leaves ``sampled`` as it is.
+    """
+    if LABEL_VALUES not in batch:
+        return sampled
+    first = batch["responses"].offsets()[:-1]
+    tokens = batch[LABEL_TOKENS].to_padded_tensor(ANY_OTHER)
+    log_mean = log_mean_value(log_probs[first], tokens, batch[LABEL_VALUES].to_padded_tensor(0.0))
+    old = batch["old_log_probs"].values()[first]
+    return sampled.index_put((first,), old + log_mean - log_mean.detach())

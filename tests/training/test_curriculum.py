@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from iranker_verl.files import mark, write_jsonl
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.training.curriculum import Curriculum, shortened, skill
 from iranker_verl.training.metrics_log import MetricsLog
@@ -194,7 +195,8 @@ def test_the_trainer_fills_a_batch_as_the_curriculum_says(tmp_path):
 
 def test_the_trainer_takes_the_curriculum_up_where_the_steps_have_brought_it(tmp_path):
     lines = [{"step": 1, "episode/rr/passage-5": 1.0, "episode/candidates/passage-5": 2.0}]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    mark(tmp_path)
+    write_jsonl(tmp_path / "metrics.jsonl", lines)
     resumed = trainer_of(tmp_path).curriculum
     assert resumed.size == {"passage-5": 3, "passage-7": 2}
     whole = trainer_of(tmp_path / "new").curriculum

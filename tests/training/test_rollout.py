@@ -151,7 +151,7 @@ def test_keep_copies_every_field():
 
 def test_the_manager_starts_our_workers():
     manager = object.__new__(rollout.StepRewardManager)
-    base = rollout.AgentLoopManagerTQ.__mro__[1]
+    base = rollout.RecoveringManager.__mro__[2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "__init__", lambda self, *a, **k: None)
         rollout.StepRewardManager.__init__(manager)

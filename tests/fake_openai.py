@@ -25,9 +25,10 @@ def answer(text: str | None, **changes: Any) -> dict[str, Any]:
 
 
 class FakeServer:
-    """``respond(request, number)`` gives a status and a body: a dict (as JSON) or bytes. ``requests`` holds what came in."""
+    """``respond(request, number)`` gives a status, a body (a dict, as JSON, or bytes) and perhaps headers. ``requests`` holds what
+    came in."""
 
-    def __init__(self, respond: Callable[[dict[str, Any], int], tuple[int, Any]]) -> None:
+    def __init__(self, respond: Callable[[dict[str, Any], int], tuple[Any, ...]]) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.running = self.most = 0
@@ -50,7 +51,7 @@ class FakeServer:
                     server.running += 1
                     server.most = max(server.most, server.running)
                 try:
-                    status, body = respond(request, number)
+                    status, body, *headers = respond(request, number)
                 finally:
                     with lock:
                         server.running -= 1
@@ -58,6 +59,8 @@ class FakeServer:
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
+                    for name, value in (headers[0] if headers else {}).items():
+                        self.send_header(name, value)
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)

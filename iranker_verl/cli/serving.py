@@ -14,7 +14,7 @@ import typer
 from iranker_verl.cli.options import MODEL, EndpointUrl
 from iranker_verl.errors import UserError
 from iranker_verl.files import locked
-from iranker_verl.serving import MAX_DOCUMENTS, PLACES
+from iranker_verl.serving import MAX_CONCURRENT_REQUESTS, MAX_DOCUMENTS
 
 if TYPE_CHECKING:
     from data_prep.custom.lists import Listed
@@ -29,7 +29,6 @@ NewTokens = Annotated[int | None, typer.Option(min=1, help="cap of an answer [de
 ModelLen = Annotated[
     int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
 ]
-SHUTDOWN_S = 30  # for rankings under way, once the server is told to end
 Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
 
 
@@ -83,19 +82,39 @@ def serve(
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
-    places: Annotated[int, typer.Option(min=1, help="rankings under way or waiting; who comes then gets 429")] = PLACES,
+    max_concurrent_requests: Annotated[
+        int, typer.Option(min=1, help="rankings under way or waiting; a further request gets 429")
+    ] = MAX_CONCURRENT_REQUESTS,
+    places: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
+    max_requests_per_client: Annotated[
+        int | None, typer.Option(min=1, help="the same for each client's address [default: no limit of its own]")
+    ] = None,
     max_documents: Annotated[int, typer.Option(min=1, help="documents of a request")] = MAX_DOCUMENTS,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds that a ranking may take; then 504")] = 600,
 ) -> None:
     """Serve /v1/rerank. With IRANKER_API_KEY in the environment, clients have to send it as a bearer token."""
-    import uvicorn
-
     from iranker_verl.serving.app import create_app
+    from iranker_verl.serving.server import Server, bound_socket, is_loopback
 
-    ranker = _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency)
-    key = os.environ.get("IRANKER_API_KEY") or None
-    app = create_app(ranker, name=name, places=places, max_documents=max_documents, api_key=key)
-    with suppress(KeyboardInterrupt):  # uvicorn has closed all by then
-        uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=SHUTDOWN_S)
+    key = os.environ.get("IRANKER_API_KEY")
+    if key is not None and not key.strip():
+        raise UserError("IRANKER_API_KEY is empty; set it to a key, or unset it to serve without one")
+    if places is not None:
+        print("note: --places is called --max-concurrent-requests now", file=sys.stderr)
+    with bound_socket(host, port) as listening:  # before the model is loaded
+        if key is None and not is_loopback(host):
+            print(f"warning: {host} is open to other machines without a key; set IRANKER_API_KEY", file=sys.stderr)
+        app = create_app(
+            _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency),
+            name=name,
+            max_concurrent_requests=places or max_concurrent_requests,
+            max_requests_per_client=max_requests_per_client,
+            max_documents=max_documents,
+            timeout_s=timeout,
+            api_key=key,
+        )
+        with suppress(KeyboardInterrupt):  # the server has closed all by then
+            Server(app, host, port).run([listening])
 
 
 def _ranker(
@@ -121,7 +140,7 @@ def _ranker(
 
 
 def _standard_input() -> list[str]:
-    """Its lines that are not blank. Line feeds end them, and nothing else that a text may hold."""
+    """Return the lines of standard input that are not blank. Only line feeds end a line."""
     try:
         lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -138,6 +157,8 @@ def _print(ranking: Ranking, texts: list[str]) -> None:
     for rank, place in enumerate(ranking.order, 1):
         made.add_row(str(rank), f"{scores[place]:.3f}", texts[place])
     note = f"{len(ranking.steps)} calls of the model, {ranking.malformed} answers malformed, {ranking.seconds:.1f} s"
+    if ranking.empty:
+        note += f"; {ranking.empty} without a text, ranked last"
     show([("Best first", made, note)])
 
 
@@ -188,7 +209,7 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
 
 
 def _line(one: Listed, ranking: Ranking) -> dict[str, Any]:
-    """A line of the result: ids, best first, and what it took."""
+    """Return a line of the result: ids, best first, and what the ranking cost."""
     ids = list(one.candidates)
     return {
         "query_id": one.id,
@@ -199,5 +220,6 @@ def _line(one: Listed, ranking: Ranking) -> dict[str, Any]:
         "prompt_tokens": ranking.prompt_tokens,
         "new_tokens": ranking.new_tokens,
         "seconds": ranking.seconds,
+        "empty": ranking.empty,
         "steps": ranking.explained(),
     }

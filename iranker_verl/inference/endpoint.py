@@ -4,12 +4,17 @@
         answer = await engine.ask(messages, max_new_tokens=8)
 
 The key is read from ``OPENAI_API_KEY``; a server without keys needs none. What passes by itself (429, 5xx, a broken
-connection) is tried again with growing pauses by the ``openai`` client.
+connection) is tried again with growing pauses by the ``openai`` client. Redirects are not followed: they would carry the texts
+to another server. Where a server insists on ``max_completion_tokens`` or on its own temperature, it is asked so from then on.
+
+Texts go to the server as they are. Whether a text that holds ``<|im_end|>`` can end a turn there is for its tokenizer to say; our
+own engine excludes that (:mod:`iranker_verl.ranking.chat`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -17,23 +22,24 @@ from urllib.parse import urlsplit
 
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.inference.engine import Generation
-from iranker_verl.ranking.text import whole
+from iranker_verl.ranking.text import printable, whole
 
 RETRIES = 6  # half a second, doubled up to eight: half a minute in all
-TIMEOUT_S = 600.0  # a long thought on a busy server
+TIMEOUT_S = 600.0  # long reasoning on a busy server
+FIXED_TEMPERATURE = re.compile(r"temperature\W.{0,60}(support|default|allowed|must)")
 NO_KEY = "none"  # the client insists on one; servers without keys ignore it
 
 
 class Refused(UserError):
-    """The server answered with an error. ``status`` is HTTP's."""
+    """The server answered with an error. ``status`` is HTTP's; ``summary`` has none of the server's words, which may repeat texts."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, summary: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.summary = status, summary
 
-    def __reduce__(self) -> tuple[type[Refused], tuple[str, int]]:
-        """Exceptions are remade from ``args``, which has no status; a shard's has to come whole over Ray."""
-        return type(self), (str(self), self.status)
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, int, str]]:
+        """Return how to make it again: by default from ``args``, which has no status. A shard's has to come whole over Ray."""
+        return type(self), (str(self), self.status, self.summary)
 
 
 class Endpoint:
@@ -50,13 +56,20 @@ class Endpoint:
         # OpenAI's own newer models take nothing else; other servers know the older name.
         own = parts.hostname == "api.openai.com"
         self._limit = "max_completion_tokens" if own else "max_tokens"
+        self._fixed_temperature = False
         self._client: Any = None
 
     async def __aenter__(self) -> Endpoint:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        key = os.environ.get("OPENAI_API_KEY") or NO_KEY
-        self._client = AsyncOpenAI(base_url=self.url, api_key=key, max_retries=self._retries, timeout=self._timeout_s)
+        key = os.environ.get("OPENAI_API_KEY", "").strip() or NO_KEY  # from a file, it may end in a line feed
+        self._client = AsyncOpenAI(
+            base_url=self.url,
+            api_key=key,
+            max_retries=self._retries,
+            timeout=self._timeout_s,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False, timeout=self._timeout_s),
+        )
         return self
 
     async def __aexit__(
@@ -73,50 +86,84 @@ class Endpoint:
         *,
         seed: int | None = None,
     ) -> Generation:
-        """The answer to chat ``messages``, its tokens as the server counts them; an answer without text is ``""``.
+        """Return the answer to chat ``messages``, its tokens as the server counts them; an answer without text is ``""``.
 
-        UserError where the server cannot be reached, refuses, or answers in another form than OpenAI's.
+        Raise UserError where the server cannot be reached, refuses, or answers in another form than OpenAI's.
         """
         from openai import APIConnectionError, APIError, APIStatusError
 
         if self._client is None:
             raise RuntimeError("the endpoint is not open; use it within `async with`")
-        options: dict[str, Any] = {self._limit: max_new_tokens, "temperature": temperature}
-        if seed is not None:
-            options["seed"] = seed
+        sampling: dict[str, Any] = {"temperature": temperature} | ({} if seed is None else {"seed": seed})
         try:
-            answer = await self._client.chat.completions.create(
-                model=self.model, messages=[dict(m) for m in messages], **options
-            )
+            answer = await self._complete(messages, max_new_tokens, sampling)
         except APIStatusError as error:
-            raise Refused(self._refused(error.status_code, str(error)), error.status_code) from error
+            raise self._refused(error.status_code, str(error)) from error
         except APIConnectionError as error:  # a time-out is one
             raise UserError(
-                f"{self.url}: no answer after {self._retries + 1} tries ({first_line(error.__cause__ or error)}); is the server up? "
+                f"{self.url}: no answer after {self._retries + 1} tries ({_reason(error)}); is the server up? "
                 "The same command goes on from here"
             ) from error
         except (APIError, ValueError) as error:  # not JSON, say
-            raise UserError(
-                f"{self.url}: its answer is not OpenAI's form ({first_line(error.__cause__ or error)})"
-            ) from error
+            raise UserError(f"{self.url}: its answer is not OpenAI's form ({_reason(error)})") from error
         return self._read(answer)
+
+    async def _complete(
+        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, sampling: dict[str, Any]
+    ) -> Any:
+        """Ask, and ask again where the server refuses an option by name."""
+        from openai import BadRequestError
+
+        while True:
+            limit, fixed = self._limit, self._fixed_temperature
+            options = {limit: max_new_tokens, **sampling}
+            if fixed:
+                del options["temperature"]
+            try:
+                return await self._client.chat.completions.create(
+                    model=self.model, messages=[dict(m) for m in messages], **options
+                )
+            except BadRequestError as error:
+                param, message = error.param, str(error)
+                if limit == "max_tokens" and "max_completion_tokens" in message:
+                    self._limit = "max_completion_tokens"
+                elif not fixed and (param == "temperature" or FIXED_TEMPERATURE.search(message)):
+                    self._fixed_temperature = True
+                else:
+                    raise
 
     def _read(self, answer: Any) -> Generation:
         choices, usage = getattr(answer, "choices", None), getattr(answer, "usage", None)
-        asked, said = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+        prompt_tokens, new_tokens = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
         if not choices or getattr(choices[0], "message", None) is None:
             raise UserError(f"{self.url}: it answers without a choice; is it an OpenAI-compatible /v1 address?")
-        if not isinstance(asked, int) or not isinstance(said, int):
+        if not isinstance(prompt_tokens, int | float) or not isinstance(new_tokens, int | float):
             raise UserError(f"{self.url}: it answers without usage.prompt_tokens and usage.completion_tokens")
-        # Without text all tokens went into a thought that the server hides.
-        return Generation(whole(choices[0].message.content or ""), (), asked, counted=said)
+        # Without text all tokens went into reasoning that the server hides.
+        text = whole(_text(choices[0].message.content))
+        return Generation(text, (), int(prompt_tokens), counted=int(new_tokens))
 
-    def _refused(self, status: int, message: str) -> str:
-        first = (message.splitlines() or [""])[0][:300]
+    def _refused(self, status: int, message: str) -> Refused:
         way_out = {
             401: "set OPENAI_API_KEY",
             403: "set an OPENAI_API_KEY that may use it",
             404: f"is {self.model!r} one of its models, and does the address end in /v1?",
             429: "wait, or ask fewer at once with --concurrency; the same command goes on from here",
         }.get(status, "the same command goes on from here" if status >= 500 else "")
-        return f"{self.url}: {first}" + (f"; {way_out}" if way_out else "")
+        if 300 <= status < 400:
+            way_out = "it redirects, which is not followed; give the address that it leads to"
+        after = f"; {way_out}" if way_out else ""
+        return Refused(f"{self.url}: {printable(message)[:300]}{after}", status, f"HTTP {status}{after}")
+
+
+def _text(content: Any) -> str:
+    """Return an answer's text: ``content``, or the texts of its parts. Parts of another type, such as reasoning, have none."""
+    if isinstance(content, str):
+        return content
+    parts = [part if isinstance(part, dict) else {"text": part} for part in content or ()]
+    texts = [part.get("text") for part in parts if part.get("type", "text") in ("text", "output_text")]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _reason(error: BaseException) -> str:
+    return printable(first_line(error.__cause__ or error))

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from iranker_verl import vllm_cpu
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.inference.orphans import ProcessGuard
@@ -74,12 +76,11 @@ class ChatTokenizer(ChatEncoder):
 
 
 def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
-    """Tokens of the longest prompt that ranking ``task`` may take (see :meth:`~.templates.Template.longest`)."""
-
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode([{"role": "user", "content": text}]))
-
-    return len(tokenizer.encode(template.longest(task, tokens, window)))
+    """Return the tokens of the longest prompt that ranking ``task`` may take (see :meth:`~.templates.Template.longest`)."""
+    texts, shows = [c.text for c in task.candidates], template.shows(window)
+    measured = [] if shows is None or shows >= len(texts) else tokenizer.ids(texts)
+    tokens = {text: len(ids) for text, ids in zip(texts, measured, strict=False)}
+    return len(tokenizer.encode(template.longest(task, tokens.__getitem__, window)))
 
 
 def check_tokenizer(model: Path) -> None:
@@ -157,7 +158,7 @@ class Engine:
 
     async def __aenter__(self) -> Engine:
         self._before = dict(os.environ)
-        self._siblings = {child.pid for child in multiprocessing.active_children()}
+        self._siblings = {child.pid for child in psutil.Process().children()}
         try:
             # In a thread, so that the caller's loop goes on (and can show that something happens).
             start = asyncio.get_running_loop().run_in_executor(None, self._start)
@@ -231,10 +232,12 @@ class Engine:
         raise RuntimeError("vLLM ended a request without an answer")
 
     async def check_alive(self) -> None:
-        """Raises vLLM's EngineDeadError where its processes have died; RuntimeError where the engine is not open."""
+        """Raise vLLM's EngineDeadError where its processes have died, and RuntimeError where one is stopped or nothing is open."""
         if self._llm is None:
             raise RuntimeError("the engine is not open; use it within `async with`")
         await self._llm.check_health()
+        if stopped := await asyncio.to_thread(stopped_processes, self._siblings | {self._guard.pid}):
+            raise RuntimeError(f"process {stopped[0]} is stopped")
 
     def _start(self) -> Any:
         _set_environment(ENVIRONMENT)
@@ -263,6 +266,18 @@ class Engine:
             # vLLM leaves LD_PRELOAD and more behind, which later processes (Ray's, say) would inherit.
             os.environ.clear()
             os.environ.update(self._before)
+
+
+def stopped_processes(others: set[int | None]) -> list[int]:
+    """Return the ids of this process's descendants, but for ``others`` and theirs, that a signal has stopped."""
+
+    found = []
+    for child in psutil.Process().children():
+        if child.pid not in others:
+            with suppress(psutil.Error):
+                family = [child, *child.children(recursive=True)]
+                found += [process.pid for process in family if process.status() == psutil.STATUS_STOPPED]
+    return found
 
 
 def _has_gpu() -> bool:

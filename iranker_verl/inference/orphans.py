@@ -54,9 +54,14 @@ class ProcessGuard:
         self._mark = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The guard's own process id, while it runs."""
+        return self._process.pid if self._process is not None else None
+
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Mark what is started in here. Meant for start-up alone: other threads' children would be marked too."""
+        """Mark what is started in the context. Meant for start-up alone: other threads' children would be marked too."""
         if not sys.platform.startswith("linux"):
             yield
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ UNTRAINED = "think-label"  # the template for an instruct model that was not tra
 MAX_NEW_TOKENS = 1024
 MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs in memory is asked for, not taken
 HOLD_IDS = ("pool", "excluded", "chosen", "named")
+SHORT = 100_000  # characters of a list whose tokens are counted in milliseconds
 CHARACTERS = 32  # more than a token has on the average, of any text
 INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
 
@@ -42,14 +44,19 @@ class Unrankable(UserError):
 
 @dataclass(frozen=True)
 class Ranking:
-    """``order`` has the places of the candidates in the list that was given, best first. ``steps`` tells how it came about:
-    one a call of the model, with what it was shown and said; none where there was nothing to decide."""
+    """A list, ranked.
+
+    ``order`` has the candidates' positions in the list that was given, best first. ``steps`` has one entry for each call of the
+    model, with its pool and response; none where there was nothing to decide. ``empty`` candidates had no text: they are last,
+    and the model did not see them.
+    """
 
     order: tuple[int, ...]
     steps: tuple[AnsweredStep, ...] = ()
     prompt_tokens: int = 0
     new_tokens: int = 0
     seconds: float = 0.0
+    empty: int = 0
 
     @property
     def malformed(self) -> int:
@@ -118,7 +125,8 @@ class AsyncRanker:
         self._concurrency = concurrency
         self._engine: ChatEngine | None = None
         self._gate: asyncio.Semaphore  # of lists under way
-        self._checking: asyncio.Lock  # a tokenizer is for one thread at a time
+        # Of lists with few characters and of others: a thread's slot is free when its work ends, not when its client leaves.
+        self._checkers: tuple[ThreadPoolExecutor, ThreadPoolExecutor]
         self._opened = AsyncExitStack()
         self._tokenizer = self._limit = None
         if isinstance(self.model, Path):
@@ -148,7 +156,7 @@ class AsyncRanker:
         return own | prompt | {"window": self.window, "max_new_tokens": self._max_new_tokens}
 
     async def __aenter__(self) -> AsyncRanker:
-        self._checking = asyncio.Lock()
+        self._checkers = (ThreadPoolExecutor(1, "check-short"), ThreadPoolExecutor(1, "check-long"))
         engine: Endpoint | Engine
         if isinstance(self.model, Endpoint):
             engine, ahead = self.model, 1
@@ -162,6 +170,8 @@ class AsyncRanker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._engine = None
+        for checker in self._checkers:
+            checker.shutdown(wait=False, cancel_futures=True)
         await self._opened.aclose()
 
     async def check_alive(self) -> None:
@@ -170,22 +180,19 @@ class AsyncRanker:
             await self._engine.check_alive()
 
     def check(self, query: str, candidates: Sequence[str], scenario: str = "passage") -> RankingTask | None:
-        """The task that :meth:`rank` would ask about, its texts on one line each as in preparation; None where there is one
-        candidate, or none.
+        """Return the task that :meth:`rank` would ask about, its texts on one line each as in preparation.
 
-        Unrankable for a text that is empty, a ``scenario`` that is none, and for texts that are too long for the model.
+        Candidates without a text are not in it. None where fewer than two have one. Raise Unrankable for an empty query, an unknown
+        ``scenario``, and for texts that are too long for the model.
         """
         if not (context := clean(query)):
             raise Unrankable("the query is empty; say what the candidates are to be ranked for")
-        texts = [clean(text) for text in candidates]
-        for place, text in enumerate(texts):
-            if not text:
-                raise Unrankable(f"candidate {place} (counted from 0) has an empty text; leave it out")
+        cleaned = ((place, clean(text)) for place, text in enumerate(candidates))
+        shown = tuple(Candidate(str(place), text) for place, text in cleaned if text)
         if scenario not in SCENARIOS and scenario not in DATASETS:
-            raise Unrankable(f"scenario {scenario!r}: choose one of {', '.join((*SCENARIOS, *DATASETS))}")
-        if len(texts) < 2:
+            raise Unrankable(f"scenario {scenario[:50]!r}: choose one of {', '.join((*SCENARIOS, *DATASETS))}")
+        if len(shown) < 2:
             return None
-        shown = tuple(Candidate(str(place), text) for place, text in enumerate(texts))
         task = RankingTask("", DATASETS.get(scenario, scenario), scenario, context, shown, ())
         if self._tokenizer is not None and self._limit is not None:
             self._check_length(task, self._tokenizer, self._limit)
@@ -219,10 +226,11 @@ class AsyncRanker:
         """
         if self._engine is None:
             raise RuntimeError("the ranker is not open; use it within `async with`")
-        async with self._checking:  # in a thread: a long text must not keep all others waiting
-            task = await asyncio.to_thread(self.check, query, candidates, scenario)
+        checker = self._checkers[len(query) + sum(map(len, candidates)) > SHORT]
+        task = await asyncio.get_running_loop().run_in_executor(checker, self.check, query, candidates, scenario)
+        empty = [place for place, text in enumerate(candidates) if not text.strip()]
         if task is None:
-            return Ranking(tuple(range(len(candidates))))
+            return Ranking((*sorted(set(range(len(candidates))) - set(empty)), *empty), empty=len(empty))
         async with self._gate:
             episode = await run_episode(
                 task,
@@ -232,8 +240,8 @@ class AsyncRanker:
                 window=self.window,
                 on_step=on_step,
             )
-        order = tuple(int(id) for id in episode.ranking)
-        return Ranking(order, episode.steps, episode.prompt_tokens, episode.new_tokens, episode.seconds)
+        order = (*(int(id) for id in episode.ranking), *empty)
+        return Ranking(order, episode.steps, episode.prompt_tokens, episode.new_tokens, episode.seconds, len(empty))
 
     async def rank_all(
         self,

@@ -1,4 +1,4 @@
-"""Text as prompts show it: in preparation and in serving, so that a model is asked as it was taught."""
+"""Text as prompts show it, the same in preparation and in serving."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def one_line(text: str) -> str:
-    """White space of every kind, line breaks included, becomes single spaces."""
+    """Return ``text`` with single spaces for white space of every kind, line breaks included."""
     return " ".join(text.split())
 
 
 def whole(text: str) -> str:
-    """Without halves of characters, which JSON can hold and UTF-8 cannot: U+FFFD stands in their places."""
+    """Return ``text`` with U+FFFD for halves of characters, which JSON can hold and UTF-8 cannot."""
     return _SURROGATE.sub("\ufffd", text)
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with a space for every character that is no printable one: what a terminal or a log may be given."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def clean(text: str) -> str:
-    """:func:`whole`, and on one line."""
+    """Return ``text`` as :func:`whole` does, and on one line."""
     return one_line(whole(text))

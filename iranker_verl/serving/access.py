@@ -1,52 +1,153 @@
-"""Who may ask, and how much: looked at before a body is read."""
+"""Who may ask, and how much: looked at before a body is read, while it is read, and before it is ranked."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable, Mapping
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from iranker_verl.serving.wire import problem
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = 4 << 20  # of a body
+MAX_FIELDS = 20_000  # texts and names in a body
+MAX_CHARACTERS = 2 << 20  # of a request's query and documents together
+CHARACTERS_UNDER_WAY = 32 * MAX_CHARACTERS  # of all rankings under way
+SMALL = 64 << 10  # bytes that are parsed in a millisecond
+LARGE_BODIES = 8  # larger ones that are read or parsed at once; more wait
+BODY_S = 30.0  # for a body to arrive
 OPEN = ("/health", "/metrics")
+
+
+class Refusal(Exception):
+    """A request that is not answered. ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+    def response(self) -> JSONResponse:
+        """Return the refusal as a response in OpenAI's form; who may try again is told when."""
+        headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
+        return refused(self.status, self.message, self.param, headers)
 
 
 def refused(
     status: int, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error as a response."""
+    """Return an error as a response."""
     return JSONResponse(problem(status, message, param), status_code=status, headers=dict(headers or {}))
 
 
-class Guard:
-    """ASGI middleware over all but ``/health`` and ``/metrics``: the key, where there is one, and the size of a body; ``counted``
-    gets the status of a refusal. It hands on ``receive`` as it is (as Starlette's function middleware does not), so that a client
-    who hangs up is noticed."""
+class AccessControl:
+    """ASGI middleware over all but ``/health`` and ``/metrics``: the key, where there is one, and the size of a body.
+
+    ``counted`` gets the status of a refusal. ``receive`` is handed on as it is (Starlette's function middleware does not do
+    that), so that a client who hangs up is noticed.
+    """
 
     def __init__(self, app: ASGIApp, api_key: str | None, counted: Callable[[int], None]) -> None:
         self._app, self._counted = app, counted
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._key = None if api_key is None else api_key.strip().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        no = None
+        """Answer a request that is refused; hand on all others."""
+        app: ASGIApp = self._app
         if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN:
-            no = self._look(scope)
-            if no is not None:
-                self._counted(no.status_code)
-        await (no or self._app)(scope, receive, send)
+            try:
+                self._check(scope)
+            except Refusal as refusal:
+                self._counted(refusal.status)
+                app = refusal.response()
+        await app(scope, receive, send)
 
-    def _look(self, scope: Scope) -> JSONResponse | None:
+    def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
-        if self._expected is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
-            return refused(401, "send the server's key, as in `Authorization: Bearer KEY`")
+        scheme, _, key = headers.get(b"authorization", b"").strip().partition(b" ")
+        if self._key is not None and not (scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key)):
+            raise Refusal(401, "send the server's key, as in `Authorization: Bearer KEY`")
         if scope["method"] != "POST":
-            return None
+            return
         length = headers.get(b"content-length", b"")
-        if not length.isdigit() or b"transfer-encoding" in headers:
-            return refused(411, "send a Content-Length, and no Transfer-Encoding")
+        if not length.isdigit() or len(length) > 18 or b"transfer-encoding" in headers:
+            raise Refusal(411, "send a Content-Length, and no Transfer-Encoding")
         if int(length) > MAX_BYTES:
-            return refused(413, f"the body has {int(length):,} bytes, more than the {MAX_BYTES:,} allowed")
-        return None
+            raise Refusal(413, f"the body has {int(length):,} bytes, more than the {MAX_BYTES:,} allowed")
+
+
+class Bodies:
+    """Reads and parses JSON bodies: small ones at once, large ones a few at a time and off the event loop."""
+
+    def __init__(self) -> None:
+        self._large = asyncio.Semaphore(LARGE_BODIES)
+        self._parser = ThreadPoolExecutor(1, "parse")
+
+    async def read(self, request: Request) -> Any:
+        """Return what the body holds. Refusal where it is late, no JSON, or has too many fields.
+
+        A client that hangs up raises Starlette's ClientDisconnect.
+        """
+        small = int(request.headers["content-length"]) <= SMALL
+        async with nullcontext() if small else self._large:
+            try:
+                async with asyncio.timeout(BODY_S):
+                    raw = await request.body()
+            except TimeoutError as error:
+                raise Refusal(408, f"the body did not arrive within {BODY_S:.0f} seconds") from error
+            if small:
+                return _parse(raw)
+            return await asyncio.get_running_loop().run_in_executor(self._parser, _parse, raw)
+
+    def close(self) -> None:
+        """End the parser's thread."""
+        self._parser.shutdown(wait=False, cancel_futures=True)
+
+
+def _parse(raw: bytes) -> Any:
+    if (raw.count(b'"') - raw.count(b'\\"')) // 2 > MAX_FIELDS:  # before it is parsed, which takes longer
+        raise Refusal(400, f"body: it has more than {MAX_FIELDS:,} texts and names")
+    try:
+        return json.loads(raw)
+    except json.JSONDecodeError as error:
+        raise Refusal(400, f"body: JSON decode error ({error})") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, brackets in brackets
+        raise Refusal(400, f"body: JSON decode error ({type(error).__name__})") from error
+
+
+class Admission:
+    """Counts the rankings under way, in all and of each client, and their characters."""
+
+    def __init__(self, requests: int, requests_per_client: int | None = None) -> None:
+        self._requests, self._per_client = requests, requests_per_client or requests
+        self._characters = 0
+        self._clients: Counter[str] = Counter()
+
+    @contextmanager
+    def admitted(self, client: str, characters: int) -> Iterator[None]:
+        """Within it a ranking is under way. Refusal where there are too many."""
+        if characters > MAX_CHARACTERS:
+            raise Refusal(
+                413, f"query and documents have {characters:,} characters, more than the {MAX_CHARACTERS:,} allowed"
+            )
+        if self._clients.total() >= self._requests:
+            raise Refusal(429, f"{self._requests} rankings are under way already; try again in a moment")
+        if self._clients[client] >= self._per_client:
+            raise Refusal(429, f"{self._per_client} of your rankings are under way already; try again in a moment")
+        if self._characters + characters > CHARACTERS_UNDER_WAY:
+            raise Refusal(429, "rankings of many long texts are under way already; try again in a moment")
+        self._clients[client] += 1
+        self._characters += characters
+        try:
+            yield
+        finally:
+            self._characters -= characters
+            self._clients[client] -= 1
+            self._clients += Counter()  # drops who has none under way

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from iranker_verl.inference.engine import Generation
 from iranker_verl.inference.episode import AnsweredStep
+from iranker_verl.inference.ranker import Ranking
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -21,7 +22,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.under_way = 0
         self._running = Gauge("iranker_rankings_running", "Rankings under way or waiting", registry=self._registry)
         self._requests = Counter("iranker_requests", "Answers, by HTTP status", ["status"], registry=self._registry)
         self._seconds = Histogram(
@@ -30,35 +30,33 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._empty = Counter("iranker_empty_documents", "Documents without a text", registry=self._registry)
         self._calls = Counter("iranker_model_calls", "Calls of the model", registry=self._registry)
         self._malformed = Counter("iranker_malformed_answers", "Answers without a candidate", registry=self._registry)
         self._tokens = Counter("iranker_tokens", "Tokens of the model", ["kind"], registry=self._registry)
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
-        """Within it a ranking is under way."""
-        self.under_way += 1
-        self._running.set(self.under_way)
-        try:
+        """Count a ranking as under way within the context."""
+        with self._running.track_inprogress():
             yield
-        finally:
-            self.under_way -= 1
-            self._running.set(self.under_way)
 
     def answered(self, status: int) -> None:
-        """A request to rank was answered, if only refused."""
+        """Count a request to rank that was answered or refused."""
         self._requests.labels(str(status)).inc()
 
     def called(self, step: AnsweredStep, answer: Generation) -> None:
-        """The model was called once."""
+        """Count a call of the model."""
         self._calls.inc()
         self._malformed.inc(step.malformed)
         self._tokens.labels("prompt").inc(answer.prompt_tokens)
         self._tokens.labels("new").inc(answer.new_tokens)
 
-    def ranked(self, seconds: float) -> None:
-        """A list was ranked to its end."""
-        self._seconds.observe(seconds)
+    def ranked(self, ranking: Ranking) -> None:
+        """Count a list that was ranked to its end."""
+        self._seconds.observe(ranking.seconds)
+        self._empty.inc(ranking.empty)
 
     def text(self) -> bytes:
+        """Return all counts in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from iranker_verl.inference.ranker import Ranking
 from iranker_verl.ranking.text import whole
 
+LONGEST = 500  # characters of an error
+
 
 def _text(document: Any) -> str:
     text = document.get("text") if isinstance(document, dict) else document
@@ -18,9 +20,13 @@ def _text(document: Any) -> str:
 
 
 class RerankRequest(BaseModel):
-    """``scenario`` and ``explain`` are ours. Clients send null, and a ``top_n`` of 0, for what they leave open. What is in
-    ``Any`` below they may send, and it changes nothing: texts are never cut, they are refused where they are too long. A
-    document's other fields are not read. Any other field is refused, as it would have no effect."""
+    """The body of a request.
+
+    ``scenario`` and ``explain`` are ours. Clients send null, and a ``top_n`` of 0, for what they leave open. The fields of type
+    ``Any`` are accepted because clients of Cohere, Jina, SiliconFlow, vLLM or LiteLLM send them, and have no effect: texts are never
+    cut, and are refused where they are too long. A document's other fields are not read. Any other field is refused, as it would
+    have no effect.
+    """
 
     model_config = ConfigDict(extra="forbid")
     query: str
@@ -37,10 +43,25 @@ class RerankRequest(BaseModel):
     truncate_prompt_tokens: Any = None
     max_chunks_per_doc: Any = None
     max_tokens_per_doc: Any = None
+    max_chunk_per_doc: Any = None
+    overlap_tokens: Any = None
+    rank_fields: Any = None
+    additional_data: Any = None
+    return_embeddings: Any = None
+    return_len: Any = None
+    instruction: Any = None
+    request_id: Any = None
+    metadata: Any = None
+    encoding_format: Any = None
+    mm_processor_kwargs: Any = None
+    chat_template_kwargs: Any = None
+    activation: Any = None
+    use_activation: Any = None
+    softmax: Any = None
 
 
 def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about: dict[str, Any]) -> dict[str, Any]:
-    """The response's body. ``index`` is a document's place in the request; of ``relevance_score`` see
+    """Return the response's body. ``index`` is a document's place in the request; of ``relevance_score`` see
     :meth:`~iranker_verl.inference.ranker.Ranking.scores`."""
     scores = ranking.scores()
     results: list[dict[str, Any]] = [
@@ -57,6 +78,7 @@ def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about:
         "ranking": {
             **{name: about[name] for name in ("template_id", "template_hash")},
             **{"calls": len(ranking.steps), "malformed": ranking.malformed, "seconds": ranking.seconds},
+            "empty_documents": ranking.empty,
         },
     }
     if request.explain:
@@ -65,7 +87,8 @@ def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about:
 
 
 def problem(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """An error's body, as OpenAI's and vLLM's clients read it."""
+    """Return an error's body, as OpenAI's and vLLM's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": whole(message), "type": kind, "param": param and whole(param), "code": status}}
+    text, where = whole(message[:LONGEST]), param and whole(param[:LONGEST])  # no request is repeated at length
+    return {"error": {"message": text, "type": kind, "param": where, "code": status}}

@@ -45,7 +45,7 @@ def test_no_key_is_needed_where_the_server_needs_none(monkeypatch):
     assert ask(FakeServer(lambda request, n: (200, answer("[A]"))))[0].text == "[A]"
 
 
-def test_hidden_thoughts_without_an_answer_are_an_empty_answer():
+def test_hidden_reasoning_without_an_answer_is_an_empty_answer():
     [generation] = ask(FakeServer(lambda request, n: (200, answer(None))))
     assert generation.text == ""
 
@@ -79,8 +79,103 @@ def test_given_up_with_a_reason(status, body, message, tries):
 
 def test_a_refusal_comes_whole_from_another_process():
     """A shard's reaches the user over Ray."""
-    refused = pickle.loads(pickle.dumps(Refused("the server says no", 400)))
-    assert type(refused) is Refused and str(refused) == "the server says no" and refused.status == 400
+    refused = pickle.loads(pickle.dumps(Refused("the server says no", 400, "HTTP 400")))
+    assert type(refused) is Refused and str(refused) == "the server says no"
+    assert (refused.status, refused.summary) == (400, "HTTP 400")
+
+
+def in_parts(*parts):
+    return answer(
+        "", choices=[{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": parts}}]
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([{"type": "text", "text": "[A]"}], "[A]"),
+        (
+            [
+                {"type": "reasoning", "text": "hm [C]"},
+                {"type": "text", "text": "[A] it"},
+                {"type": "text", "text": " is"},
+            ],
+            "[A] it is",
+        ),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "[C]"}]}, {"type": "text", "text": "[A]"}], "[A]"),
+        ([{"type": "output_text", "text": "[A]", "annotations": []}], "[A]"),
+        ([{"text": "[A]"}, "!"], "[A]!"),
+        ([{"type": "text", "text": None}, {"type": "image_url"}], ""),
+        ([], ""),
+    ],
+)
+def test_content_in_parts_is_the_texts_of_its_text_parts(parts, text):
+    [generation] = ask(FakeServer(lambda request, n: (200, in_parts(*parts))))
+    assert generation.text == text
+
+
+def insists(request, number):
+    """Refuse as OpenAI's reasoning models do."""
+    if "max_tokens" in request:
+        words = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return 400, {"error": {"message": words, "param": "max_tokens", "code": "unsupported_parameter"}}
+    if request.get("temperature", 1) != 1:
+        words = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+        return 400, {"error": {"message": words, "param": "temperature", "code": "unsupported_value"}}
+    return 200, answer("[A]")
+
+
+def test_what_a_server_insists_on_is_done_and_remembered():
+    server = FakeServer(insists)
+
+    async def main():
+        async with Endpoint(server.url, "fake", retries=0) as endpoint:
+            return [(await endpoint.ask(MESSAGES, 8)).text for _ in range(3)]
+
+    with server.serving():
+        assert asyncio.run(main()) == ["[A]"] * 3
+    assert len(server.requests) == 5  # two refusals, once
+    assert server.requests[-1] == {"model": "fake", "messages": MESSAGES, "max_completion_tokens": 8}
+
+
+def test_calls_that_are_refused_at_once_are_all_asked_anew():
+    server = FakeServer(insists)
+    assert [g.text for g in ask(server, times=8)] == ["[A]"] * 8
+
+
+def test_another_refusal_that_repeats_the_text_changes_nothing():
+    server = FakeServer(lambda request, n: (400, {"error": {"message": "too long: 'the temperature of water'"}}))
+    with pytest.raises(Refused, match="too long"):
+        ask(server)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["a key\n", " a key\r\n"])
+def test_a_key_may_end_in_a_line_feed(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    server = FakeServer(lambda request, n: (200, answer("[A]")))
+    ask(server)
+    assert server.keys == ["Bearer a key"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_carry_no_text_to_another_server(status):
+    other = FakeServer(lambda request, n: (200, answer("[A]")))
+    with other.serving():
+        server = FakeServer(lambda request, n: (status, {}, {"Location": f"{other.url}/chat/completions"}))
+        with pytest.raises(Refused, match="redirects, which is not followed"):
+            ask(server)
+    assert other.requests == [] and len(server.requests) == 1
+
+
+def test_a_servers_words_have_no_control_characters_and_the_summary_has_no_words():
+    words = "secret text \x1b[31m\r\n\x07 and more"
+    with pytest.raises(Refused) as found:
+        ask(FakeServer(lambda request, n: (422, {"error": {"message": words}})))
+    assert "secret text" in str(found.value) and str(found.value).isprintable()
+    assert "secret" not in found.value.summary and "422" in found.value.summary
 
 
 def test_nobody_there():

@@ -1,84 +1,25 @@
 """/v1/rerank over a model that is none: what clients get, who is refused, and what is counted."""
 
-import contextlib
 import json
 import logging
-import re
-import socket
 import threading
 import time
 
-import httpx
 import pytest
-import uvicorn
 
 pytest.importorskip("openai")
 
 from iranker_verl.inference import AsyncRanker
-from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.ranking.templates import load
 from iranker_verl.serving.access import MAX_BYTES
-from iranker_verl.serving.app import create_app
-from tests.fake_openai import FakeServer, answer
-
-FLEAS = ["Fleas feed on blood.", "A flea can live up to a year.", "Eggs hatch in a week."]
-BODY = {"query": "how long do fleas live", "documents": FLEAS}
-
-
-def first(request, number):
-    """Excludes the first of those shown."""
-    return 200, answer("<answer>[A]</answer>")
-
-
-@contextlib.contextmanager
-def serving(respond=first, root_path="", **options):
-    """A client of a running server, and the model's server behind it."""
-    behind = FakeServer(respond)
-    with behind.serving():
-        app = create_app(AsyncRanker(Endpoint(behind.url, "fake", retries=0)), **options)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", root_path=root_path))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < until and thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-                yield client, behind
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
+from tests.fake_openai import answer
+from tests.serving.running import BODY, FLEAS, begun, counted, exclude_first, refused, serving
 
 
 @pytest.fixture(scope="module")
 def server():
     with serving() as both:
         yield both
-
-
-def begun(client, length, sent, more=""):
-    """A connection on which a request to rank has begun, of a body of ``length`` bytes."""
-    line = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
-    line.sendall(
-        f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n".encode()
-        + sent
-    )
-    return line
-
-
-def refused(response, status):
-    assert response.status_code == status
-    error = response.json()["error"]
-    assert error["code"] == status and set(error) == {"message", "type", "param", "code"}
-    return error["message"]
-
-
-def counted(client, name):
-    found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, flags=re.M)
-    return float(found[1]) if found else 0.0
 
 
 def test_an_answer(server):
@@ -95,7 +36,7 @@ def test_an_answer(server):
     assert body["ranking"].pop("seconds") >= 0
     assert body["ranking"] == {
         **{"template_id": template.id, "template_hash": template.hash},
-        **{"calls": 2, "malformed": 0},
+        **{"calls": 2, "malformed": 0, "empty_documents": 0},
     }
     assert "steps" not in body
 
@@ -116,7 +57,7 @@ def test_options(server):
     )
 
 
-def test_what_other_clients_send(server):
+def test_null_zero_titles_and_other_paths_are_accepted(server):
     """vLLM's default top_n, nulls for what is left open, objects with a title, fields that change nothing here, other paths."""
     client, behind = server
     documents = [{"text": text, "title": "of no use"} for text in FLEAS]
@@ -141,7 +82,6 @@ def test_a_million_wrong_documents_cost_no_more_than_one(server):
         ({"documents": []}, "documents: List should have at least 1 item"),
         ({"documents": ["x", 1]}, "documents.1: Value error, a text is needed, or an object with a text"),
         ({"documents": [{"title": "x"}]}, "documents.0: Value error, a text is needed"),
-        ({"documents": ["x", " "]}, "candidate 1 (counted from 0) has an empty text"),
         ({"query": ""}, "the query is empty"),
         ({"query": None}, "query: Input should be a valid string"),
         ({"top_n": -1}, "top_n: Input should be greater than or equal to 0"),
@@ -239,15 +179,15 @@ def test_a_model_that_fails():
             assert counted(client, f'iranker_requests_total{{status="{code}"}}') == 1
 
 
-def test_a_full_house():
+def test_requests_above_the_limit_get_429():
     """Who comes too late is told so at once, and nobody who is in loses anything."""
     free = threading.Event()
 
     def waits(request, number):
         free.wait(20)
-        return first(request, number)
+        return exclude_first(request, number)
 
-    with serving(waits, places=2) as (client, _):
+    with serving(waits, max_concurrent_requests=2) as (client, _):
         found = []
 
         def ask():
@@ -269,10 +209,10 @@ def test_a_full_house():
         assert client.post("/v1/rerank", json=BODY).status_code == 200
 
 
-def test_who_hangs_up_stops_costing():
+def test_a_client_that_hangs_up_ends_its_ranking():
     def slowly(request, number):
         time.sleep(0.1)
-        return first(request, number)
+        return exclude_first(request, number)
 
     with serving(slowly) as (client, behind):
         body = json.dumps({"query": "q", "documents": [f"text {n}" for n in range(200)]}).encode()

@@ -1,0 +1,110 @@
+"""uvicorn with limits for clients that are slow on purpose, a port that is taken before anything is loaded, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from h11 import IDLE
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from iranker_verl.errors import UserError
+
+HEAD_S = 10.0  # for a request's line and headers to arrive
+HEAD_BYTES = 16 << 10
+CONNECTIONS = 900  # below the usual limit of open files; who comes then gets 503
+DRAIN_S = 15.0  # for rankings under way, once the server is told to end; then they get 503
+SHUTDOWN_S = 20  # until uvicorn ends what does not end by itself; Kubernetes kills after 30
+
+
+class LimitedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which closes a connection whose request head does not arrive in time."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take data, and go on waiting where it does not end a head."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not IDLE:
+            self._stop()
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells the application when it begins to end, so that every open request gets an answer."""
+
+    def __init__(self, app: FastAPI, host: str, port: int, **options: Any) -> None:
+        self._app = app
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                http=LimitedProtocol,
+                ws="none",
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                limit_concurrency=CONNECTIONS,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                **options,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and end those that there are: in DRAIN_S seconds, or with 503."""
+        timer = asyncio.get_running_loop().call_later(DRAIN_S, self._app.state.stopping.set)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket on this address. UserError where it is in use or none of this machine's."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(address)
+            taken.listen(1)  # two that are only bound may share an address
+        except OSError:
+            taken.close()
+            raise
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port}: cannot listen there ({error.strerror}); give another --port or --host"
+        ) from error
+    return taken
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

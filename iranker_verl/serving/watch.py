@@ -1,0 +1,41 @@
+"""Whether the engine still answers: asked every few seconds, so that nobody waits for an engine that is dead or stopped."""
+
+from __future__ import annotations
+
+import asyncio
+
+from iranker_verl.inference.ranker import AsyncRanker
+
+EVERY_S = 2.0
+PATIENCE_S = 5.0  # for the engine's own health check, which takes milliseconds
+
+
+class EngineWatch:
+    """Runs ``ranker.check_alive`` again and again. ``reason`` says what is wrong; None where nothing is."""
+
+    def __init__(self, ranker: AsyncRanker) -> None:
+        self._ranker = ranker
+        self.reason: str | None = None
+        self.failed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            await self.check()
+            await asyncio.sleep(EVERY_S)
+
+    async def check(self) -> None:
+        """Check once. An engine that goes on is healthy again."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._ranker.check_alive()
+        except TimeoutError:
+            self.reason = "the engine does not answer; restart the server"
+        except Exception as error:  # vLLM does not say of what
+            self.reason = f"the engine is not running ({type(error).__name__}); restart the server"
+        else:
+            self.reason = None
+        if self.reason:
+            self.failed.set()
+        else:
+            self.failed.clear()

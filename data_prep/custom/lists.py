@@ -1,8 +1,9 @@
 """Lists that are only to be ranked: the files of :mod:`data_prep.custom.passage`, where nobody need have judged anything.
 
-A row a list: ``{"query": …, "candidates": ["text", {"id": …, "text": …}, …]}`` and perhaps ``query_id``. Or, in CSV too, a row a
-candidate: ``query, passage`` and perhaps ``query_id`` and ``passage_id``; a list's rows may stand anywhere. Other columns, such as
-``relevance``, are not read. Without ids a list is called by its row, and a candidate by its place, from 0.
+A row a list: ``{"query": …, "candidates": ["text", {"id": …, "text": …}, …]}`` and perhaps ``query_id``; the id of a candidate may
+be called ``docid``, ``_id``, ``doc_id`` or ``passage_id`` as well. Or, in CSV too, a row a candidate: ``query, passage`` and perhaps
+``query_id`` and ``passage_id``; a list's rows may stand anywhere. Other columns, such as ``relevance``, are not read. Without ids a
+list is called by its row, and a candidate by its position, from 0.
 
 A passage that is there twice, with its id, counts once. Refused are an id with two texts, a query id in two rows of lists, and
 what is no text.
@@ -23,6 +24,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking.text import clean
 
 LONG = ("query", "passage")
+IDS = ("id", "docid", "_id", "doc_id", "passage_id")  # of a candidate, as retrieval tools call it
 
 
 @dataclass
@@ -60,7 +62,7 @@ def _nested(path: Path) -> Iterator[Listed]:
             own = candidate if isinstance(candidate, dict) else {"text": candidate}
             if "text" not in own:
                 raise UserError(f"{path} row {row}: a candidate has no text: {shown(str(candidate))}")
-            _add(one, path, row, own.get("id"), own["text"])
+            _add(one, path, row, next((own[name] for name in IDS if name in own), None), own["text"])
         yield one
 
 

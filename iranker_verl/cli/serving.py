@@ -204,8 +204,11 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
                 [(one.query, list(one.candidates.values())) for one in missing], scenario=scenario, on_done=on_done
             )
     journal.finish([lines[one.id] for one in listed], {"seconds": time.monotonic() - started})
-    malformed, calls = (sum(line[name] for line in lines.values()) for name in ("malformed", "calls"))
-    print(f"{out}: {len(listed):,} lists, {calls:,} calls, {malformed:,} answers malformed")
+    malformed, calls, empty = (
+        sum(line.get(name, 0) for line in lines.values()) for name in ("malformed", "calls", "empty")
+    )
+    last = f", {empty:,} texts empty, ranked last" if empty else ""
+    print(f"{out}: {len(listed):,} lists, {calls:,} calls, {malformed:,} answers malformed{last}")
 
 
 def _line(one: Listed, ranking: Ranking) -> dict[str, Any]:

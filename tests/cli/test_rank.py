@@ -67,6 +67,16 @@ def test_lines_of_standard_input(run, server, monkeypatch):
         assert words in out + err and code == (0 if words == "zwei" else 2)
 
 
+def test_texts_that_are_empty_come_last_and_are_counted(run, server, tmp_path):
+    code, out, _ = run("--endpoint", server.url, "--model", "fake", "--query", "q", "x", " ", "y")
+    assert code == 0 and "1 without a text, ranked last" in out
+    path, out_path = tmp_path / "some.jsonl", tmp_path / "ranked.jsonl"
+    path.write_text('{"query": "q", "candidates": [{"id": "e", "text": ""}, {"id": "a", "text": "x"}]}\n')
+    code, out, _ = run("--endpoint", server.url, "--model", "fake", "--lists", path, "--out", out_path)
+    line = json.loads(out_path.read_text())
+    assert code == 0 and (line["ranking"], line["empty"]) == (["a", "e"], 1) and "1 texts empty, ranked last" in out
+
+
 def lists(folder, number=12):
     path = folder / "lists.jsonl"
     lines = [
@@ -163,15 +173,15 @@ def test_half_a_character_in_an_answer(run, tmp_path):
 def test_mistakes_are_one_line(run, server, tmp_path):
     path = lists(tmp_path, 2)
     bad = tmp_path / "bad.jsonl"
-    bad.write_text(path.read_text() + '{"query": "q", "candidates": ["x", " "]}\n')
+    bad.write_text(path.read_text() + '{"query": " ", "candidates": ["x", "y"]}\n')
     model = ("--endpoint", server.url, "--model", "fake")
     for arguments, words in (
         ((*model,), "give --query and texts"),
         ((*model, "--query", "q"), "nothing to rank"),
-        ((*model, "--query", "q", "x", " "), "candidate 1 (counted from 0) has an empty text"),
+        ((*model, "--query", " ", "x", "y"), "the query is empty"),
         ((*model, "--lists", path), "--lists and --out"),
         ((*model, "--lists", path, "--out", tmp_path / "x.csv"), "ends in .jsonl"),
-        ((*model, "--lists", bad, "--out", tmp_path / "x.jsonl"), "bad.jsonl row 3: candidate 1"),
+        ((*model, "--lists", bad, "--out", tmp_path / "x.jsonl"), "bad.jsonl row 3: the query is empty"),
         (("--model", tmp_path / "none", "--query", "q", "x", "y"), "no such model folder"),
         (("--endpoint", "nowhere", "--model", "x", "--query", "q", "x", "y"), "an address like"),
     ):

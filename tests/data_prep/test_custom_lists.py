@@ -30,6 +30,14 @@ def test_a_row_a_list(tmp_path):
     assert shape(path) == [(1, "1", "a", {"0": "x", "1": "y", "third": "z"}), (2, "q7", "b", {})]
 
 
+@pytest.mark.parametrize("name", ["id", "docid", "_id", "doc_id", "passage_id"])
+def test_the_ids_of_retrieval_tools_are_kept(tmp_path, name):
+    candidates = [{name: "D7", "text": "x", "score": 1.5}, {name: 8, "text": "y", "title": "t"}]
+    assert shape(write(tmp_path, "run.jsonl", [{"query": "a", "candidates": candidates}])) == [
+        (1, "1", "a", {"D7": "x", "8": "y"})
+    ]
+
+
 def test_a_row_a_candidate(tmp_path):
     path = write(tmp_path, "faq.csv", "query,passage,relevance\na,x,1\nb,y,\na,z,0\n")
     assert shape(path) == [(2, "2", "a", {"0": "x", "1": "z"}), (3, "3", "b", {"0": "y"})]

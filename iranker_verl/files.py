@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 
 MARK = ".iranker"
 MADE_BY = "iranker-verl"
@@ -41,7 +41,7 @@ MADE_BY = "iranker-verl"
 _SIGNATURES = (f'"made_by": "{MADE_BY}"'.encode(), f'<meta name="generator" content="{MADE_BY}">'.encode())
 _SIGNED_BYTES = 1024
 _SHOWN = 3
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def check_replaceable(path: Path) -> None:
     )
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path | str, error: OSError) -> UserError:
     """Return the one line for a full disk, a missing permission, or a file where a folder has to be."""
-    reason = error.strerror or next(iter(str(error).splitlines()), type(error).__name__)
+    reason = os.strerror(error.errno) if error.errno else first_line(error)
     return UserError(f"{path}: cannot be written ({reason}); choose another place or free the space")
 
 
@@ -202,7 +202,7 @@ def replacing_folder(target: Path, also_ours: Callable[[Path], bool] = lambda fo
             _recover(target)
             part.mkdir(parents=True)
             _write_mark(Mark(part, target=target.name, whole=True))
-        with _one_line(target, *_DISK):  # other errors of the block are not of the writing
+        with _one_line(target, *DISK_ERRORS):  # other errors of the block are not of the writing
             yield part
         check_folder_replaceable(target, also_ours)
         with _one_line(target):
@@ -288,7 +288,7 @@ def remove_folder(folder: Path) -> None:
     else:
         for name in sorted(_inside(folder), reverse=True):  # what is in a folder before the folder
             with suppress(OSError):
-                if name in found.names or _whose(name) in found.names:
+                if name in found.names or _whose(name) in {MARK, *found.names}:
                     (folder / name).unlink()
                 elif name != MARK:
                     (folder / name).rmdir()
@@ -331,12 +331,14 @@ def locked(target: Path) -> Iterator[None]:
 def _lock(path: Path) -> int:
     """Return a descriptor of the locked file; the one that still stands at ``path``, as another may just have removed it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            os.pwrite(descriptor, MADE_BY.encode(), 0)  # what another made is locked, and not removed
+        except FileExistsError:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(path, descriptor):
-                if not os.fstat(descriptor).st_size:
-                    os.pwrite(descriptor, MADE_BY.encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -370,7 +372,7 @@ def _left_by(target: Path, suffix: str) -> list[Mark]:
     with suppress(OSError):
         folders = sorted(path for path in target.parent.iterdir() if named.fullmatch(path.name))
         marks = [read_mark(folder) for folder in folders if not folder.is_symlink()]
-        return [found for found in marks if found is not None and found.target == target.name]
+        return [found for found in marks if found is not None and found.target in ("", target.name)]
     return []
 
 

@@ -11,6 +11,7 @@ import typer
 from iranker_verl import __version__
 from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, score, serving
 from iranker_verl.errors import UserError
+from iranker_verl.files import DISK_ERRORS, cannot_write
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +83,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {cannot_write(error.filename or 'the output', error)}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != 130:  # typer's code for a Ctrl-C

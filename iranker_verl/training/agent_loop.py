@@ -32,7 +32,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import check_hash, load
-from iranker_verl.training.credit import EXPECTED_ESTIMATOR
+from iranker_verl.training.credit import LABEL_ESTIMATORS
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
 from iranker_verl.training.step_record import StepRecord
 from reward_fns.answers import label
@@ -74,7 +74,7 @@ class RankingAgentLoop(AgentLoopBase):
         if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
         self.score = score
-        self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator == EXPECTED_ESTIMATOR
+        self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator in LABEL_ESTIMATORS
 
     async def run(  # type: ignore[override]  # verl takes a list as well (agent_loop_tq.py); its annotation does not say so
         self, sampling_params: dict[str, Any], priority: int = 0, **row: Any

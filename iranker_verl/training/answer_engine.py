@@ -5,7 +5,7 @@ verl 0.9.1 computes logits for every token of prompt and response: for Qwen2.5's
 most of a small model's update. Only the response tokens are ever read from the result (``response_from_nested``,
 ``no_padding_2_padding``), so the others stay 0 here, and the language model's head is not applied to them.
 
-For ``exclusion_expected`` it is the only place with the log-probs of all labels (:mod:`iranker_verl.training.policy_loss`).
+For ``exclusion_expected`` and ``exclusion_order`` it is the only place with the log-probs of all labels (:mod:`iranker_verl.training.policy_loss`).
 
 Importing this module, ``actor_rollout_ref.model.external_lib=iranker_verl.training.answer_engine``, registers the engine and so
 chooses it: of the engines of the device "cuda" (which the plug-in has verl look for on a CPU too) verl prefers one for the
@@ -84,12 +84,12 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
     ) -> dict[str, torch.Tensor]:
         """Return jagged ``log_probs`` and ``entropy`` (where it is requested) of all tokens, 0 outside the responses.
 
-        Raise RuntimeError where ``exclusion_expected`` meets an option that needs verl's own log-probs.
+        Raise RuntimeError where ``exclusion_expected`` or ``exclusion_order`` meets an option that needs verl's own log-probs.
         """
         if "rows" not in output_args:
-            if policy_loss.LABEL_VALUES in micro_batch:
+            if policy_loss.LABEL_TOKENS in micro_batch:
                 raise RuntimeError(
-                    "exclusion_expected needs this engine's own log-probs, and an option (fused kernels, distillation, packed "
+                    "exclusion_expected and exclusion_order need this engine's own log-probs, and an option (fused kernels, distillation, packed "
                     "rows) needs verl's; turn it off, or take exclusion_grpo"
                 )
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)

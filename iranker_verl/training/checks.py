@@ -189,8 +189,8 @@ def _check_estimator(config: DictConfig) -> None:
             f"algorithm.adv_estimator={estimator} compares the rollouts of a task: actor_rollout_ref.rollout.n=1 has nothing "
             "to compare; set it to 2 or more (and data.train_batch_size to as many tasks fewer)"
         )
-    if estimator == credit.EXPECTED_ESTIMATOR:
-        _check_expected(config)
+    if estimator in credit.LABEL_ESTIMATORS:
+        _check_label_estimator(config)
     # verl turns the critic on by itself for its own gae, unless it is told not to
     if (estimator == credit.GAE_ESTIMATOR and not config.critic.enable) or (
         estimator == "gae" and config.critic.enable is False
@@ -294,39 +294,40 @@ def _check_share(config: DictConfig, name: str) -> None:
         raise UserError(f"{name}={value} has to be between 0 and 1")
 
 
-def _check_expected(config: DictConfig) -> None:
-    """What ``exclusion_expected`` stands on. UserError with the option's name."""
+def _check_label_estimator(config: DictConfig) -> None:
+    """Check what ``exclusion_expected`` and ``exclusion_order`` need. Raise UserError with the option's name."""
+    estimator = config.algorithm.adv_estimator
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
     template = load(config.iranker.template)
     if template.kind != "exclusion" or template.answer != "label" or "<think>" in repr(template):
         raise UserError(
-            f"algorithm.adv_estimator={credit.EXPECTED_ESTIMATOR} is for answers that are a label alone, and the template "
+            f"algorithm.adv_estimator={estimator} is for answers that are a label alone, and the template "
             f"{template.id} asks for others; take iranker.template=label, or exclusion_grpo"
         )
     if model.external_lib != ENGINE or model.use_remove_padding:
         raise UserError(
-            f"algorithm.adv_estimator={credit.EXPECTED_ESTIMATOR} reads all labels' log-probs: set "
+            f"algorithm.adv_estimator={estimator} reads all labels' log-probs: set "
             f"actor_rollout_ref.model.external_lib={ENGINE} and actor_rollout_ref.model.use_remove_padding=false"
         )
     if actor.policy_loss.loss_mode != "vanilla":
         raise UserError(
             f"actor_rollout_ref.actor.policy_loss.loss_mode={actor.policy_loss.loss_mode} weighs sampled answers; with "
-            f"{credit.EXPECTED_ESTIMATOR} take vanilla"
+            f"{estimator} take vanilla"
         )
     if model.use_fused_kernels:
         raise UserError(
-            f"actor_rollout_ref.model.use_fused_kernels keeps the logits to itself, and {credit.EXPECTED_ESTIMATOR} needs them; "
+            f"actor_rollout_ref.model.use_fused_kernels keeps the logits to itself, and {estimator} needs them; "
             "set it to false"
         )
     correction = config.algorithm.rollout_correction or {}
     for name in ("rollout_is", "rollout_rs"):
         if correction.get(name) is not None:
             raise UserError(
-                f"algorithm.rollout_correction.{name} corrects for sampled labels, and {credit.EXPECTED_ESTIMATOR} takes none; "
+                f"algorithm.rollout_correction.{name} corrects for sampled labels, and {estimator} takes none; "
                 "set it to null, or take exclusion_grpo"
             )
     if actor.use_kl_loss:
         raise UserError(
-            f"actor_rollout_ref.actor.use_kl_loss has no log-prob of a sampled label with {credit.EXPECTED_ESTIMATOR}; set it to "
+            f"actor_rollout_ref.actor.use_kl_loss has no log-prob of a sampled label with {estimator}; set it to "
             "false, or take exclusion_grpo"
         )

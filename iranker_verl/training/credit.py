@@ -7,6 +7,8 @@
 ``exclusion_gae``        :func:`episode_advantages`: a critic, bootstrapped along the elimination
 ``exclusion_expected``   :mod:`iranker_verl.training.policy_loss`: the rewards of all possible exclusions, weighted by the
                          policy's own probabilities; for the label alone, other tokens get ``exclusion_grpo``'s advantage
+``exclusion_order``      :mod:`iranker_verl.training.policy_loss`: the same label teaches the whole order that it implies, so
+                         that a model can exclude several candidates, or all, in one call
 any other                verl's own: ``gae`` treats each row as an episode (the published training), ``grpo`` gives the
                          advantage of a session's last row to all its rows
 =======================  ==============================================================================================
@@ -29,12 +31,16 @@ from numpy.typing import ArrayLike
 from iranker_verl.errors import UserError
 from iranker_verl.training.step_record import StepRecord
 
-GRPO_ESTIMATOR, GAE_ESTIMATOR, EXPECTED_ESTIMATOR = "exclusion_grpo", "exclusion_gae", "exclusion_expected"
+GRPO_ESTIMATOR, GAE_ESTIMATOR = "exclusion_grpo", "exclusion_gae"
+EXPECTED_ESTIMATOR, ORDER_ESTIMATOR = "exclusion_expected", "exclusion_order"
+# These read the probabilities of all labels, and the reward of each (:mod:`iranker_verl.training.policy_loss`).
+LABEL_ESTIMATORS = (EXPECTED_ESTIMATOR, ORDER_ESTIMATOR)
 # The values of iranker.credit.normalise that each estimator takes.
 NORMALISERS: dict[str, tuple[str, ...]] = {
     GRPO_ESTIMATOR: ("batch", "group", "none"),
     GAE_ESTIMATOR: ("batch", "none"),
     EXPECTED_ESTIMATOR: ("batch", "none"),
+    ORDER_ESTIMATOR: ("batch", "none"),
 }
 ESTIMATORS = tuple(NORMALISERS)
 

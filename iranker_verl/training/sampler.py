@@ -41,7 +41,15 @@ class PromptReplayBuffer(ReplayBuffer):
         self._seen: tuple[int, ...] = ()
         self._changed_at = time.monotonic()
         self._run_again = 0
-        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        try:
+            batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        except RuntimeError as error:
+            if "no materializable trajectories" not in str(error):
+                raise
+            raise RuntimeError(  # verl's own names an option that has no effect here
+                f"all {batch_size} prompts of a batch failed, as when vLLM has died; the cause is above, at 'Error in _run_prompt'. "
+                "Give the same command to resume"
+            ) from None
         return batch, metrics | {f"{self._metrics_prefix(partition_id)}/prompts_run_again": self._run_again}
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:

@@ -22,7 +22,7 @@ class StepRecord:
         reward: The score of the response, in units of the reward function.
         expected_reward: The mean reward of a valid response drawn uniformly at random, in the same units.
         counterfactual_rewards: The N rewards of all labels, in prompt order, and then that of a response which names no
-            candidate: shape (N + 1,). Empty, except in training by ``exclusion_expected``.
+            candidate: shape (N + 1,). Empty, except in training by ``exclusion_expected`` and ``exclusion_order``.
         reward_parts: All numbers that the reward function returned, by name.
         malformed: Whether the response is not one of the form that the prompt asks for.
         positive_survived: Whether a best candidate is still in after the exclusion; for a direct ranking, whether the last

@@ -2,7 +2,7 @@
 
 What differs from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`, and where it is computed:
 
-* ``algorithm.adv_estimator=exclusion_grpo``, ``exclusion_gae`` and ``exclusion_expected`` take step-level advantages from
+* ``algorithm.adv_estimator=exclusion_grpo``, ``exclusion_gae``, ``exclusion_expected`` and ``exclusion_order`` take step-level advantages from
   :mod:`iranker_verl.training.credit` (verl's own ``grpo`` uses each session's last row only, its ``gae`` cuts an episode at
   every step), and the last one the loss of :mod:`iranker_verl.training.policy_loss`; every other estimator is verl's;
 * with ``iranker.credit.balance_sessions`` every session weighs the same in the loss, however many exclusions it took;
@@ -50,7 +50,7 @@ class EliminationTrainer(PPOTrainerSync):
         super().init()
         ours = self.config.iranker
         self._save_due = False
-        if self.config.algorithm.adv_estimator == credit.EXPECTED_ESTIMATOR:
+        if self.config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
             largest = max(max(candidates.values()) for candidates in self._pool_sizes.values())
             label_tokens(self.tokenizer, largest)  # an error now and not after the first rollout
         self.metrics_log = MetricsLog(ours.metrics_file, last_step=self.global_steps)
@@ -173,9 +173,9 @@ class EliminationTrainer(PPOTrainerSync):
         mask = data["response_mask"].to_padded_tensor(padding=0)  # (rows, response tokens)
         advantages, returns = (torch.as_tensor(row)[:, None] * mask for row in credited)
         advantages = advantages * weights[:, None]
-        if estimator == credit.EXPECTED_ESTIMATOR:
+        if estimator in credit.LABEL_ESTIMATORS:
             advantages = policy_loss.label_advantages(advantages, weights, mask)
-            _store(batch, policy_loss.label_fields(steps, self.tokenizer))
+            _store(batch, policy_loss.label_fields(steps, self.tokenizer, estimator))
         return _put(batch, data["response_mask"], advantages=advantages, returns=returns, **corrections)
 
     def _credit(

@@ -148,7 +148,7 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
             loss -= 1.5 * ends.log_softmax(-1)[ANSWERS[0][1]]
         loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    with pytest.raises(RuntimeError, match="exclusion_expected needs"):
+    with pytest.raises(RuntimeError, match="exclusion_expected and exclusion_order need"):
         engine.prepare_model_outputs(None, {}, batch, None)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
     assert gradients[0].abs().max() > 0.01

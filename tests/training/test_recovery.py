@@ -145,3 +145,9 @@ def test_what_runs_again_is_in_the_metrics(store) -> None:
     waiting.rollout = SimpleNamespace(replace_dead_workers=heal)
     batch, metrics = waiting.sample(1, "train", 1)
     assert batch.keys == ["a_0_0"] and metrics["training/prompts_run_again"] == 1
+
+
+def test_a_batch_of_which_nothing_is_left_names_the_likely_cause(store) -> None:
+    store.tags = {"a": {"is_prompt": True, "status": "failure", "global_steps": 1}}
+    with pytest.raises(RuntimeError, match="all 1 prompts of a batch failed, as when vLLM has died"):
+        buffer().sample(1, "train", 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-VERL = (Path(__file__).parent / "requirements" / "verl.txt").read_text().split()[-1]  # the one place of verl's version
+VERL = (Path(__file__).parent / "requirements" / "verl.txt").read_text().split()[0]  # the one place of verl's version
 
 setup(
     name="iranker-verl",
@@ -13,7 +13,7 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.13",
     packages=find_packages(include=["iranker_verl*", "data_prep*", "reward_fns*"]),
     package_data={"iranker_verl": ["**/*.yaml", "**/*.j2", "**/*.css"], "data_prep": ["**/*.j2"]},
     # ijson and orjson: JSON of any size, and fast; scipy: is the positive's place uniform?

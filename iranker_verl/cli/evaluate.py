@@ -24,7 +24,7 @@ NEEDS = {
     "run": ("measures",),
     "model": (
         *("method", "template", "orders", "temperature", "max_new_tokens", "prices", "cot", "concurrency"),
-        *("shards", "system"),
+        *("shards", "system", "role"),
     ),
     "cot": ("examples", "retriever"),
 }
@@ -67,8 +67,12 @@ def evaluate(
     shards: Annotated[int, typer.Option(min=1, help="Ray workers with an engine each")] = 1,
     system: Annotated[
         str,
-        typer.Option(help="the model's name in the results, beside those before in OUT; before and after make a pair"),
+        typer.Option(help="the model's name in the results, beside those before in OUT"),
     ] = "after",
+    role: Annotated[
+        str | None,
+        typer.Option(help="before and after (training) make a pair; else model [default: by --system, else model]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of orders, samples and baselines")] = 1,
     run: Annotated[Path | None, typer.Option(hidden=True)] = None,
     qrels: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -96,15 +100,12 @@ def evaluate(
 
     from data_prep.schema import read_manifest, read_tasks
     from iranker_verl.doctor import versions
-    from iranker_verl.evaluation import completed as finished
     from iranker_verl.evaluation.baselines import Context
-    from iranker_verl.evaluation.evaluate import check_model, evaluate_baselines, evaluate_model
+    from iranker_verl.evaluation.evaluate import evaluate_systems
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
-    from iranker_verl.evaluation.records import write_trec
-    from iranker_verl.evaluation.report.diagnosis import diagnose
-    from iranker_verl.evaluation.results import collect
-    from iranker_verl.files import claimed, write_json
+    from iranker_verl.evaluation.systems import ModelSystem, Role, role_by_name
+    from iranker_verl.ranking import by_dataset
 
     manifest = read_manifest(data)
     used, chosen = choose(method, template, manifest)
@@ -114,61 +115,54 @@ def evaluate(
 
         chosen, proof = with_traces(chosen, cot, data, examples, retriever)
     names = _baselines(baselines, system)
+    if role is not None and role not in list(Role):
+        raise UserError(f"--role {role}: choose one of {', '.join(Role)}")
     made_with = Context(seed, _models(models or [], names), say=print)
-    asked = None if model is None else _model(model, endpoint)
-    name = None if model is None or asked is None else model if endpoint else Path(model).resolve().name
-    price = read_price(prices, name) if prices is not None and name is not None else None
-    train, test = (read_tasks(data / f"{split}.parquet") for split in ("train", "test"))
-    test = _first(_chosen(test, tasks), limit)
-    datasets = {task.dataset for task in test}
-    train = [task for task in train if task.dataset in datasets]
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "orders": orders,
-        "shards": shards,
-        "seed": seed,
-    }
-    length = None if asked is None else check_model(asked, test, chosen, **options)  # before baselines take their time
-    with claimed(out):
-        results = evaluate_baselines(train, test, baselines=names, context=made_with, run_dir=out)
-        if asked is not None:
-            results.append(
-                evaluate_model(
-                    asked,
-                    test,
-                    chosen,
-                    system=system,
-                    run_dir=out,
-                    concurrency=concurrency,
-                    price=price,
-                    length=length,
-                    **options,
-                )
+    systems: list[Any] = list(names)
+    if model is not None:
+        name = model if endpoint else Path(model).resolve().name
+        systems.append(
+            ModelSystem(
+                system,
+                _model(model, endpoint),
+                chosen,
+                role_by_name(system) if role is None else Role(role),
+                max_new_tokens,
+                temperature,
+                orders,
+                concurrency,
+                shards,
+                read_price(prices, name) if prices is not None else None,
             )
-        results += finished.others(out, test, {result.system for result in results})
-        write_trec(results, out / "runs")
-        content = collect(results, seed=seed)
-        content |= {
-            "seed": seed,
+        )
+    train, test = (read_tasks(data / f"{split}.parquet") for split in ("train", "test"))
+    test = [task for own in by_dataset(_chosen(test, tasks)).values() for task in own[:limit]]
+    datasets = {task.dataset for task in test}
+    content = evaluate_systems(
+        systems,
+        test,
+        out,
+        train=[task for task in train if task.dataset in datasets],
+        context=made_with,
+        seed=seed,
+        made_of={
             "versions": versions(),
             "data_hash": manifest["data_hash"],
             "template_hash": chosen.hash,
-            "diagnosis": diagnose(out, content["macro"]),
             "config": {
                 **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
                 **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
                 **{"max_new_tokens": max_new_tokens, "baselines": list(names), "models": dict(made_with.models)},
                 "cot": proof.to_json() | {"examples": examples, "retriever": retriever} if proof is not None else None,
             },
-        }
-        write_json(out / "results.json", content)
+        },
+    )
     _print(content)
     print(out / "results.json")
 
 
 def _check_effect(context: typer.Context) -> None:
-    """UserError for an option that was given but would have no effect."""
+    """Raise UserError for an option that was given but would have no effect."""
     given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]  # type: ignore[union-attr]
     given = ["cot" if name == "thoughts" else name for name in given]  # its former name
     if "run" in given:
@@ -232,12 +226,6 @@ def _chosen(found: Sequence[RankingTask], names: str | None) -> list[RankingTask
     if missing := [name for name in wanted if name not in known]:
         raise UserError(f"no test task of {missing[0]!r} in the data; it holds {', '.join(sorted(known)) or 'none'}")
     return [task for task in found if task.dataset in wanted]
-
-
-def _first(found: Sequence[RankingTask], limit: int | None) -> list[RankingTask]:
-    from iranker_verl.ranking import by_dataset
-
-    return [task for own in by_dataset(found).values() for task in own[:limit]]
 
 
 def _print(content: Mapping[str, Any]) -> None:

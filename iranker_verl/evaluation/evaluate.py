@@ -1,250 +1,133 @@
-"""Evaluation: play every test task to its end, measure the rankings, and put systems side by side.
+"""The one orchestrator of evaluation: rank every test task with every system, measure, and put the systems side by side.
 
-    before = evaluate_model(base, tasks, template, system="before", run_dir=run)
-    after = evaluate_model(trained, tasks, template, system="after", run_dir=run)
-    baselines = evaluate_baselines(train_tasks, tasks, seed=0, run_dir=run)
-    results = {**collect([before, after, *baselines], seed=0), …}
+    results = evaluate_systems(
+        [*STANDARD, ModelSystem("before", base, template, Role.BEFORE), ModelSystem("after", trained, template, Role.AFTER)],
+        test_tasks, out, train=train_tasks, seed=1,
+    )
 
-Every system's tasks are kept one by one in ``episodes-<system>.jsonl`` (see :meth:`.records.Record.to_json`), so that a
-run can be read again and its report drawn again without a model, and so that an interrupted evaluation goes on where it
-was (:mod:`.journal`).
+``iranker evaluate``, the last stage of a job and the merging of zero-shot runs (:mod:`.zero_shot`) all write ``results.json``
+here. A system's tasks are kept one by one in ``episodes-<system>.jsonl`` (see :mod:`.records`), so that a report can be drawn
+again without a model, and an interrupted evaluation is resumed (:mod:`.journal`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from iranker_verl import __version__
-from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import STANDARD, Asking, Baseline, Context, Unavailable, make
 from iranker_verl.evaluation.baselines.loading import release
-from iranker_verl.evaluation.journal import Journal, of_system
-from iranker_verl.evaluation.metrics import measure, task_gains
-from iranker_verl.evaluation.orders import in_order
-from iranker_verl.evaluation.prices import Price
-from iranker_verl.evaluation.records import Key, Record, SystemResult
+from iranker_verl.evaluation.journal import Journal, finished, of_system
+from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.model_runs import check_model, check_tasks, evaluate_model, restored
+from iranker_verl.evaluation.records import Record, SystemResult, records_of, write_trec
+from iranker_verl.evaluation.report.diagnosis import diagnose
 from iranker_verl.evaluation.results import collect
-from iranker_verl.evaluation.sharding import Job, run_sharded
-from iranker_verl.inference.endpoint import Endpoint
-from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
-from iranker_verl.inference.episode import Episode
-from iranker_verl.inference.models import model_hash, trained_with
+from iranker_verl.evaluation.sharding import Log
+from iranker_verl.evaluation.systems import ModelSystem, Role, check_roles, role_by_name
+from iranker_verl.files import claimed, write_json
+from iranker_verl.inference.models import model_hash
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
-from iranker_verl.ranking.templates import Template, check_hash
 
-__all__ = [
-    "Record",
-    "SystemResult",
-    "check_model",
-    "check_model_template",
-    "collect",
-    "evaluate_baselines",
-    "evaluate_model",
-]
-
-SLACK = 16
-
-Say = Callable[[str], None]
+System = str | Baseline | ModelSystem  # a string is a baseline's name
 
 
-def check_model_template(model: Path, template: Template) -> None:
-    """UserError, with both hashes, where a model folder says that it was trained with another template."""
-    if (own := trained_with(model)) is not None:  # on an untrained model any template may be tried
-        check_hash(template, own.template_id, own.template_hash, str(model))
-
-
-def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int) -> int:
-    """Tokens that the longest prompt and its answer need. UserError names the task that does not fit in the model."""
-    tokenizer, admitted = ChatTokenizer(model), longest_context(model)
-    longest = 0
-    for task in tasks:
-        length = longest_prompt(tokenizer, template, task) + max_new_tokens
-        if admitted is not None and length > admitted:
-            raise UserError(
-                f"task {task.id!r} of {task.dataset!r}: its prompt and answer need {length} tokens, "
-                f"but the model {model} admits {admitted}"
-            )
-        longest = max(longest, length)
-    if template.shows() is not None:  # measured text by text: together they may be a token or two longer
-        longest = min(longest + SLACK, admitted or longest + SLACK)
-    return longest
-
-
-def evaluate_model(
-    model: Path | Endpoint,
+def evaluate_systems(
+    systems: Iterable[System],
     tasks: Sequence[RankingTask],
-    template: Template,
+    out: Path,
     *,
-    system: str,
-    run_dir: Path | None = None,
-    max_new_tokens: int = 16,
-    temperature: float = 0.0,
-    orders: int = 1,
-    concurrency: int = 64,
-    shards: int = 1,
+    train: Sequence[RankingTask] = (),
+    context: Context | None = None,
     seed: int = 0,
-    price: Price | None = None,
-    length: int | None = None,
-    say: Say = print,
-    say_every_s: float = 5.0,
-) -> SystemResult:
-    """Play all tasks, in each of ``orders`` orders of their candidates, with a model folder on vLLM or a model of a server.
+    made_of: Mapping[str, Any] | None = None,
+    hold: AbstractContextManager[None] | None = None,
+    log: Log = print,
+) -> dict[str, Any]:
+    """Evaluate the systems in their order, write ``results.json`` and TREC files into ``out``, and return the results.
 
-    ``say`` gets a line every ``say_every_s`` seconds. With ``run_dir``, ``episodes-<system>.jsonl`` is written there, task by
-    task, and what an earlier, interrupted call with the same arguments left there is taken over; UserError where what is
-    there is of another model, template, data or options. ``concurrency``, ``shards`` and ``price`` may change in between.
-    ``length`` is what :func:`check_model` gave for the same arguments, where it was called before. Nothing of vLLM is left
-    when this returns.
+    What earlier calls finished in ``out`` on the same tasks stands beside them; what is finished on other tasks is left out, and
+    ``log`` says so. Prices are not kept: dollars of such systems are None.
+
+    Args:
+        systems: baselines, by name or made, and models.
+        tasks: what is ranked.
+        out: a folder; what an interrupted call with the same arguments left there is reused.
+        train: what baselines learn from.
+        context: what baselines are made with.
+        seed: of orders, samples, intervals and tests.
+        made_of: further keys of ``results.json``.
+        hold: what holds the folder; by default it is claimed and locked here, when all has been checked.
+        log: gets a line of progress now and then.
+
+    Raises:
+        UserError: before anything is loaded, for tasks, options, templates and roles that cannot be; for files of other work.
     """
-    if length is None:
-        length = check_model(
-            model,
-            tasks,
-            template,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            orders=orders,
-            shards=shards,
-            seed=seed,
-        )
-    asked = _in_orders(tasks, orders, seed)
-    job = Job(
-        model.resolve() if isinstance(model, Path) else model,
-        template,
-        max_new_tokens,
-        temperature,
-        concurrency,
-        seed,
-        length,
-        say_every_s,
-    )
-    started = time.monotonic()
-
-    def tell(text: str) -> None:
-        say(f"evaluate {system}: {text}")
-
-    def result(records: Mapping[Key, Record], seconds: float) -> SystemResult:
-        ordered = tuple(records[order, task.dataset, task.id] for order, task in asked)
-        return SystemResult(system, ordered, seconds, price=price)
-
-    if run_dir is None:
-        found: dict[Key, Record] = {}
-        _play(job, asked, found, shards, lambda record: None, tell)
-        return result(found, time.monotonic() - started)
-    journal = Journal(of_system(run_dir, system), _fingerprint(job, tasks, orders))
-    found = _restored(journal, asked, template)
-    if journal.took is not None:
-        tell("done before")
-        return result(found, journal.took["seconds"])
-    if found:
-        tell(f"{len(found)}/{len(asked)} tasks done before, going on")
-    with journal:
-        _play(job, asked, found, shards, lambda record: journal.append(record.to_json()), tell)
-    done = result(found, time.monotonic() - started)
-    journal.finish([r.to_json() for r in done.records], {"seconds": done.seconds})
-    return done
+    chosen = list(systems)
+    check_roles({_name(system): _role(system) for system in chosen})
+    lengths = {s.name: check_model(s, tasks, seed) for s in chosen if isinstance(s, ModelSystem)}
+    results: list[SystemResult] = []
+    with hold or claimed(out):
+        for system in chosen:
+            if isinstance(system, ModelSystem):
+                results.append(
+                    evaluate_model(system, tasks, run_dir=out, seed=seed, length=lengths[system.name], log=log)
+                )
+            else:
+                results += evaluate_baselines(
+                    train, tasks, baselines=[system], context=context, seed=seed, run_dir=out, log=log
+                )
+        results += finished_systems(out, tasks, {result.system for result in results}, log)
+        return write_results(out, results, seed=seed, made_of=made_of)
 
 
-def check_model(
-    model: Path | Endpoint,
-    tasks: Sequence[RankingTask],
-    template: Template,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    orders: int,
-    shards: int,
-    seed: int,
-) -> int | None:
-    """All that can be wrong before a model is loaded, as a UserError: options, its template, tasks longer than it admits.
+def write_results(
+    out: Path, results: Sequence[SystemResult], *, seed: int, made_of: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write ``runs/`` and ``results.json`` of these systems into ``out``, and return the latter's content."""
+    content = collect(results, seed=seed)
+    content |= {"diagnosis": diagnose({r.system: r.records for r in results}), "seed": seed, **(made_of or {})}
+    write_trec(results, out / "runs")
+    write_json(out / "results.json", content)
+    return content
 
-    The tokens that the longest prompt and its answer need; None of a server's model.
+
+def finished_systems(
+    run_dir: Path, tasks: Sequence[RankingTask], other_than: Iterable[str] = (), log: Log = print
+) -> list[SystemResult]:
+    """Return the systems that are finished in ``run_dir`` on the same tasks, without those named.
+
+    ``log`` gets a line for each that is finished on other tasks. Raise UserError, by file and row, for a line that is none.
     """
-    _check_tasks(tasks)
-    for name, value, least in (("orders", orders, 1), ("shards", shards, 1), ("temperature", temperature, 0)):
-        if value < least:
-            raise UserError(f"{name} is at least {least}, got {value}")
-    if isinstance(model, Path):
-        check_model_template(model, template)
-        asked = [task for _, task in _in_orders(tasks, orders, seed)]
-        return needed_length(model, asked, template, max_new_tokens)
-    if shards > 1:
-        raise UserError(
-            "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"
-        )
-    return None
-
-
-def _in_orders(tasks: Sequence[RankingTask], orders: int, seed: int) -> list[tuple[int, RankingTask]]:
-    return [(order, in_order(task, order, seed)) for order in range(orders) for task in tasks]
-
-
-def _play(
-    job: Job,
-    asked: Sequence[tuple[int, RankingTask]],
-    found: dict[Key, Record],
-    shards: int,
-    keep: Callable[[Record], None],
-    tell: Say,
-) -> None:
-    """Play what ``found`` lacks, and put it there."""
-    missing = [(order, task) for order, task in asked if (order, task.dataset, task.id) not in found]
-    if not missing:
-        return
-
-    def on_done(place: int, episode: Episode) -> None:
-        order, task = missing[place]
-        [values] = measure([task], [episode.ranking])
-        record = Record(task, episode.ranking, values, episode, order)
-        found[record.key] = record
-        keep(record)
-
-    tasks = [task for _, task in missing]
-    if shards > 1:
-        run_sharded(job, tasks, shards, on_done, tell)
-    else:
-        asyncio.run(job.run(tasks, on_done, tell))
-
-
-def _restored(
-    journal: Journal, asked: Sequence[tuple[int, RankingTask]], template: Template | None
-) -> dict[Key, Record]:
-    """The journal's records by their keys. UserError for a line that is not one of these tasks'."""
-    tasks = {(order, task.dataset, task.id): task for order, task in asked}
-    found = {}
-    for row, line in enumerate(journal.lines, 1):
-        try:
-            key = (line["order"], line["dataset"], line["task_id"])
-            found[key] = Record.from_json(line, tasks[key], template)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{journal.path.stem}, line {row} of what was done before, is not of these tasks "
-                f"({type(error).__name__}: {error}); remove {journal.path.stem}.* and evaluate again"
-            ) from error
+    found, same, named = [], tasks_hash(tasks), set(other_than)
+    for done in finished(run_dir):
+        if done.system in named:
+            continue
+        if done.fingerprint.get("tasks_hash") != same:
+            log(f"{done.system}: left out of the results, as it is finished in {run_dir} on other tasks")
+            continue
+        records = tuple(records_of(done.lines(), done.path, done.system))
+        role = Role(done.took.get("role") or role_by_name(done.system, baseline="baseline" in done.fingerprint))
+        found.append(_result(done.system, records, done.took, role))
     return found
 
 
-def _fingerprint(job: Job, tasks: Sequence[RankingTask], orders: int) -> dict[str, Any]:
-    """What a model's answers depend on."""
-    if isinstance(job.model, Path):
-        model = {"model_hash": model_hash(job.model)}
-    else:
-        model = {"model": job.model.model, "endpoint": job.model.url}
-    return model | {
-        "template_id": job.template.id,
-        "template_hash": job.template.hash,
-        "tasks": len(tasks),
-        "tasks_hash": tasks_hash(tasks),
-        "orders": orders,
-        "max_new_tokens": job.max_new_tokens,
-        "temperature": float(job.temperature),
-        "seed": job.seed,
-    }
+def _result(system: str, records: tuple[Record, ...], took: Mapping[str, Any], role: Role) -> SystemResult:
+    """Return a result whose records were read back; ``took`` is what :meth:`.Journal.finish` was told of it."""
+    return SystemResult(system, records, took["seconds"], took.get("fit_seconds"), took.get("rank_seconds"), role=role)
+
+
+def _name(system: System) -> str:
+    return system if isinstance(system, str) else system.name
+
+
+def _role(system: System) -> Role:
+    return system.role if isinstance(system, ModelSystem) else Role.BASELINE
 
 
 def evaluate_baselines(
@@ -255,20 +138,19 @@ def evaluate_baselines(
     context: Context | None = None,
     seed: int = 0,
     run_dir: Path | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> list[SystemResult]:
     """Fit and rank with each of ``baselines`` (names, or baselines made already), one after the other.
 
-    A baseline leaves out the tasks that it does not apply to; one that cannot run here says why (``unavailable``) and has no
-    records. With ``run_dir``, baselines that were done before, with the same data, seed and weights, are not run again.
+    A baseline leaves out the tasks that it does not apply to; one that cannot run here has a reason (``unavailable``) and no
+    records. With ``run_dir``, a baseline that was completed before, with the same data, seed and weights, is reused.
     """
-    _check_tasks(tasks)
+    check_tasks(tasks)
     context = context or Context(seed)
     hashes = {"train_hash": tasks_hash(train_tasks), "tasks_hash": tasks_hash(tasks)} if run_dir else {}
     results = []
     for baseline in baselines:
-        name = baseline if isinstance(baseline, str) else baseline.name
-        journal = None
+        name, journal = _name(baseline), None
         if run_dir is not None:
             journal = Journal(of_system(run_dir, name), _baseline_fingerprint(name, context) | hashes)
         result = _ranked(baseline, train_tasks, tasks, context, journal)
@@ -276,10 +158,10 @@ def evaluate_baselines(
         if journal is not None and journal.took is None and result.unavailable is None:
             journal.finish(
                 [r.to_json() for r in result.records],
-                {"seconds": result.seconds, "fit_seconds": result.fit_seconds, "rank_seconds": result.rank_seconds},
+                {name: getattr(result, name) for name in ("seconds", "fit_seconds", "rank_seconds", "role")},
             )
         found = f"{len(result.records)}/{len(tasks)} tasks, {result.seconds:.0f} s"
-        say(f"evaluate {name}: {found if result.unavailable is None else f'unavailable, {result.unavailable}'}")
+        log(f"evaluate {name}: {found if result.unavailable is None else f'unavailable, {result.unavailable}'}")
         results.append(result)
     return results
 
@@ -291,14 +173,14 @@ def _ranked(
     context: Context,
     journal: Journal | None,
 ) -> SystemResult:
-    """One baseline: what was done before, or else what it does now."""
+    """Return one baseline's result: what was completed before, or else what it does now."""
     started = time.monotonic()
     try:
         made = make([baseline], context)[0] if isinstance(baseline, str) else baseline
-        return _done_before(made, journal, tasks) or _rank(made, train_tasks, tasks)
+        return _reused(made, journal, tasks) or _rank(made, train_tasks, tasks)
     except Unavailable as reason:
-        name = baseline if isinstance(baseline, str) else baseline.name
-        return SystemResult(name, (), time.monotonic() - started, unavailable=str(reason))
+        elapsed_s = time.monotonic() - started
+        return SystemResult(_name(baseline), (), elapsed_s, unavailable=str(reason), role=Role.BASELINE)
 
 
 def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask]) -> SystemResult:
@@ -312,17 +194,17 @@ def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequenc
     ranked = [(t, r, e) for t, r, e in zip(tasks, rankings, episodes, strict=True) if r is not None]
     values = measure([t for t, _, _ in ranked], [r for _, r, _ in ranked])
     records = tuple(Record(t, tuple(r), v, e) for (t, r, e), v in zip(ranked, values, strict=True))
-    return SystemResult(baseline.name, records, time.monotonic() - started, fitted - started, ended - fitted)
+    elapsed_s = time.monotonic() - started
+    return SystemResult(baseline.name, records, elapsed_s, fitted - started, ended - fitted, role=Role.BASELINE)
 
 
-def _done_before(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
+def _reused(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
     if journal is None or journal.took is None:
         return None
     template = baseline.template() if isinstance(baseline, Asking) else None
-    found = _restored(journal, [(0, task) for task in tasks], template)
+    found = restored(journal, [(0, task) for task in tasks], baseline.name, template)
     records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
-    took = journal.took
-    return SystemResult(baseline.name, records, took["seconds"], took["fit_seconds"], took["rank_seconds"])
+    return _result(baseline.name, records, journal.took, Role.BASELINE)
 
 
 def _baseline_fingerprint(name: str, context: Context) -> dict[str, Any]:
@@ -335,14 +217,3 @@ def _baseline_fingerprint(name: str, context: Context) -> dict[str, Any]:
         "model": weights,
         "model_hash": model_hash(Path(str(weights))) if known else None,
     }
-
-
-def _check_tasks(tasks: Sequence[RankingTask]) -> None:
-    if not tasks:
-        raise UserError("there is no task to evaluate")
-    seen: set[tuple[str, str]] = set()
-    for task in tasks:
-        if (task.dataset, task.id) in seen:
-            raise UserError(f"task {task.id!r} of {task.dataset!r} is there twice; ids have to be unique")
-        task_gains(task)  # said before a model is loaded
-        seen.add((task.dataset, task.id))

@@ -1,4 +1,4 @@
-"""Work on many tasks that can be stopped at any moment and goes on where it was.
+"""Keep work on many tasks line by line, so that it can be stopped at any moment and resumed.
 
 Beside ``NAME.jsonl``, the whole result in the order of the tasks, which appears when all is done, lie
 
@@ -23,11 +23,12 @@ from typing import IO, Any
 
 from iranker_verl import provenance
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report.files import EPISODES
 from iranker_verl.files import check_replaceable, make_folder, marked, write_json, write_jsonl
 
 SYNC_S = 5.0
 HEADER = ".header.json"
+EPISODES = "episodes-"
+_FORMER = {"rival": "baseline"}  # a name of an earlier version
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,26 @@ class Finished:
     path: Path
 
     def lines(self) -> list[dict[str, Any]]:
+        """Return the lines of the file."""
         return _lines(self.path)
 
 
 def finished(run_dir: Path) -> Iterator[Finished]:
-    """The systems that are finished in a folder, by name."""
+    """Yield the systems that are finished in a folder, by name."""
     for path in sorted(run_dir.glob(f"{EPISODES}*{HEADER}")):
         system = path.name.removeprefix(EPISODES).removesuffix(HEADER)
         header, lines = _parsed(path.read_bytes(), str(path)), of_system(run_dir, system)
         if header.get("took") is not None and lines.is_file():
-            yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
+            yield Finished(system, _fingerprint(header), header["took"], lines)
 
 
 def of_system(run_dir: Path, system: str) -> Path:
-    """Where an evaluation keeps a system."""
+    """Return the file in which an evaluation keeps a system."""
     return run_dir / f"{EPISODES}{system}.jsonl"
 
 
 class Journal:
-    """The files of one result, ``path``. UserError where they are of other work, naming the first difference.
+    """The files of one result, ``path``. Raises UserError where they are of other work, naming the first difference.
 
     ``lines`` are those of before. ``append`` new ones within ``with``, then ``finish``.
     """
@@ -69,7 +71,7 @@ class Journal:
         self._part = path.with_name(path.name + ".unfinished")
         self._header = path.with_name(path.name.removesuffix(".jsonl") + HEADER)
         self._fingerprint = provenance.as_read_back(fingerprint)
-        self.took: dict[str, float] | None = None  # what `finish` was told, where all is done
+        self.took: dict[str, Any] | None = None  # what `finish` was told, where all is done
         self._file: IO[str] | None = None
         self._synced = 0.0
         self.lines = self._open()
@@ -87,7 +89,7 @@ class Journal:
         if not done and not begun:  # nothing is lost: it failed before its first task, say for want of an option
             write_json(self._header, marked({"fingerprint": self._fingerprint, "took": None}))
             return []
-        before = header.get("fingerprint") or {}
+        before = _fingerprint(header)
         way_out = f"choose another place, or remove {' and '.join(map(str, self._files()))}"
         provenance.require_same(before, self._fingerprint, f"{self._header}: begun there", way_out)
         if done:
@@ -122,15 +124,19 @@ class Journal:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
-    def finish(self, lines: Sequence[Mapping[str, Any]], took: Mapping[str, float | None]) -> None:
-        """All lines, in the order of the tasks, and what it took."""
+    def finish(self, lines: Sequence[Mapping[str, Any]], took: Mapping[str, Any]) -> None:
+        """Write all lines, in the order of the tasks, and what the work took."""
         write_json(self._header, marked({"fingerprint": self._fingerprint, "took": dict(took)}))
         write_jsonl(self.path, lines)  # last: it is done when this is there
         self._part.unlink(missing_ok=True)
 
 
+def _fingerprint(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {_FORMER.get(name, name): value for name, value in (header.get("fingerprint") or {}).items()}
+
+
 def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:
-    """The objects of a file; with ``cut``, its last line may be unfinished and is then cut off, in the file too."""
+    """Return the objects of a file; with ``cut``, its last line may be unfinished and is then cut off, in the file too."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

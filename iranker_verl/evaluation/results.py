@@ -12,7 +12,8 @@ import numpy as np
 from iranker_verl.evaluation.metrics import MEASURES
 from iranker_verl.evaluation.orders import correlation
 from iranker_verl.evaluation.records import Record, SystemResult
-from iranker_verl.evaluation.statistics import comparisons, interval, paired_p, reference
+from iranker_verl.evaluation.statistics import Values, comparisons, interval, paired_p
+from iranker_verl.evaluation.systems import Role, Roles, check_roles, main_system, with_role
 from iranker_verl.inference.episode import Episode
 
 Parts = dict[str, list[Record]]  # by dataset, in the order of the records
@@ -23,12 +24,15 @@ MODEL_ONLY = (
 
 
 def collect(results: Iterable[SystemResult], *, seed: int = 0) -> dict[str, Any]:
-    """``datasets``, ``macro``, ``paired_p``, ``comparisons`` and ``unavailable`` of ``results.json``.
+    """Return ``datasets``, ``macro``, ``roles``, ``paired_p``, ``comparisons`` and ``unavailable`` of ``results.json``.
 
-    ``paired_p`` is None unless ``before`` and ``after`` are both there, over the same tasks.
+    ``paired_p`` is None unless there are a model before training and one after it, over the same tasks. Raise UserError where
+    two systems have a role that only one can have.
     """
     results = list(results)
-    parts = {r.system: _by_dataset(r.records) for r in results if r.records}
+    roles = {r.system: r.role for r in results if r.records}
+    check_roles(roles)
+    parts = {r.system: by_dataset(r.records) for r in results if r.records}
     datasets: dict[str, dict[str, Any]] = {}
     macro: dict[str, Any] = {}
     for result in results:
@@ -41,28 +45,34 @@ def collect(results: Iterable[SystemResult], *, seed: int = 0) -> dict[str, Any]
     return {
         "datasets": datasets,
         "macro": macro,
-        "paired_p": _paired(parts, seed),
-        "comparisons": _comparisons(parts, macro, seed),
+        "roles": roles,
+        "paired_p": _paired(parts, roles, seed),
+        "comparisons": _comparisons(parts, roles, seed),
         "unavailable": {r.system: r.unavailable for r in results if r.unavailable is not None},
     }
 
 
-def _paired(parts: dict[str, Parts], seed: int) -> float | None:
-    if not {"before", "after"} <= parts.keys():
+def _paired(parts: dict[str, Parts], roles: Roles, seed: int) -> float | None:
+    before, after = with_role(roles, Role.BEFORE), with_role(roles, Role.ZERO_SHOT) or with_role(roles, Role.AFTER)
+    if before is None or after is None:
         return None
-    before, after = parts["before"], parts["after"]
-    return paired_p(_values(before, _rr), _values(after, _rr), seed=seed)
+    return paired_p(_values(parts[before], _rr), _values(parts[after], _rr), seed=seed)
 
 
-def _comparisons(parts: dict[str, Parts], macro: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Every system against the one that the results are about; empty where there is none."""
-    if (against := reference(macro)) is None:
+def _comparisons(parts: dict[str, Parts], roles: Roles, seed: int) -> list[dict[str, Any]]:
+    """Return the tests of every system against the one that the results are about; none where there is none."""
+    if (against := main_system(roles)) is None:
         return []
     return comparisons({s: _values(found, _rr) for s, found in parts.items()}, against, seed=seed)
 
 
+def values_by_task(records: Iterable[Record]) -> Values:
+    """Return, by dataset and task, the reciprocal rank, meaned over the task's orders."""
+    return _values(by_dataset(records), _rr)
+
+
 def _numbers(result: SystemResult, parts: Parts, seed: int) -> dict[str, Any]:
-    """The numbers of one system over some datasets, each weighing the same. A task's value is its mean over the orders."""
+    """Return the numbers of a system over some datasets, each weighing the same. A task's value is its mean over the orders."""
     low, high = interval(_values(parts, _rr), seed=seed)
     numbers: dict[str, Any] = {name: _mean(parts, lambda r, name=name: r.values[name]) for name in MEASURES}  # type: ignore[misc]
     numbers |= {
@@ -96,7 +106,7 @@ def _numbers(result: SystemResult, parts: Parts, seed: int) -> dict[str, Any]:
 
 
 def _orders(parts: Parts) -> dict[str, Any]:
-    """How many orders, how far their means are apart (null for one), and the position bias; see :mod:`.orders`."""
+    """Return how many orders, how far their means are apart (null for one), and the position bias; see :mod:`.orders`."""
     found = sorted({r.order for records in parts.values() for r in records})
     means = [_mean({d: [r for r in rs if r.order == order] for d, rs in parts.items()}, _rr) for order in found]
     bias = fmean(fmean(_bias(r) for r in records) for records in parts.values())
@@ -111,7 +121,8 @@ def _rr(record: Record) -> float:
     return record.values["rr"]
 
 
-def _by_dataset(records: Iterable[Record]) -> Parts:
+def by_dataset(records: Iterable[Record]) -> Parts:
+    """Return the records of each dataset, in their order."""
     parts: Parts = defaultdict(list)
     for record in records:
         parts[record.task.dataset].append(record)
@@ -126,7 +137,7 @@ def _by_task(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _values(parts: Parts, value: Callable[[Record], float]) -> dict[str, dict[str, float]]:
-    """By dataset and task: the mean over its orders."""
+    """Return, by dataset and task, the mean over its orders."""
     return {d: {t: fmean(map(value, own)) for t, own in _by_task(records).items()} for d, records in parts.items()}
 
 

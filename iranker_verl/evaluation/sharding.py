@@ -1,6 +1,6 @@
-"""A model asked about tasks: what to ask and how (:class:`Job`), here or on several Ray workers at once.
+"""Rank tasks with a model (:class:`ModelJob`), here or on several Ray workers at once.
 
-**Shards.** Worker i of N has an engine of its own and plays the tasks i, i + N, i + 2 N, … Every prompt, every seed and the
+**Shards.** Worker i of N has an engine of its own and ranks the tasks i, i + N, i + 2 N, … Every prompt, every seed and the
 order of the results are those of one engine. At temperature 0 so are the answers, as far as the engine's arithmetic does not
 depend on what is batched together: on a GPU, two answers of nearly equal probability may change places, with shards as from
 one unsharded run to the next.
@@ -15,63 +15,60 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.systems import ModelSystem
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import Engine
 from iranker_verl.inference.episode import AHEAD, ChatEngine, Episode, Progress, run_episodes
 from iranker_verl.ranking import RankingTask
-from iranker_verl.ranking.templates import Template
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 OnDone = Callable[[int, Episode], None]
 
 
 @dataclass(frozen=True)
-class Job:
-    """How a model is asked. ``concurrency`` is the engine's batch, or the requests that a server has at once."""
+class ModelJob:
+    """What a worker needs to rank tasks with a model. ``max_model_len`` is the engine's, of prompt and answer together."""
 
-    model: Path | Endpoint
-    template: Template
-    max_new_tokens: int
-    temperature: float = 0.0
-    concurrency: int = 64
+    system: ModelSystem
     seed: int = 0
     max_model_len: int | None = None
-    say_every_s: float = 5.0
+    log_every_s: float = 5.0
 
-    async def run(self, tasks: Sequence[RankingTask], on_done: OnDone, tell: Say) -> None:
-        """Play all tasks; ``on_done`` gets a task's place and its episode as it ends. Nothing of vLLM is left after it."""
-        async with self._open(tell) as engine:
+    async def run(self, tasks: Sequence[RankingTask], on_done: OnDone, log: Log) -> None:
+        """Rank all tasks; ``on_done`` gets a task's index and its episode as it ends. Nothing of vLLM is left after it."""
+        system = self.system
+        async with self._open(log) as engine:
             await run_episodes(
                 tasks,
-                self.template,
+                system.template,
                 engine,
-                max_new_tokens=self.max_new_tokens,
-                concurrency=self.concurrency * (1 if isinstance(self.model, Endpoint) else AHEAD),
-                temperature=self.temperature,
+                max_new_tokens=system.max_new_tokens,
+                concurrency=system.concurrency * (1 if isinstance(system.model, Endpoint) else AHEAD),
+                temperature=system.temperature,
                 seed=self.seed,
                 on_done=on_done,
-                on_progress=lambda progress: tell(_line(progress)),
-                progress_every_s=self.say_every_s,
+                on_progress=lambda progress: log(_line(progress)),
+                progress_every_s=self.log_every_s,
             )
 
     @asynccontextmanager
-    async def _open(self, tell: Say) -> AsyncIterator[ChatEngine]:
-        """The engine, opened with a sign of life every few seconds: loading takes tens of seconds."""
-        if isinstance(self.model, Endpoint):
-            async with self.model as endpoint:
+    async def _open(self, log: Log) -> AsyncIterator[ChatEngine]:
+        """Open the engine, and log every few seconds meanwhile: loading takes tens of seconds."""
+        model = self.system.model
+        if isinstance(model, Endpoint):
+            async with model as endpoint:
                 yield endpoint
             return
-        started, name = time.monotonic(), self.model.name
-        engine = Engine(self.model, max_model_len=self.max_model_len, max_num_seqs=self.concurrency, seed=self.seed)
+        started = time.monotonic()
+        engine = Engine(model, max_model_len=self.max_model_len, max_num_seqs=self.system.concurrency, seed=self.seed)
 
         async def beat() -> None:
             while True:
-                tell(f"vLLM loads {name} ({time.monotonic() - started:.0f} s)")
-                await asyncio.sleep(self.say_every_s)
+                log(f"vLLM loads {model.name} ({time.monotonic() - started:.0f} s)")
+                await asyncio.sleep(self.log_every_s)
 
         heart = asyncio.create_task(beat())
         try:
@@ -82,10 +79,10 @@ class Job:
             heart.cancel()
 
 
-def run_sharded(job: Job, tasks: Sequence[RankingTask], shards: int, on_done: OnDone, tell: Say) -> None:
-    """:meth:`Job.run` on ``shards`` Ray workers, each with a GPU of its own where the cluster has any, else with a CPU.
+def run_sharded(job: ModelJob, tasks: Sequence[RankingTask], shards: int, on_done: OnDone, log: Log) -> None:
+    """Run :meth:`ModelJob.run` on ``shards`` Ray workers, each with a GPU of its own where the cluster has any, else a CPU.
 
-    Ray is the cluster at ``RAY_ADDRESS``, else one started here for as long as this takes. UserError where it has too
+    Ray is the cluster at ``RAY_ADDRESS``, else one started here for as long as this takes. Raise UserError where it has too
     few devices: Ray would wait for ever.
     """
     import ray
@@ -110,16 +107,16 @@ def run_sharded(job: Job, tasks: Sequence[RankingTask], shards: int, on_done: On
             for stream in ready:
                 number, own = streams[stream]
                 try:
-                    place, content = ray.get(next(stream))
+                    index, content = ray.get(next(stream))
                 except StopIteration:
                     del streams[stream]
                     continue
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause if isinstance(error.cause, UserError) else error from error
-                if place is None:
-                    tell(f"shard {number + 1}/{shards}: {content}")
+                if index is None:
+                    log(f"shard {number + 1}/{shards}: {content}")
                 else:
-                    on_done(own[place], content)
+                    on_done(own[index], content)
     finally:
         for stream in streams:  # an error, or Ctrl-C
             ray.cancel(stream, force=True)
@@ -127,14 +124,14 @@ def run_sharded(job: Job, tasks: Sequence[RankingTask], shards: int, on_done: On
             ray.shutdown()
 
 
-def _shard(job: Job, tasks: Sequence[RankingTask]) -> Iterator[tuple[int | None, Any]]:
-    """On a worker: a task's place and episode as it ends, and, with None for a place, lines of progress."""
+def _shard(job: ModelJob, tasks: Sequence[RankingTask]) -> Iterator[tuple[int | None, Any]]:
+    """On a worker, yield a task's index and episode as it ends, and, with None for an index, lines of progress."""
     items: queue.Queue[tuple[int | None, Any] | BaseException | None] = queue.Queue()
 
     def work() -> None:
         try:
             asyncio.run(
-                job.run(tasks, lambda place, episode: items.put((place, episode)), lambda t: items.put((None, t)))
+                job.run(tasks, lambda index, episode: items.put((index, episode)), lambda t: items.put((None, t)))
             )
         except BaseException as error:
             items.put(error)

@@ -234,13 +234,3 @@ def _table_p(base: Values, pairs: Mapping[str, Values], seed: int, permutations:
             if d in pairs[system]:
                 p[system, d] = chosen({d: pairs[system][d]}, sampled[row][column])
     return p
-
-
-def reference(macro: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The system that a table is about, and the others are held against: ``zero-shot`` (of merged zero-shot runs), else
-    ``after``; else the first that asks a language model (``calls_per_task`` of ``results.json``'s ``macro``) and is not a
-    baseline; else None."""
-    from iranker_verl.evaluation.baselines import BASELINES
-
-    models = [s for s, numbers in macro.items() if numbers.get("calls_per_task") is not None and s not in BASELINES]
-    return next((s for s in ("zero-shot", "after") if s in macro), next(iter(models), None))

@@ -2,8 +2,7 @@
 
 Each run left out a scenario and was tested on it. ``OUT/results.json`` has the datasets of all of them as one run's would,
 with the trained models together as the system ``zero-shot`` (also under ``zero_shot``, {dataset: numbers}), the models
-before training as ``before``, and, with ``--all``, the model that was trained on everything as ``after``, on the same
-tasks. Its macro is the mean over datasets; intervals and p are over all tasks, each dataset weighing the same.
+before training as ``before``, and, with ``--all``, the model that was trained on everything as ``after``, on the same tasks.
 """
 
 from __future__ import annotations
@@ -11,48 +10,42 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report.files import episodes, read_results, systems, values
-from iranker_verl.evaluation.statistics import interval, paired_p
+from iranker_verl.evaluation.evaluate import write_results
+from iranker_verl.evaluation.journal import of_system
+from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.report.files import all_records, read_results, records
+from iranker_verl.evaluation.report.tables import datasets_in_order
+from iranker_verl.evaluation.results import by_dataset
+from iranker_verl.evaluation.systems import Role, with_role
 from iranker_verl.files import claim, write_json, write_jsonl, write_text
-from iranker_verl.ranking import DATASETS
-
-BEFORE, ZERO_SHOT, AFTER = "before", "zero-shot", "after"
-
-ByDataset = dict[str, Mapping[str, float]]  # {dataset: {task: reciprocal rank}}
 
 
 def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[str, Any]:
     """Write ``out/results.json`` and the runs' episodes beside it, and return the results.
 
-    UserError where a run is not a zero-shot run, where two were tested on one dataset or differ in seed or template, and
+    Raise UserError where a run is not a zero-shot run, where two were tested on one dataset or differ in seed or template, and
     where ``all_run`` was not tested on the same tasks.
     """
     found = {run: read_results(run) for run in runs}
     _check(found)
-    datasets: dict[str, dict[str, Any]] = {}
-    tasks: dict[str, ByDataset] = {}
+    merged: dict[str, SystemResult] = {}
     for run, results in found.items():
-        for dataset, numbers in results["datasets"].items():
-            datasets[dataset] = {_named(system): n for system, n in numbers.items()}
-        for system, parts in values(run).items():
-            tasks.setdefault(_named(system), {}).update(parts)
+        for system, own in all_records(run, results["macro"]).items():
+            result = _result(system, own, results)
+            merged[result.system] = _joined(merged.get(result.system), result)
+    trained = merged[Role.ZERO_SHOT]
     if all_run is not None:
-        _add_all(all_run, datasets, tasks)
-    order = [d for d in DATASETS if d in datasets] + sorted(datasets.keys() - set(DATASETS))
+        merged[Role.AFTER] = _trained_on_all(all_run, trained)
+    order = datasets_in_order(by_dataset(trained.records))
     first = next(iter(found.values()))
-    results = {
-        "datasets": {d: datasets[d] for d in order},
-        "macro": {s: _macro(s, datasets, tasks[s], first["seed"]) for s in _systems(datasets) if s in tasks},
-        "paired_p": paired_p(tasks[BEFORE], tasks[ZERO_SHOT], seed=first["seed"]),
-        "zero_shot": {d: datasets[d][ZERO_SHOT] for d in order},
+    made_of = {
         "about": _about(found),
         "runs": {run.name: _made_of(results) for run, results in found.items()},
-        "seed": first["seed"],
         "template_hash": first["template_hash"],
         "data_hash": "+".join(r["unseen"]["data_hash"] for r in found.values()),
         "versions": first["versions"],
@@ -61,28 +54,45 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
         "peak_rss_bytes": max(r["peak_rss_bytes"] for r in found.values()),
     }
     claim(out)
-    for system in sorted({system for run in found for system in systems(run)}):
-        lines = [line for run in found for line in episodes(run, system)]
-        write_jsonl(out / f"episodes-{_named(system)}.jsonl", lines)
-    if all_run is not None:
-        lines = [line for line in episodes(all_run, AFTER) if line["dataset"] in datasets]
-        write_jsonl(out / f"episodes-{AFTER}.jsonl", lines)
-    write_json(out / "results.json", results)
-    return results
+    results = []
+    for system in dict.fromkeys((Role.ZERO_SHOT, Role.BEFORE, *merged)):
+        if system in merged:
+            own = sorted(merged[system].records, key=lambda record: order.index(record.task.dataset))
+            write_jsonl(of_system(out, system), [record.to_json() for record in own])
+            results.append(replace(merged[system], records=tuple(own)))
+    content = write_results(out, results, seed=first["seed"], made_of=made_of)
+    content["zero_shot"] = {dataset: numbers[Role.ZERO_SHOT] for dataset, numbers in content["datasets"].items()}
+    write_json(out / "results.json", content)
+    return content
+
+
+def _result(system: str, own: Sequence[Record], results: Mapping[str, Any]) -> SystemResult:
+    """Return a run's system; its trained model is the zero-shot one."""
+    role, numbers = results["roles"][system], results["macro"][system]
+    if role == Role.AFTER:
+        system, role = str(Role.ZERO_SHOT), Role.ZERO_SHOT
+    return SystemResult(system, tuple(own), 0.0, numbers.get("fit_seconds"), numbers.get("rank_seconds"), role=role)
+
+
+def _joined(one: SystemResult | None, other: SystemResult) -> SystemResult:
+    """Return a system of two runs as one; what it took is added up."""
+    if one is None:
+        return other
+    took = {}
+    for name in ("fit_seconds", "rank_seconds"):
+        known = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+        took[name] = sum(known) if known else None
+    return replace(one, records=one.records + other.records, **took)
 
 
 def table(results: Mapping[str, Any]) -> list[str]:
-    """MRR × 100 as Markdown: a system a row, a dataset a column, and the macro."""
+    """Return MRR × 100 as lines of Markdown: a system a row, a dataset a column, and the macro."""
     datasets = results["datasets"]
     rows = [["", *datasets, "macro"], ["---"] * (len(datasets) + 2)]
     for system, macro in results["macro"].items():
         cells = [numbers[system]["rr"] if system in numbers else None for numbers in datasets.values()]
         rows.append([system, *("–" if c is None else f"{100 * c:.2f}" for c in (*cells, macro["rr"]))])
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _named(system: str) -> str:
-    return ZERO_SHOT if system == AFTER else system
 
 
 def _check(found: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -104,33 +114,15 @@ def _check(found: Mapping[Path, Mapping[str, Any]]) -> None:
                 )
 
 
-def _add_all(run: Path, datasets: dict[str, dict[str, Any]], tasks: dict[str, ByDataset]) -> None:
-    results, theirs = read_results(run), values(run).get(AFTER, {})
-    for dataset in datasets:
-        if theirs.get(dataset, {}).keys() != tasks[ZERO_SHOT][dataset].keys():
+def _trained_on_all(run: Path, zero_shot: SystemResult) -> SystemResult:
+    """Return the model of ``run`` after training, on the datasets of the zero-shot model."""
+    system = with_role(read_results(run)["roles"], Role.AFTER)
+    theirs, tested = by_dataset(records(run, system or "")), by_dataset(zero_shot.records)
+    for dataset, own in tested.items():
+        if {r.task.id for r in theirs.get(dataset, ())} != {r.task.id for r in own}:
             raise UserError(f"{run}: it was not tested on the same tasks of {dataset}; train it on the same raw files")
-        datasets[dataset][AFTER] = results["datasets"][dataset][AFTER]
-    tasks[AFTER] = {dataset: theirs[dataset] for dataset in datasets}
-
-
-def _systems(datasets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """All systems, the zero-shot model and the one before first, then in the order of the runs."""
-    names = dict.fromkeys([ZERO_SHOT, BEFORE, *(name for numbers in datasets.values() for name in numbers)])
-    return list(names)
-
-
-def _macro(system: str, datasets: Mapping[str, Mapping[str, Any]], tasks: ByDataset, seed: int) -> dict[str, Any]:
-    """The mean over the datasets of every number that all of them have; tasks are added up."""
-    numbers = [own[system] for own in datasets.values() if system in own]
-    macro: dict[str, Any] = {}
-    for key, example in numbers[0].items():
-        known = [n.get(key) for n in numbers]
-        if isinstance(example, int | float) and all(isinstance(k, int | float) for k in known):
-            macro[key] = fmean(known)
-        elif example is None:
-            macro[key] = None
-    low, high = interval(tasks, seed=seed)
-    return macro | {"n": sum(n["n"] for n in numbers), "n_datasets": len(numbers), "ci95": [low, high]}
+    kept = tuple(record for dataset in tested for record in theirs[dataset])
+    return SystemResult(str(Role.AFTER), kept, 0.0, role=Role.AFTER)
 
 
 def _made_of(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +144,7 @@ def _about(found: Mapping[Path, Mapping[str, Any]]) -> list[str]:
 
 
 def main() -> None:
+    """Merge the runs that the command line names."""
     parser = argparse.ArgumentParser(description="One table from several zero-shot runs.")
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")

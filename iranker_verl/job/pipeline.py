@@ -190,12 +190,12 @@ def environment(stage: str, run: Path) -> dict[str, str]:
 
 
 def report(config: DictConfig, run: Path) -> Path:
-    """``results.json`` and ``report.html`` from what the stages left."""
+    """Complete the evaluation's ``results.json`` with what the stages left, and draw ``report.html``."""
     from data_prep.schema import read_manifest
-    from iranker_verl.evaluation.report.diagnosis import diagnose
+    from iranker_verl.evaluation.report.files import read_results
     from iranker_verl.evaluation.report.page import time_shares, write_report
 
-    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = read_results(run)
     base = json.loads((run / "base.json").read_text(encoding="utf-8"))
     manifest = read_manifest(run / "data")
     stages = {s: json.loads((run / "stages" / f"{s}.json").read_text(encoding="utf-8")) for s in STAGES}
@@ -214,7 +214,6 @@ def report(config: DictConfig, run: Path) -> Path:
         "about": [*base["about"], _about_rl(config, len(steps))],
         "config": OmegaConf.to_container(config.iranker, resolve=True),
         "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
-        "diagnosis": diagnose(run),
     }
     if config.iranker.data.test_tasks:
         results |= _zero_shot(evaluation, run)

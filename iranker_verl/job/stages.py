@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -194,32 +195,21 @@ def last_step(checkpoints: Path) -> int:
 
 
 def evaluate(config: DictConfig, run: Path) -> None:
-    """Every test task, before and after, and the baselines: ``RUN_DIR/evaluation.json``."""
+    """Evaluate the model before and after training, and the baselines, on every test task: ``RUN_DIR/results.json``."""
     from data_prep.schema import read_tasks
-    from iranker_verl.evaluation.evaluate import evaluate_baselines, evaluate_model
-    from iranker_verl.evaluation.records import write_trec
-    from iranker_verl.evaluation.results import collect
+    from iranker_verl.evaluation.evaluate import STANDARD, evaluate_systems
+    from iranker_verl.evaluation.systems import ModelSystem, Role
 
     template = templates.load(config.iranker.template)
     prove_unseen(config, run)
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
-    results = evaluate_baselines(train, test, seed=config.iranker.seed, run_dir=run, say=say)
-    for system, model in (("before", _base_path(run)), ("after", run / "model")):
-        results.append(
-            evaluate_model(
-                Path(model),
-                test,
-                template,
-                system=system,
-                run_dir=run,
-                max_new_tokens=config.data.max_response_length,
-                seed=config.iranker.seed,
-                say=say,
-            )
-        )
-    write_trec(results, run / "runs")
-    write_json(run / "evaluation.json", collect(results, seed=config.iranker.seed))
+    models = [
+        ModelSystem(str(role), Path(model), template, role, max_new_tokens=config.data.max_response_length)
+        for role, model in ((Role.BEFORE, _base_path(run)), (Role.AFTER, run / "model"))
+    ]
+    held = nullcontext()  # by the job
+    evaluate_systems([*STANDARD, *models], test, run, train=train, seed=config.iranker.seed, hold=held, log=say)
 
 
 def _base_path(run: Path) -> str:

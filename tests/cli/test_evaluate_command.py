@@ -101,7 +101,7 @@ def test_stopped_and_killed_it_goes_on_and_ends_as_if_nothing_had_happened(data,
 
         before = len(server.requests)
         result = run(*common, "--out", tmp_path / "cut")
-        assert f"{kept}/36 tasks done before, going on" in result.output
+        assert f"{kept}/36 tasks completed before, resuming" in result.output
         assert len(server.requests) - before == (36 - kept) * 3
         assert stable(tmp_path / "cut") == stable(tmp_path / "whole")
         assert not part.exists()
@@ -111,7 +111,7 @@ def test_stopped_and_killed_it_goes_on_and_ends_as_if_nothing_had_happened(data,
 
         # and another time there is nothing left to do
         before = len(server.requests)
-        assert "done before" in run(*common, "--out", tmp_path / "cut").output and len(server.requests) == before
+        assert "completed before" in run(*common, "--out", tmp_path / "cut").output and len(server.requests) == before
 
 
 def test_the_files_of_an_evaluation(data, tmp_path, monkeypatch):
@@ -192,6 +192,7 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         ([*common, "--model", tmp_path], ["no config.json"]),
         ([*common, "--baselines", "bm26"], ["unknown baseline 'bm26'", "bm25"]),
         ([*common, "--models", "bm25"], ["NAME=FOLDER"]),
+        ([*common, *model, "--role", "judge"], ["--role judge", "before", "model"]),
         ([*common, *model, "--system", "a/b"], ["--system 'a/b'"]),
         ([*common, *model, "--system", "bm25"], ["no baseline's name"]),
         ([*common, "--models", "bm26=folder"], ["NAME one of"]),
@@ -272,6 +273,7 @@ def test_what_is_finished_in_the_folder_stands_in_one_table(data, tmp_path):
     assert "few: left out of the results" in result.output and "on other tasks" in result.output
     last = results["after"]
     assert set(last["diagnosis"]) == set(last["datasets"]["rec-movie"]) == set(last["macro"])
+    assert last["roles"] == {"after": "after", "before": "before", "setwise": "model", "random": "baseline"}
     assert last["paired_p"] is not None and {c["system"] for c in last["comparisons"]} == set(last["macro"]) - {"after"}
     for system in ("before", "setwise", "random"):  # read back, its numbers are those of its own call
         assert last["macro"][system] == results["before" if system == "random" else system]["macro"][system]

@@ -2,8 +2,10 @@
 
 import random
 
-from iranker_verl.evaluation.evaluate import Record, SystemResult
+from iranker_verl.evaluation.baselines import BASELINES
 from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.systems import role_by_name
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from reward_fns.answers import label
@@ -43,4 +45,4 @@ def play_as(system, tasks, *, knows, malformed=0.0, seed=0):
         )
     values = measure(tasks, [e.ranking for e in episodes])
     records = tuple(Record(t, e.ranking, v, e) for t, e, v in zip(tasks, episodes, values, strict=True))
-    return SystemResult(system, records, 1.0)
+    return SystemResult(system, records, 1.0, role=role_by_name(system, baseline=system in BASELINES))

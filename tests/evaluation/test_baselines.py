@@ -6,7 +6,8 @@ import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import BASELINES, Context, make
-from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from iranker_verl.evaluation.evaluate import evaluate_baselines
+from iranker_verl.evaluation.results import collect
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
@@ -133,7 +134,7 @@ def test_a_baseline_that_asks_a_model_is_judged_by_its_answers(tmp_path):
     tasks = [task(["a", "b"], id=f"t{i}", positive=1) for i in range(2)]
     baseline, said = Asks(), []
     for _ in range(2):  # the second time what was done before is read again
-        [result] = evaluate_baselines([], tasks, baselines=[baseline], run_dir=tmp_path, say=said.append)
+        [result] = evaluate_baselines([], tasks, baselines=[baseline], run_dir=tmp_path, log=said.append)
         numbers = collect([result])["macro"]["asks"]
         assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["new_tokens_per_task"]) == (0.5, 1, 2)
         assert (numbers["rr"], numbers["rr_strict"]) == (1.0, 0.75)  # the second answer names half of the candidates

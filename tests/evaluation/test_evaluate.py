@@ -8,17 +8,13 @@ import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import Unavailable
-from iranker_verl.evaluation.evaluate import (
-    Record,
-    SystemResult,
-    check_model_template,
-    collect,
-    evaluate_baselines,
-    evaluate_model,
-)
+from iranker_verl.evaluation.evaluate import evaluate_baselines, evaluate_systems
 from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.model_runs import check_model_template, evaluate_model
 from iranker_verl.evaluation.prices import Price
-from iranker_verl.evaluation.records import write_trec
+from iranker_verl.evaluation.records import Record, SystemResult, write_trec
+from iranker_verl.evaluation.results import collect
+from iranker_verl.evaluation.systems import ModelSystem, Role
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask, Step
@@ -41,7 +37,7 @@ def tasks():
 
 def test_numbers_of_models_and_baselines(tasks):
     before, after = play_as("before", tasks, knows=0, malformed=0.3), play_as("after", tasks, knows=1)
-    results = collect([before, after, *evaluate_baselines(tasks, tasks, say=lambda _: None)], seed=1)
+    results = collect([before, after, *evaluate_baselines(tasks, tasks, log=lambda _: None)], seed=1)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert set(results["datasets"]) == {"rec-movie", "passage-5"}
     assert set(results["datasets"]["rec-movie"]) == {"before", "after", "random", "popularity", "bm25"}
@@ -87,7 +83,7 @@ def test_other_tasks_before_than_after_are_refused(tasks):
 
 
 def test_baselines_leave_their_tasks_in_the_run(tasks, tmp_path):
-    evaluate_baselines(tasks, tasks, run_dir=tmp_path / "run", say=lambda _: None)
+    evaluate_baselines(tasks, tasks, run_dir=tmp_path / "run", log=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-popularity.header.json"),
         *("episodes-popularity.jsonl", "episodes-random.header.json", "episodes-random.jsonl"),
@@ -105,7 +101,7 @@ def test_a_model_of_another_template_is_refused(tasks, tmp_path):
     check_model_template(tmp_path, TEMPLATE)
     stamp.write_text(json.dumps({"template_id": "label", "template_hash": "0" * 16}))
     with pytest.raises(UserError, match=f"{'0' * 16}.*{TEMPLATE.hash}"):
-        evaluate_model(tmp_path, tasks, TEMPLATE, system="after")
+        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), tasks)
     stamp.write_text("{}")
     with pytest.raises(UserError, match="template_id"):
         check_model_template(tmp_path, TEMPLATE)
@@ -113,7 +109,7 @@ def test_a_model_of_another_template_is_refused(tasks, tmp_path):
 
 def test_nothing_to_evaluate_is_refused(tmp_path):
     with pytest.raises(UserError, match="no task"):
-        evaluate_model(tmp_path, [], TEMPLATE, system="after")
+        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), [])
     with pytest.raises(UserError, match="no task"):
         evaluate_baselines([], [])
 
@@ -187,7 +183,7 @@ class Missing(Fixed):
 
 def test_a_baseline_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
     said = []
-    results = evaluate_baselines(tasks, tasks, baselines=[Missing(), "random"], run_dir=tmp_path, say=said.append)
+    results = evaluate_baselines(tasks, tasks, baselines=[Missing(), "random"], run_dir=tmp_path, log=said.append)
     content = collect(results)
     assert content["unavailable"] == {"missing": "no weights; give --models missing=FOLDER"}
     assert set(content["macro"]) == {"random"}
@@ -197,8 +193,8 @@ def test_a_baseline_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
 
 def test_a_baseline_that_is_done_is_not_run_again(tasks, tmp_path):
     Fixed.fitted = 0
-    [first] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, say=lambda _: None)
-    [second] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, say=lambda _: None)
+    [first] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, log=lambda _: None)
+    [second] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, log=lambda _: None)
     assert Fixed.fitted == 1 and second == first and len(first.records) == 12
     with pytest.raises(UserError, match=r"train_hash was .*remove .*fixed\.header\.json and .*fixed\.jsonl"):
         evaluate_baselines(tasks[1:], tasks, baselines=[Fixed()], run_dir=tmp_path)
@@ -211,16 +207,13 @@ def spares_the_first(request, number):
     return 200, answer("I cannot say" if len(prompt) % 3 == 0 else f"[{labels[-1]}]")
 
 
-def evaluate(server, tasks, folder, **options):
+def served(server, **options):
+    return ModelSystem("after", Endpoint(server.url, "fake", retries=0), TEMPLATE, **{"max_new_tokens": 8, **options})
+
+
+def evaluate(server, tasks, folder, log=lambda _: None, **options):
     with server.serving():
-        return evaluate_model(
-            Endpoint(server.url, "fake", retries=0),
-            tasks,
-            TEMPLATE,
-            system="after",
-            run_dir=folder,
-            **{"say": lambda _: None, "max_new_tokens": 8, **options},
-        )
+        return evaluate_model(served(server, **options), tasks, run_dir=folder, log=log)
 
 
 def stable(folder):
@@ -245,8 +238,8 @@ def test_an_evaluation_interrupted_by_an_error_goes_on_and_ends_as_if_nothing_ha
     said, header = [], tmp_path / "cut" / "episodes-after.header.json"
     second = FakeServer(spares_the_first)
     header.write_text(header.read_text().replace(failing.url, second.url))
-    result = evaluate(second, tasks, tmp_path / "cut", orders=2, say=said.append)
-    assert f"{half}/20 tasks done before, going on" in said[0]
+    result = evaluate(second, tasks, tmp_path / "cut", orders=2, log=said.append)
+    assert f"{half}/20 tasks completed before, resuming" in said[0]
     assert len(second.requests) == (20 - half) * 5
     assert stable(tmp_path / "cut") == stable(tmp_path / "whole")
     assert [r.key for r in result.records[:2]] == [(0, "rec-movie", "task 0"), (0, "rec-movie", "task 1")]
@@ -260,28 +253,28 @@ def test_an_evaluation_interrupted_by_an_error_goes_on_and_ends_as_if_nothing_ha
 def test_what_may_and_what_may_not_change_in_between(tasks, tmp_path):
     server = FakeServer(spares_the_first)
     with server.serving():
-        endpoint = Endpoint(server.url, "fake")
-        same = {"system": "after", "run_dir": tmp_path, "max_new_tokens": 8, "say": lambda _: None}
-        evaluate_model(endpoint, tasks, TEMPLATE, **same)
+        same = {"run_dir": tmp_path, "log": lambda _: None}
+        evaluate_model(served(server), tasks, **same)
         asked = len(server.requests)
-        evaluate_model(endpoint, tasks, TEMPLATE, **same, concurrency=3, price=Price(1, 1))
+        evaluate_model(served(server, concurrency=3, price=Price(1, 1), role=Role.AFTER), tasks, **same)
         assert len(server.requests) == asked
         for change, name in (
             ({"temperature": 0.5}, "temperature"),
-            ({"seed": 3}, "seed"),
             ({"orders": 2}, "orders"),
             ({"max_new_tokens": 9}, "max_new_tokens"),
         ):
             with pytest.raises(UserError, match=f"{name} was"):
-                evaluate_model(endpoint, tasks, TEMPLATE, **(same | change))
+                evaluate_model(served(server, **change), tasks, **same)
+        with pytest.raises(UserError, match="seed was"):
+            evaluate_model(served(server), tasks, **same, seed=3)
         with pytest.raises(UserError, match=r"template_id was 'label', is now 'direct-label'"):
-            evaluate_model(endpoint, tasks, load("direct-label"), **same)
+            evaluate_model(dataclasses.replace(served(server), template=load("direct-label")), tasks, **same)
         with pytest.raises(UserError, match=r"\(tasks was"):
-            evaluate_model(endpoint, tasks[1:], TEMPLATE, **same)
+            evaluate_model(served(server), tasks[1:], **same)
         with pytest.raises(UserError, match="a server is asked from here"):
-            evaluate_model(endpoint, tasks, TEMPLATE, **same, shards=2)
+            evaluate_model(served(server, shards=2), tasks, **same)
         with pytest.raises(UserError, match="orders is at least 1"):
-            evaluate_model(endpoint, tasks, TEMPLATE, **(same | {"orders": 0}))
+            evaluate_model(served(server, orders=0), tasks, **same)
 
 
 def test_lines_of_other_tasks_are_refused(tasks, tmp_path):
@@ -294,14 +287,59 @@ def test_lines_of_other_tasks_are_refused(tasks, tmp_path):
         again = FakeServer(spares_the_first)
         header = tmp_path / "episodes-after.header.json"
         header.write_text(re.sub(r"http://[^\"]*", again.url, header.read_text()))
-        with pytest.raises(UserError, match=r"line 2 .*remove episodes-after\.\*"):
+        with pytest.raises(UserError, match=r"episodes-after\.jsonl row 2: .*remove episodes-after\.\*"):
             evaluate(again, tasks[:2], tmp_path)
+
+
+def test_one_orchestrator_puts_baselines_models_and_what_is_finished_side_by_side(tasks, tmp_path):
+    server, said = FakeServer(spares_the_first), []
+    with server.serving():
+        base = dataclasses.replace(served(server), name="base-7b", role=Role.BEFORE)
+        first = evaluate_systems(["random", base], tasks, tmp_path, log=said.append)
+        model = dataclasses.replace(served(server), name="mine", role=Role.AFTER)
+        both = evaluate_systems(
+            ["bm25", model], tasks, tmp_path, train=tasks, made_of={"data_hash": "d"}, log=said.append
+        )
+        with pytest.raises(
+            UserError, match="base-7b and mine both have the role before; give one of them --role model"
+        ):
+            evaluate_systems([base, dataclasses.replace(model, role=Role.BEFORE)], tasks, tmp_path / "none")
+    assert both == json.loads((tmp_path / "results.json").read_text()) and not (tmp_path / "none").exists()
+    assert first["roles"] == {"random": "baseline", "base-7b": "before"} and first["paired_p"] is None
+    assert both["roles"] == {"bm25": "baseline", "mine": "after", "base-7b": "before", "random": "baseline"}
+    assert both["paired_p"] is not None and {c["against"] for c in both["comparisons"]} == {"mine"}
+    assert both["macro"]["base-7b"] == first["macro"]["base-7b"] and both["data_hash"] == "d"
+    assert set(both["diagnosis"]) == set(both["macro"])
+    assert (tmp_path / "runs" / "rec-movie" / "base-7b.run").is_file()
+
+
+def test_a_folder_of_an_earlier_version_is_reused(tasks, tmp_path):
+    """Its headers say "rival" where the baseline is named, and know no role."""
+    evaluate_systems(["random"], tasks, tmp_path, log=lambda _: None)
+    path, lines = tmp_path / "episodes-random.header.json", (tmp_path / "episodes-random.jsonl").read_text()
+    header = json.loads(path.read_text())
+    header["fingerprint"]["rival"] = header["fingerprint"].pop("baseline")
+    del header["took"]["role"]
+    path.write_text(json.dumps(header))
+    (tmp_path / "episodes-random.jsonl").write_text(lines)
+    again = evaluate_systems(["bm25"], tasks, tmp_path, log=lambda _: None)
+    assert again["roles"]["random"] == "baseline"
+    [result] = evaluate_baselines([], tasks, baselines=["random"], run_dir=tmp_path, log=lambda _: None)
+    assert result.seconds == header["took"]["seconds"]
+
+
+def test_a_record_is_its_line_and_back(tasks):
+    for record in play_as("after", tasks[:3], knows=0.5, malformed=0.3).records:
+        line = json.loads(json.dumps(record.to_json()))
+        assert Record.from_json(line, TEMPLATE) == record
+        read = Record.from_json(line)  # without the template: the steps are what the line says of them
+        assert json.loads(json.dumps(read.to_json())) == line and read.episode.malformed == record.episode.malformed
 
 
 def test_runs_and_qrels_are_scored_as_here(tasks, tmp_path):
     from iranker_verl.evaluation.trec import read_qrels, read_run, score
 
-    results = [play_as("after", tasks, knows=0.5), *evaluate_baselines(tasks, tasks, say=lambda _: None)]
+    results = [play_as("after", tasks, knows=0.5), *evaluate_baselines(tasks, tasks, log=lambda _: None)]
     write_trec(results, tmp_path)
     numbers = collect(results)["datasets"]
     for dataset, systems in numbers.items():

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iranker_verl.evaluation.evaluate import Record, SystemResult, collect
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.orders import correlation, in_order
+from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.results import collect
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
 from tests.evaluation.synthetic import make_tasks

@@ -1,13 +1,15 @@
 """A model asked on several workers: all tasks, each once, and errors that arrive. The real Ray and vLLM, slowly."""
 
+import dataclasses
 import re
 
 import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import sharding as asking
-from iranker_verl.evaluation.evaluate import evaluate_model
-from iranker_verl.evaluation.sharding import Job, run_sharded
+from iranker_verl.evaluation.model_runs import evaluate_model
+from iranker_verl.evaluation.sharding import ModelJob, run_sharded
+from iranker_verl.evaluation.systems import ModelSystem
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.ranking.templates import load
 from tests import tiny_models
@@ -28,7 +30,9 @@ def broken(request, number):
 
 
 def job(server):
-    return Job(Endpoint(server.url, "fake", retries=0), TEMPLATE, 8, say_every_s=0.01)
+    return ModelJob(
+        ModelSystem("after", Endpoint(server.url, "fake", retries=0), TEMPLATE, max_new_tokens=8), log_every_s=0.01
+    )
 
 
 def test_a_worker_yields_every_episode_and_its_progress():
@@ -75,9 +79,9 @@ def test_shards_on_ray(ray_here):
 def test_shards_of_vllm_answer_as_one_engine(ray_here, tmp_path):
     pytest.importorskip("vllm")
     model, tasks = tiny_models.save(tmp_path / "tiny"), make_tasks(n=3, size=4)
-    options = {"system": "after", "max_new_tokens": 6, "concurrency": 8, "say": lambda _: None}
-    one = evaluate_model(model, tasks, TEMPLATE, **options)
-    two = evaluate_model(model, tasks, TEMPLATE, **options, shards=2, run_dir=tmp_path)
+    system = ModelSystem("after", model, TEMPLATE, max_new_tokens=6, concurrency=8)
+    one = evaluate_model(system, tasks, log=lambda _: None)
+    two = evaluate_model(dataclasses.replace(system, shards=2), tasks, run_dir=tmp_path, log=lambda _: None)
     assert [r.key for r in two.records] == [r.key for r in one.records]
     assert [[s.response for s in r.episode.steps] for r in two.records] == [
         [s.response for s in r.episode.steps] for r in one.records

@@ -14,7 +14,6 @@ from iranker_verl.evaluation.statistics import (
     interval,
     macro_mean,
     paired_p,
-    reference,
     sign_flip_p,
 )
 
@@ -253,11 +252,3 @@ def test_comparisons_with_nothing_to_compare():
     assert comparisons({"after": {"a": {"1": 1.0}}}, "after", seed=0) == []
     with pytest.raises(ValueError, match="no system 'before'"):
         comparisons({"after": {"a": {"1": 1.0}}}, "before", seed=0)
-
-
-def test_reference():
-    model, baseline = {"calls_per_task": 5}, {"calls_per_task": None}
-    assert reference({"before": model, "after": model}) == "after"
-    assert reference({"bm25": baseline, "mine": model}) == "mine"
-    assert reference({"after": model, "zero-shot": model}) == "zero-shot"
-    assert reference({"bm25": baseline}) is None

@@ -7,26 +7,37 @@ import json
 import pytest
 
 from iranker_verl.errors import UserError
+from iranker_verl.evaluation.baselines import BASELINES
+from iranker_verl.evaluation.evaluate import write_results
+from iranker_verl.evaluation.metrics import measure
+from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.systems import role_by_name
 from iranker_verl.evaluation.zero_shot import merge, table
+from iranker_verl.files import write_jsonl
+from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
 BASES = {"rec": "aaa", "passage": "bbb"}
+
+
+def records(ranks, system):
+    """A system's records: the best candidate of task i is at rank 1 / rr, the others in their order."""
+    found = []
+    for dataset, own in ranks.items():
+        for i, rr in enumerate(own.get(system, [])):
+            candidates = tuple(Candidate(f"c{k}", f"text {k}") for k in range(6))
+            task = RankingTask.with_positive(f"{dataset}:{i}", DATASETS[dataset], dataset, "context", candidates, "c0")
+            ranking = [c.id for c in candidates[1:]]
+            ranking.insert(round(1 / rr) - 1, "c0")
+            [values] = measure([task], [ranking])
+            found.append(Record(task, tuple(ranking), values))
+    return tuple(found)
 
 
 def make_run(folder, ranks, *, zero_shot=True, seed=1, base=None):
     """``ranks``: {dataset: {system: [reciprocal rank of each task]}}, as a run leaves them."""
     folder.mkdir()
-    datasets = {
-        d: {
-            s: dict.fromkeys(("ndcg@5", "ndcg@10", "hit@1"), 0.5)
-            | {"rr": sum(v) / len(v), "n": len(v), "ci95": [0, 1], "calls_per_task": None}
-            for s, v in own.items()
-        }
-        for d, own in ranks.items()
-    }
-    results = {
-        "datasets": datasets,
-        "macro": {},
-        "seed": seed,
+    systems = sorted({system for own in ranks.values() for system in own})
+    made_of = {
         "template_hash": "t",
         "versions": {"verl": "0.9.1"},
         "config": {},
@@ -34,23 +45,19 @@ def make_run(folder, ranks, *, zero_shot=True, seed=1, base=None):
         "peak_rss_bytes": len(ranks),
         "base": {"hash": base} if base else None,
     }
+    results = [SystemResult(s, records(ranks, s), 1.0, role=role_by_name(s, baseline=s in BASELINES)) for s in systems]
     if zero_shot:
-        results["zero_shot"] = {d: own["after"] for d, own in datasets.items()}
-        results["unseen"] = {
+        made_of["zero_shot"] = {d: {"rr": 0.5} for d in ranks}
+        made_of["unseen"] = {
             "trained": ["x"],
             "tested": list(ranks),
             "queries": 0,
             "shared_queries": 0,
             "data_hash": "h",
         }
-    (folder / "results.json").write_text(json.dumps(results))
-    for system in {s for own in ranks.values() for s in own}:
-        lines = [
-            {"dataset": d, "task_id": f"{d}:{i}", "rr": value}
-            for d, own in ranks.items()
-            for i, value in enumerate(own.get(system, []))
-        ]
-        (folder / f"episodes-{system}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_results(folder, results, seed=seed, made_of=made_of)
+    for result in results:
+        write_jsonl(folder / f"episodes-{result.system}.jsonl", [r.to_json() for r in result.records])
     return folder
 
 
@@ -73,6 +80,8 @@ def test_the_runs_become_one(runs, tmp_path):
     assert json.loads((out / "results.json").read_text()) == results
     assert list(results["datasets"]) == ["rec-movie", "passage-5", "passage-7"]  # the paper's order
     assert results["zero_shot"]["rec-movie"]["rr"] == 0.75
+    assert results["roles"] == {"zero-shot": "zero-shot", "before": "before", "popularity": "baseline"}
+    assert {c["against"] for c in results["comparisons"]} == {"zero-shot"}
     assert "after" not in results["macro"] and list(results["macro"])[:2] == ["zero-shot", "before"]
     macro = results["macro"]["zero-shot"]
     # every dataset weighs the same: (0.75 + 0.5 + 0.25) / 3

@@ -135,13 +135,14 @@ def children():
 
 @pytest.mark.slow
 def test_real_vllm_from_model_to_records(tiny_model, tmp_path):
-    from iranker_verl.evaluation.evaluate import collect, evaluate_model
+    from iranker_verl.evaluation.model_runs import evaluate_model
+    from iranker_verl.evaluation.results import collect
+    from iranker_verl.evaluation.systems import ModelSystem
     from iranker_verl.ranking.templates import load
 
     template, said, environment = load("label"), [], dict(os.environ)
-    result = evaluate_model(
-        tiny_model, tasks(), template, system="before", run_dir=tmp_path, max_new_tokens=6, say=said.append
-    )
+    system = ModelSystem("before", tiny_model, template, max_new_tokens=6)
+    result = evaluate_model(system, tasks(), run_dir=tmp_path, log=said.append)
     assert children() == []  # vLLM has ended
     changed = {name for name in os.environ if os.environ[name] != environment.get(name)}
     assert not changed & {"LD_PRELOAD", "VLLM_CPU_KVCACHE_SPACE", "VLLM_WORKER_MULTIPROC_METHOD", MARK}
@@ -184,10 +185,11 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_too_long_for_the_model(tiny_model):
-    from iranker_verl.evaluation.evaluate import evaluate_model
+    from iranker_verl.evaluation.model_runs import evaluate_model
+    from iranker_verl.evaluation.systems import ModelSystem
     from iranker_verl.ranking.templates import load
 
     with pytest.raises(UserError, match="admits 512"):
         Engine(tiny_model, max_model_len=513)
     with pytest.raises(UserError, match=r"task 't0' of 'rec-movie'.*admits 512"):
-        evaluate_model(tiny_model, tasks(size=40), load("label"), system="before")
+        evaluate_model(ModelSystem("before", tiny_model, load("label")), tasks(size=40))

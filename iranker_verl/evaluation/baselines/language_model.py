@@ -12,6 +12,8 @@ from pathlib import Path
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable
+from iranker_verl.evaluation.model_runs import evaluate_model
+from iranker_verl.evaluation.systems import ModelSystem
 from iranker_verl.inference.episode import Episode
 from iranker_verl.inference.models import STAMP, trained_with
 from iranker_verl.ranking import RankingTask
@@ -35,21 +37,16 @@ class R1Rec:
         self._model()
 
     def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        from iranker_verl.evaluation.evaluate import evaluate_model  # which imports the baselines
-
         model, template = self._model()
         own = [task for task in tasks if task.scenario == "recommendation"]
         self._played = [None] * len(tasks)
         if not own:
             return [None] * len(tasks)
         played = evaluate_model(
-            model,
+            ModelSystem(self.name, model, template, max_new_tokens=MAX_NEW_TOKENS),
             own,
-            template,
-            system=self.name,
-            max_new_tokens=MAX_NEW_TOKENS,
             seed=self._context.seed,
-            say=self._context.say,
+            log=self._context.say,
         )
         records = iter(played.records)
         found = [next(records) if task.scenario == "recommendation" else None for task in tasks]

@@ -1,6 +1,6 @@
-"""Several runs side by side, in one page: what each made of the same tasks, and whether the difference is real.
+"""Put several runs side by side, in one page: what each made of the same tasks, and whether the difference is real.
 
-Each run is known by the system that its own report is about (see :func:`.statistics.reference`), or by one that is named. A task of two runs is the
+Each run is known by the system that its own report is about (see :func:`.systems.main_system`), or by one that is named. A task of two runs is the
 same where its dataset, its id, its candidates and their relevance are; over such tasks the test is paired. Where two runs
 share none, the page says "unpaired" and gives no p.
 """
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
@@ -21,8 +22,10 @@ from iranker_verl.evaluation.report import figures_failure, tables
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.page import css, environment
 from iranker_verl.evaluation.report.tables import GROUP, Row, Table
-from iranker_verl.evaluation.statistics import MACRO, REST, comparisons, reference
+from iranker_verl.evaluation.statistics import MACRO, REST, comparisons
+from iranker_verl.evaluation.systems import main_system
 from iranker_verl.files import make_folder, write_text
+from iranker_verl.ranking import RankingTask
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Run:
 def write_comparison(folders: Sequence[Path], out: Path, system: str | None = None) -> Path:
     """Draw the page of at least two runs into the file ``out`` and return its path; ``system`` is the one that is compared.
 
-    UserError for fewer runs, an unreadable one, or one without that system.
+    Raise UserError for fewer runs, an unreadable one, or one without that system.
     """
     if len({f.resolve() for f in folders}) < 2:
         raise UserError("--compare needs at least two run folders")
@@ -52,7 +55,7 @@ def write_comparison(folders: Sequence[Path], out: Path, system: str | None = No
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """A name a folder, all different: its own, with as many of its parents' as that takes."""
+    """Return a name a folder, all different: its own, with as many of its parents' as that takes."""
     parts = [f.resolve().parts for f in folders]
     for length in range(1, max(map(len, parts)) + 1):
         found = ["/".join(p[-length:]) for p in parts]
@@ -63,31 +66,31 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str, wanted: str | None = None) -> Run:
     results = report_files.read_results(folder)
-    system = wanted or reference(results["macro"])
+    system = wanted or main_system(results["roles"])
     if system is None or system not in results["macro"]:
         known = f"there are {', '.join(results['macro']) or 'none'}"
         why = f"it has no system {system!r}" if system else "no system asked a language model; name one with --system"
         raise UserError(f"{folder / 'results.json'}: {why}; {known}")
     values: dict[str, dict[str, list[float]]] = {}
-    for line in report_files.episodes(folder, system):
-        values.setdefault(line["dataset"], {}).setdefault(_key(line), []).append(line["rr"])
-    means = {d: {key: sum(v) / len(v) for key, v in found.items()} for d, found in values.items()}
+    for record in report_files.records(folder, system):
+        values.setdefault(record.task.dataset, {}).setdefault(_key(record.task), []).append(record.values["rr"])
+    means = {d: {key: fmean(v) for key, v in found.items()} for d, found in values.items()}
     return Run(name, folder, results, system, means)
 
 
-def _key(line: Mapping[str, Any]) -> str:
-    """A task's identity, whatever the order in which its candidates were shown; its query's is before :data:`.statistics.REST`."""
-    pool = sorted((c["id"], c["text"], r) for c, r in zip(line["candidates"], line["relevance"], strict=True))
-    return line["task_id"] + REST + hashlib.sha256(json.dumps([line["context"], pool]).encode()).hexdigest()
+def _key(task: RankingTask) -> str:
+    """Return a task's identity, whatever the order of its candidates; its query's is before :data:`.statistics.REST`."""
+    pool = sorted((c.id, c.text, r) for c, r in zip(task.candidates, task.relevance, strict=True))
+    return task.id + REST + hashlib.sha256(json.dumps([task.context, pool]).encode()).hexdigest()
 
 
 def tests(runs: Sequence[Run], seed: int = 0) -> list[dict[str, Any]]:
-    """:func:`.statistics.comparisons` of every later run against the first, over the tasks that both share."""
+    """Return :func:`.statistics.comparisons` of every later run against the first, over the tasks that both share."""
     return comparisons({run.name: run.values for run in runs}, runs[0].name, seed=seed)
 
 
 def warnings(runs: Sequence[Run]) -> list[str]:
-    """What a reader has to know before comparing."""
+    """Return what a reader has to know before comparing."""
     found = []
     for key, what in (("data_hash", "data"), ("template_hash", "prompt template")):
         hashes = {run.name: run.results.get(key) for run in runs}
@@ -102,7 +105,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page as text."""
+    """Return the page as text."""
     datasets = tables.datasets_in_order({d for run in runs for d in run.results["datasets"]})
     found = tests(runs)
     drawn = {d: [run.results["datasets"].get(d, {}).get(run.system) for run in runs] for d in datasets}
@@ -114,7 +117,7 @@ def render(runs: Sequence[Run]) -> str:
         .render(
             css=css(),
             runs=runs,
-            labels={run.name: tables.label(run.system, run.results["macro"]) for run in runs},
+            labels={run.name: tables.label(run.system, run.results["roles"]) for run in runs},
             warnings=warnings(runs),
             figure=Markup(svg) if svg else None,
             tables=[t for t in shown if t],
@@ -169,7 +172,7 @@ def _systems(runs: Sequence[Run]) -> Table:
     rows = []
     for system in systems:
         found = [run.results["macro"].get(system) for run in runs]
-        everywhere = {s for run in runs for s in run.results["macro"]}
+        everywhere = {s: role for run in runs for s, role in run.results["roles"].items()}
         rows.append(
             Row((tables.label(system, everywhere), *("–" if n is None else f"{100 * n['rr']:.2f}" for n in found)))
         )

@@ -1,8 +1,8 @@
-"""Where a system fails: read from ``episodes-<system>.jsonl``, a line at a time.
+"""Where a system fails: from its records (:mod:`..records`), whatever wrote or read them.
 
-    diagnose(run_dir, systems)       # {system: diagnosis}, `diagnosis` of results.json
+    diagnose({system: records})      # {system: diagnosis}, `diagnosis` of results.json
 
-A diagnosis (all means are over the lines of the file, whatever their dataset; a task shown in several orders has several):
+A diagnosis (all means are over the records, whatever their dataset; a task shown in several orders has several):
 
 ``n``
     rankings.
@@ -14,9 +14,9 @@ A diagnosis (all means are over the lines of the file, whatever their dataset; a
     relevance lost by taking the first candidate of the ranking: max(relevance) - relevance(first). With one positive of
     relevance 1 it is 1 - Hit@1. ``regret_random`` is max(relevance) - mean(relevance).
 ``by_pool_size``, ``by_position``, ``by_popularity``
-    [{the bin's name, ``n``, ``rr``, ``hit@1``, ``random_rr``}]: tasks by how many candidates there are, by the place (from
+    [{the bin's name, ``n``, ``rr``, ``hit@1``, ``random_rr``}]: tasks by how many candidates there are, by the position (from
     1) at which the best candidate was shown, by the third of the pool that its popularity puts it in (the rank that the
-    system ``popularity`` gave it, in the same folder; recommendation only). ``random_rr`` is the expected reciprocal rank
+    system ``popularity`` gave it, among the same systems; recommendation only). ``random_rr`` is the expected reciprocal rank
     of a random order of the same tasks, so that a bin of small pools is not taken for an easy one.
 ``statuses`` {status: answers}, ``cost``
     for systems that asked a language model: how its answers parsed, and ``calls``, ``prompt_tokens``, ``new_tokens`` a
@@ -26,35 +26,31 @@ A diagnosis (all means are over the lines of the file, whatever their dataset; a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import comb
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from iranker_verl.evaluation.report import files as report_files
+from iranker_verl.evaluation.metrics import Values
+from iranker_verl.evaluation.records import Record
+from iranker_verl.inference.episode import Episode
 
 POSITIONS = 20  # later places are one bin
 THIRDS = ("most popular", "middle", "least popular")  # thirds of a pool
 Ranks = Mapping[tuple[str, str], int]  # (dataset, task id) -> rank of the best candidate
 
 
-def diagnose(run_dir: Path, systems: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-    """The diagnosis of every one of ``systems`` (default: all) that left its tasks in the folder; empty where none did."""
-    known = [s for s in report_files.systems(run_dir) if systems is None or s in systems]
-    popularity: Ranks = {
-        (line["dataset"], line["task_id"]): line["rank_of_best"]
-        for line in (report_files.episodes(run_dir, "popularity") if "popularity" in known else ())
-    }
-    found = {s: diagnosis(report_files.episodes(run_dir, s), popularity) for s in known}
-    return {system: content for system, content in found.items() if content["n"]}
+def diagnose(systems: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
+    """Return the diagnosis of every system that has records."""
+    popularity: Ranks = {(r.task.dataset, r.task.id): r.rank_of_best for r in systems.get("popularity", ())}
+    return {system: diagnosis(records, popularity) for system, records in systems.items() if records}
 
 
-def diagnosis(lines: Iterable[Mapping[str, Any]], popularity: Ranks | None = None) -> dict[str, Any]:
-    """One system's diagnosis, of the lines of its file; ``popularity`` says at which rank popularity puts the best one."""
+def diagnosis(records: Iterable[Record], popularity: Ranks | None = None) -> dict[str, Any]:
+    """Return one system's diagnosis; ``popularity`` says at which rank popularity puts the best candidate of a task."""
     survival: dict[int, _Survival] = defaultdict(_Survival)
     regrets: dict[str, list[float]] = defaultdict(list)
     random_regrets: list[float] = []
@@ -62,23 +58,22 @@ def diagnosis(lines: Iterable[Mapping[str, Any]], popularity: Ranks | None = Non
     positions: dict[int, _Bin] = defaultdict(_Bin)
     thirds: dict[int, _Bin] = defaultdict(_Bin)
     statuses: Counter[str] = Counter()
-    asked: dict[str, list[float]] = {name: [] for name in ("calls", "prompt_tokens", "new_tokens", "seconds")}
-    for line in lines:
-        relevance, size, rank = line["relevance"], len(line["relevance"]), line["rank_of_best"]
+    episodes: list[Episode] = []
+    for record in records:
+        task, relevance, size = record.task, record.task.relevance, len(record.task.relevance)
         best = max(relevance)
-        of = {c["id"]: r for c, r in zip(line["candidates"], relevance, strict=True)}
-        survival[size].add(size, relevance.count(best), rank)
-        regrets[line["dataset"]].append(best - of[line["ranking"][0]])
+        of = {c.id: r for c, r in zip(task.candidates, relevance, strict=True)}
+        survival[size].add(size, relevance.count(best), record.rank_of_best)
+        regrets[task.dataset].append(best - of[record.ranking[0]])
         random_regrets.append(best - fmean(relevance))
         bins = [sizes[size], positions[min(relevance.index(best) + 1, POSITIONS)]]
-        if popularity and (place := popularity.get((line["dataset"], line["task_id"]))):
-            bins.append(thirds[3 * (place - 1) // size])
+        if popularity and (rank := popularity.get((task.dataset, task.id))):
+            bins.append(thirds[3 * (rank - 1) // size])
         for one in bins:
-            one.add(line, expected_rr(size, sum(r > 0 for r in relevance)))
-        if "calls" in line:
-            statuses.update(step["status"] for step in line["steps"])
-            for name, column in asked.items():
-                column.append(line[name])
+            one.add(record.values, expected_rr(size, sum(r > 0 for r in relevance)))
+        if record.episode is not None:
+            statuses.update(step.status for step in record.episode.steps)
+            episodes.append(record.episode)
     everything = [value for values in regrets.values() for value in values]
     found: dict[str, Any] = {"n": len(everything)}
     if not everything:
@@ -89,14 +84,15 @@ def diagnosis(lines: Iterable[Mapping[str, Any]], popularity: Ranks | None = Non
         "regret_random": fmean(random_regrets),
         "regret_by_dataset": {dataset: fmean(values) for dataset, values in regrets.items()},
         "by_pool_size": [{"candidates": size, **sizes[size].content()} for size in sorted(sizes)],
-        "by_position": [{"position": place, **positions[place].content()} for place in sorted(positions)],
+        "by_position": [{"position": position, **positions[position].content()} for position in sorted(positions)],
     }
     if thirds:
         found["by_popularity"] = [{"popularity": THIRDS[i], **thirds[i].content()} for i in sorted(thirds)]
-    if asked["calls"]:
-        p50, p95 = np.percentile(asked["seconds"], [50, 95])
+    if episodes:
+        p50, p95 = np.percentile([e.seconds for e in episodes], [50, 95])
         found["statuses"] = dict(statuses.most_common())
-        found["cost"] = {name: fmean(asked[name]) for name in ("calls", "prompt_tokens", "new_tokens")} | {
+        found["cost"] = {
+            **{name: fmean(getattr(e, name) for e in episodes) for name in ("calls", "prompt_tokens", "new_tokens")},
             "seconds_p50": float(p50),
             "seconds_p95": float(p95),
         }
@@ -105,7 +101,7 @@ def diagnosis(lines: Iterable[Mapping[str, Any]], popularity: Ranks | None = Non
 
 @cache
 def random_survival(size: int, best: int) -> tuple[float, ...]:
-    """The chance that one of ``best`` equally good candidates of ``size`` is in after t random exclusions, t = 0 … size-1.
+    """Return the chance that one of ``best`` equally good candidates of ``size`` is in after t random exclusions, t = 0 … size-1.
 
     All are out where the size - t that stay are among the size - best others: 1 - C(size-best, size-t) / C(size, size-t).
     """
@@ -114,7 +110,7 @@ def random_survival(size: int, best: int) -> tuple[float, ...]:
 
 @cache
 def expected_rr(size: int, relevant: int) -> float:
-    """The mean reciprocal rank of a random order of ``size`` candidates of which ``relevant`` are relevant.
+    """Return the mean reciprocal rank of a random order of ``size`` candidates of which ``relevant`` are relevant.
 
     The first relevant one is at rank k with probability C(size-k, relevant-1) / C(size, relevant). For one it is H(N)/N.
     """
@@ -143,10 +139,10 @@ class _Bin:
     def __init__(self) -> None:
         self._n, self._rr, self._hits, self._random = 0, 0.0, 0.0, 0.0
 
-    def add(self, line: Mapping[str, Any], random_rr: float) -> None:
+    def add(self, values: Values, random_rr: float) -> None:
         self._n += 1
-        self._rr += line["rr"]
-        self._hits += line["hit@1"]
+        self._rr += values["rr"]
+        self._hits += values["hit@1"]
         self._random += random_rr
 
     def content(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from iranker_verl.evaluation.published import PublishedSystem
 from iranker_verl.evaluation.report.tables import label
+from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
 
 BASELINE_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
@@ -29,7 +30,7 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 def learning(
     reward: Points, candidates: Points, validation: Points, malformed: Points, pools: Sequence[Points] = ()
 ) -> str | None:
-    """Reward over a random exclusion's, candidates at an episode's start (where they change; thin lines: ``pools``, each data
+    """Draw reward over a random exclusion's, candidates at an episode's start (where they change; thin lines: ``pools``, each data
     set's own), validation MRR and malformed rate over RL steps, one panel each, those that there are."""
     grows = bool(candidates) and candidates[0][1] < 0.75 * candidates[-1][1]
     panels = [
@@ -71,10 +72,10 @@ def learning(
 
 def by_dataset(
     datasets: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    main: str | None = "after",
+    roles: Roles,
     theirs: Sequence[PublishedSystem] = (),
 ) -> str | None:
-    """MRR of every system on every dataset: ``before`` and ``main`` with their 95 % intervals, the others as marks.
+    """Draw MRR of every system on every dataset: the model, before and after training, with 95 % intervals, others as marks.
 
     Of more others than have a mark of their own, the best on each dataset is shown. ``theirs`` are published numbers, at most
     two systems', on the datasets that both know.
@@ -83,7 +84,8 @@ def by_dataset(
         return None
     names = list(datasets)
     present = list(dict.fromkeys(s for systems in datasets.values() for s in systems))
-    models = [(s, c) for s, c in (("before", "before"), (main, "after")) if s in present]
+    pair = ((with_role(roles, Role.BEFORE), "before"), (main_system(roles), "after"))
+    models = [(s, c) for s, c in pair if s in present]
     marked = [s for s in BASELINE_MARKS if s in present]
     theirs = [system for system in theirs if system.values.keys() & datasets.keys()]
     unmarked = {s for s in present if s not in marked and s not in [m for m, _ in models]}
@@ -111,14 +113,14 @@ def by_dataset(
         ax.set_xlim(0, 1.02)
         ax.set_xlabel("mean reciprocal rank")
         keys = [
-            Line2D([], [], color=COLOURS[colour], marker="o", ms=7, lw=2, label=label(str(s), present))
+            Line2D([], [], color=COLOURS[colour], marker="o", ms=7, lw=2, label=label(str(s), roles))
             for s, colour in models
         ] + [
             Line2D([], [], color=COLOURS["baseline"], marker=mark, mfc="none", ms=6, lw=0, label=name)
             for mark, name in [
-                *((BASELINE_MARKS[s], label(s)) for s in marked),
+                *((BASELINE_MARKS[s], label(s, roles)) for s in marked),
                 *(
-                    [(BEST_OTHER, label(*unmarked) if len(unmarked) == 1 else "best other baseline")]
+                    [(BEST_OTHER, label(*unmarked, roles) if len(unmarked) == 1 else "best other baseline")]
                     if unmarked
                     else []
                 ),
@@ -134,24 +136,25 @@ def by_dataset(
 
 
 def shorten(name: str) -> str:
+    """Return a name that fits beside an axis."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
-    """How often the best candidate came first, second, …; as shares of the tasks."""
-    if not before and not after:
+def ranks(systems: Sequence[tuple[str, str, Sequence[int]]]) -> str | None:
+    """Draw how often the best candidate came first, second, …, as shares of the tasks; of (label, colour, ranks) each."""
+    given = [(name, colour, found) for name, colour, found in systems if found]
+    if not given:
         return None
-    last = max([*before, *after])
+    last = max(rank for _, _, found in given for rank in found)
     shown = min(last, 20)
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        given = [(s, r) for s, r in (("before", before), ("after", after)) if r]
-        for number, (system, found) in enumerate(given):
+        for number, (name, colour, found) in enumerate(given):
             counts = Counter(min(r, shown) for r in found)
             x = [r + (number - (len(given) - 1) / 2) * 0.4 for r in range(1, shown + 1)]
             y = [counts[r] / len(found) for r in range(1, shown + 1)]
-            ax.bar(x, y, 0.38, color=COLOURS[system], label=label(system, [s for s, _ in given]))
+            ax.bar(x, y, 0.38, color=COLOURS[colour], label=name)
         ax.grid(axis="x", visible=False)
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.yaxis.set_major_locator(MaxNLocator(5))
@@ -165,7 +168,7 @@ def ranks(before: Sequence[int], after: Sequence[int]) -> str | None:
 
 
 def times(seconds: Mapping[str, float], shares: Mapping[str, float]) -> str | None:
-    """Where time went: the job's parts in minutes, and the phases of an RL step as shares."""
+    """Draw where time went: the job's parts in minutes, and the phases of an RL step as shares."""
     parts = [(n, seconds[n]) for n in PARTS if seconds.get(n) is not None]
     phases = [(n, shares[n]) for n in PHASES if shares.get(n) is not None]
     if not parts and not phases:

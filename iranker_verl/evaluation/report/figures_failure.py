@@ -18,7 +18,7 @@ Curves = Sequence[tuple[str, str, Mapping[str, Any]]]  # (label, colour, diagnos
 
 
 def survival(systems: Curves) -> str | None:
-    """The share of tasks whose best candidate is still in, by exclusions, one panel a pool size, random dashed."""
+    """Draw the share of tasks whose best candidate is still in, by exclusions, one panel a pool size, random dashed."""
     counts: dict[str, int] = {}
     for _, _, found in systems:
         for size, one in found.get("survival", {}).items():
@@ -50,7 +50,7 @@ def survival(systems: Curves) -> str | None:
 
 
 def bins(systems: Curves, group: str, key: str, axis: str, last: int | None = None) -> str | None:
-    """MRR of the bins ``group`` of a diagnosis, over ``key``; a random order of the same tasks dashed.
+    """Draw MRR of the bins ``group`` of a diagnosis, over ``key``; a random order of the same tasks dashed.
 
     The bins named by numbers lie where their numbers are, ``last`` and more being one of them.
     """
@@ -60,15 +60,15 @@ def bins(systems: Curves, group: str, key: str, axis: str, last: int | None = No
     named = list(dict.fromkeys(one[key] for _, _, rows in shown for one in rows))
     numeric = all(isinstance(n, int) for n in named)
 
-    def place(one: Mapping[str, Any]) -> float:
+    def position(one: Mapping[str, Any]) -> float:
         return float(one[key]) if numeric else float(named.index(one[key]))
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
         rows = shown[0][2]
-        ax.plot([place(r) for r in rows], [r["random_rr"] for r in rows], color=COLOURS["baseline"], lw=1.4, ls="--")
+        ax.plot([position(r) for r in rows], [r["random_rr"] for r in rows], color=COLOURS["baseline"], lw=1.4, ls="--")
         for _, colour, rows in shown:
-            ax.plot([place(r) for r in rows], [r["rr"] for r in rows], "o-", color=COLOURS[colour], lw=2, ms=5)
+            ax.plot([position(r) for r in rows], [r["rr"] for r in rows], "o-", color=COLOURS[colour], lw=2, ms=5)
         if numeric:
             ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
             if last is not None and max(named) == last:
@@ -86,7 +86,7 @@ def bins(systems: Curves, group: str, key: str, axis: str, last: int | None = No
 
 
 def differences(rows: Sequence[tuple[str, float, float, float]], against: str, name: str = "differences") -> str | None:
-    """Every system's (label, difference, low, high) of macro MRR against one, with 95 % intervals."""
+    """Draw every system's (label, difference, low, high) of macro MRR against one, with 95 % intervals."""
     if not rows:
         return None
 
@@ -106,7 +106,7 @@ def differences(rows: Sequence[tuple[str, float, float, float]], against: str, n
 
 
 def runs(names: Sequence[str], datasets: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> str | None:
-    """Several runs' MRR with 95 % intervals on every dataset; a run that lacks one has None there."""
+    """Draw several runs' MRR with 95 % intervals on every dataset; a run that lacks one has None there."""
     if not datasets:
         return None
     colours = [COLOURS[c] for c in ("after", "before", "evaluate", "backward", "baseline")]

@@ -1,23 +1,27 @@
-"""Reading a run folder back: ``results.json``, and files of one JSON object a line, one line at a time."""
+"""Read a run folder back: ``results.json``, and files of one JSON object a line, one line at a time."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.statistics import ByTask
+from iranker_verl.evaluation.baselines import BASELINES
+from iranker_verl.evaluation.journal import EPISODES, of_system
+from iranker_verl.evaluation.records import Record, records_of
+from iranker_verl.evaluation.systems import Role, role_by_name
 
-EPISODES = "episodes-"
 NUMBERS = ("rr", "ndcg@5", "ndcg@10", "hit@1", "n")  # of every system, beside its ci95
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
-    """``results.json``. UserError where it is missing or not what it should be."""
+    """Return ``results.json``. Raise UserError where it is missing or not what it should be.
+
+    Of an earlier version, which had no ``roles``, a system's role is that of its name.
+    """
     path = run_dir / "results.json"
     results = read_object(path)
     if results is None:
@@ -30,11 +34,22 @@ def read_results(run_dir: Path) -> dict[str, Any]:
         for system, numbers in found.items():
             if missing := _missing(numbers):
                 raise UserError(f"{path}: {system} under {where} has no {missing}; evaluate the run again")
+    results["roles"] = {system: _role(path, results, system) for system in results["macro"]}
     return results
 
 
+def _role(path: Path, results: dict[str, Any], system: str) -> Role:
+    role = (results.get("roles") or {}).get(system)
+    if role is None:
+        calls_no_model = results["macro"][system].get("calls_per_task") is None
+        return role_by_name(system, baseline=calls_no_model or system in BASELINES)
+    if role not in list(Role):
+        raise UserError(f"{path}: the role of {system} is {role!r}; it has to be one of {', '.join(Role)}")
+    return Role(role)
+
+
 def _missing(numbers: Any) -> str | None:
-    """The first of a system's numbers that is none, if any."""
+    """Return the first of a system's numbers that is none, if any."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -48,7 +63,7 @@ def _missing(numbers: Any) -> str | None:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object of a file, None where there is no such file. UserError where it is anything else."""
+    """Return the JSON object of a file, None where there is no such file. Raise UserError where it is anything else."""
     if not path.is_file():
         return None
     try:
@@ -61,7 +76,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, if it is there. A line cut short (by a kill) is passed over."""
+    """Yield the objects of a JSONL file, if it is there. A line cut short (by a kill) is passed over."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:
@@ -74,23 +89,14 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield value
 
 
-def episodes(run_dir: Path, system: str) -> Iterator[dict[str, Any]]:
-    """A system's tasks, see :meth:`iranker_verl.evaluation.evaluate.Record.to_json`; none where it left no file."""
-    return lines(run_dir / f"{EPISODES}{system}.jsonl")
+def records(run_dir: Path, system: str) -> list[Record]:
+    """Return the records that a system left in the folder; none where it left no file."""
+    path = of_system(run_dir, system)
+    return list(records_of(lines(path), path, system))
 
 
-def systems(run_dir: Path) -> list[str]:
-    """The systems that left their tasks in the folder, by name."""
-    return sorted(p.name.removeprefix(EPISODES).removesuffix(".jsonl") for p in run_dir.glob(f"{EPISODES}*.jsonl"))
-
-
-def values(run_dir: Path, measure: str = "rr") -> ByTask:
-    """{system: {dataset: {task id: value}}} of a measure, from the episode files; the mean over a task's orders."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for system in systems(run_dir):
-        parts: dict[str, dict[str, list[float]]] = {}
-        for line in episodes(run_dir, system):
-            parts.setdefault(line["dataset"], {}).setdefault(line["task_id"], []).append(line[measure])
-        if parts:
-            found[system] = {d: {task: fmean(v) for task, v in own.items()} for d, own in parts.items()}
-    return found
+def all_records(run_dir: Path, systems: Iterable[str] | None = None) -> dict[str, list[Record]]:
+    """Return the records of the systems (default: all) that left any in the folder, by name."""
+    known = sorted(p.name.removeprefix(EPISODES).removesuffix(".jsonl") for p in run_dir.glob(f"{EPISODES}*.jsonl"))
+    chosen = known if systems is None else [system for system in known if system in set(systems)]
+    return {system: found for system in chosen if (found := records(run_dir, system))}

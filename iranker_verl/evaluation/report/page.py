@@ -14,6 +14,8 @@ they are there. Whatever is absent is not shown.
     ``comparisons``, ``diagnosis``
         of :func:`.statistics.comparisons` and :func:`.diagnosis.diagnose`; where they are absent, both are worked out
         from the episode files.
+    ``roles`` {system: ``before``, ``after``, ``zero-shot``, ``model`` or ``baseline``}
+        what each system is; of results without them, its name says it.
     ``paired_p``
         two-sided p of "RL did not change the macro RR" (sign flips within tasks), or null.
     ``unavailable`` {system: reason}
@@ -54,18 +56,22 @@ from markupsafe import Markup
 from iranker_verl import page
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import published
+from iranker_verl.evaluation.records import Record, StepRecord
 from iranker_verl.evaluation.report import figures, figures_failure, tables, tables_text
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
-from iranker_verl.evaluation.statistics import MACRO, comparisons, reference
+from iranker_verl.evaluation.results import values_by_task
+from iranker_verl.evaluation.statistics import MACRO, comparisons
+from iranker_verl.evaluation.systems import Role, main_system, with_role
 from iranker_verl.files import mark, write_text
+from iranker_verl.inference.episode import AnsweredStep
 
 
 def write_report(run_dir: Path, against: str | None = None) -> Path:
     """Draw ``run_dir/report.html`` and return its path; it appears whole or not at all.
 
-    ``against`` names the system that all others are tested against (default: what :func:`.statistics.reference` says).
-    UserError where ``results.json`` is missing or not what it should be, or has no such system.
+    ``against`` names the system that all others are tested against (default: :func:`.systems.main_system`). Raise UserError
+    where ``results.json`` is missing or not what it should be, or has no such system.
     """
     path = run_dir / "report.html"
     write_text(path, render(run_dir, against))
@@ -81,32 +87,31 @@ def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
 
 
 def complete(run_dir: Path, against: str | None = None) -> dict[str, Any]:
-    """``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
+    """Return ``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
     results = report_files.read_results(run_dir)
     if "generic" not in results:
         for name in ("out_of_domain", "generic"):  # the second is the former name
             if found := report_files.read_object(run_dir / name / f"{name}.json"):
                 results["generic"], results["generic_unavailable"] = found["tasks"], found.get("unavailable") or {}
                 break
+    if "diagnosis" in results and "comparisons" in results and against is None:
+        return results
+    records = report_files.all_records(run_dir, results["macro"])
     if "diagnosis" not in results:
-        results["diagnosis"] = diagnose(run_dir, results["macro"])
+        results["diagnosis"] = diagnose(records)
     if "comparisons" not in results or against is not None:
-        results["comparisons"] = _comparisons(run_dir, results, against)
+        if against is not None and against not in records:
+            raise UserError(f"{run_dir}: it has no episodes of {against!r}; there are {', '.join(records) or 'none'}")
+        values = {system: values_by_task(found) for system, found in records.items()}
+        chosen = against or main_system(results["roles"])
+        results["comparisons"] = comparisons(values, chosen, seed=results.get("seed") or 0) if chosen in values else []
     return results
 
 
-def _comparisons(run_dir: Path, results: Mapping[str, Any], against: str | None) -> list[dict[str, Any]]:
-    values = {s: v for s, v in report_files.values(run_dir).items() if s in results["macro"]}
-    if against is not None and against not in values:
-        raise UserError(f"{run_dir}: it has no episodes of {against!r}; there are {', '.join(values) or 'none'}")
-    chosen = against or reference(results["macro"])
-    return comparisons(values, chosen, seed=results.get("seed") or 0) if chosen in values else []
-
-
 def report_tables(results: Mapping[str, Any]) -> dict[str, tables.Table | None]:
-    """The report's tables by name, in its order."""
+    """Return the report's tables by name, in its order."""
     theirs = published.load()
-    found, systems = results.get("comparisons") or [], tables.in_order(results)
+    found, systems = results.get("comparisons") or [], {s: results["roles"][s] for s in tables.in_order(results)}
     return {
         "ranking": tables.main_table(results, theirs),
         "comparisons": tables.comparison_table(found, systems, MACRO),
@@ -122,12 +127,15 @@ def report_tables(results: Mapping[str, Any]) -> dict[str, tables.Table | None]:
 
 
 def render(run_dir: Path, against: str | None = None) -> str:
-    """The page as text."""
+    """Return the page as text."""
     results = complete(run_dir, against)
+    roles = results["roles"]
+    main, before = main_system(roles), with_role(roles, Role.BEFORE)
+    records = report_files.all_records(run_dir, [system for system in (before, main) if system])
     steps = list(report_files.lines(run_dir / "metrics.jsonl"))
-    macro, main = results["macro"], reference(results["macro"])
+    macro = results["macro"]
     datasets = {d: results["datasets"][d] for d in tables.datasets_in_order(results["datasets"])}
-    pair = [s for s in ("before", main) if s and s in macro]
+    labels = {s: tables.label(s, roles) for s in macro}
     shares = results.get("rl_time_share") or time_shares(steps)
     return (
         environment()
@@ -136,17 +144,19 @@ def render(run_dir: Path, against: str | None = None) -> str:
             name=run_dir.resolve().name,
             css=css(),
             figures={
-                name: svg and Markup(svg) for name, svg in _figures(run_dir, results, datasets, steps, shares).items()
+                name: svg and Markup(svg) for name, svg in _figures(results, records, datasets, steps, shares).items()
             },
             tables=report_tables(results),
             published=published.load(),
             macro=macro,
             datasets=datasets,
             main=main,
-            labels={s: tables.label(s, macro) for s in macro},
-            headline=_headline(results, datasets, main),
-            statuses={tables.label(s, macro): (results["diagnosis"].get(s) or {}).get("statuses") for s in pair},
-            example=_example(run_dir, main),
+            labels=labels,
+            headline=_headline(results, datasets, main, before),
+            statuses={
+                labels[s]: (results["diagnosis"].get(s) or {}).get("statuses") for s in (before, main) if s in macro
+            },
+            example=_example(records.get(str(main), ()), records.get(str(before), ())),
             embedded=_embedded(results),
             about=results.get("about") or [],
             results={**results, "unavailable": _not_run(results)},
@@ -155,7 +165,7 @@ def render(run_dir: Path, against: str | None = None) -> str:
 
 
 def environment() -> Environment:
-    """Where pages come from: every text is escaped, a name that is not given is an error."""
+    """Return where pages come from: every text is escaped, a name that is not given is an error."""
     made = Environment(
         loader=PackageLoader(__package__, "html"),
         autoescape=True,
@@ -175,32 +185,38 @@ def environment() -> Environment:
 
 
 def css() -> Markup:
+    """Return the style sheet of all pages."""
     return Markup(resources.files(page).joinpath("style.css").read_text(encoding="utf-8"))  # our own text
 
 
 def _figures(
-    run_dir: Path,
     results: Mapping[str, Any],
+    records: Mapping[str, Sequence[Record]],
     datasets: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     shares: Mapping[str, float],
 ) -> dict[str, str | None]:
-    """The figures by name; matplotlib escapes their texts."""
-    macro, main = results["macro"], reference(results["macro"])
-    named = [(s, c) for s, c in (("before", "before"), (main, "after")) if s and s in results["diagnosis"]]
-    curves = [(tables.label(s, macro), colour, results["diagnosis"][s]) for s, colour in named]
+    """Return the figures by name; matplotlib escapes their texts."""
+    roles, main = results["roles"], main_system(results["roles"])
+    pair = {"before": with_role(roles, Role.BEFORE), "after": main}  # by colour
+    named = [(colour, s) for colour, s in pair.items() if s and s in results["diagnosis"]]
+    curves = [(tables.label(s, roles), colour, results["diagnosis"][s]) for colour, s in named]
+    ranks = [
+        (tables.label(s, roles), colour, [r.rank_of_best for r in records[s]])
+        for colour, s in pair.items()
+        if s and s in records
+    ]
     order = tables.in_order(results)
     against = next((c["against"] for c in results["comparisons"]), None)
-    ranks = {s: [e["rank_of_best"] for e in report_files.episodes(run_dir, str(s))] for s in ("before", main)}
     others = [
-        (tables.label(c["system"], macro), c["difference"], *c["ci95"])
+        (tables.label(c["system"], roles), c["difference"], *c["ci95"])
         for c in sorted(results["comparisons"], key=lambda c: order.index(c["system"]))
         if c["dataset"] == MACRO
     ]
     return {
         # the embedded world's tasks bear the names of the paper's, and nothing else of them
         "datasets": figures.by_dataset(
-            datasets, main, () if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
+            datasets, roles, () if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
         ),
         "learning": figures.learning(
             reward=_curve(steps, "reward/corrected"),
@@ -209,12 +225,12 @@ def _figures(
             malformed=_curve(steps, "reward/malformed"),
             pools=[_curve(steps, f"episode/candidates/{name}") for name in datasets],
         ),
-        "differences": figures_failure.differences(others, tables.label(against, macro)) if against else None,
+        "differences": figures_failure.differences(others, tables.label(against, roles)) if against else None,
         "survival": figures_failure.survival(curves),
-        "ranks": figures.ranks(ranks["before"], ranks[main]),
+        "ranks": figures.ranks(ranks),
         "size": figures_failure.bins(curves, "by_pool_size", "candidates", "candidates in the pool"),
         "position": figures_failure.bins(
-            curves, "by_position", "position", "place at which the best candidate is shown", POSITIONS
+            curves, "by_position", "position", "position at which the best candidate is shown", POSITIONS
         ),
         "popularity": figures_failure.bins(
             curves, "by_popularity", "popularity", "popularity of the best candidate within its pool"
@@ -224,12 +240,12 @@ def _figures(
 
 
 def _not_run(results: Mapping[str, Any]) -> dict[str, str]:
-    """Why what is not run: systems, and tasks other than ranking."""
+    """Return why something was not run: systems, and tasks other than ranking."""
     return {**(results.get("unavailable") or {}), **(results.get("generic_unavailable") or {})}
 
 
 def _embedded(results: Mapping[str, Any]) -> bool:
-    """Whether the tasks are the embedded world's: a recipe without raw files of a user's."""
+    """Return whether the tasks are the embedded world's: a recipe without raw files of a user's."""
     data = (results.get("config") or {}).get("data")
     return isinstance(data, Mapping) and "raw" in data and data["raw"] is None
 
@@ -240,7 +256,7 @@ def _curve(steps: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 
 def time_shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``rl_time_share``: what part of all RL steps' time each phase took; empty where no step was timed."""
+    """Return ``rl_time_share``: what part of all RL steps' time each phase took; empty where no step was timed."""
     sums = {p: sum(float(s[f"time/{p}"]) for s in steps if _finite(s.get(f"time/{p}"))) for p in figures.PHASES}
     total = sum(sums.values())
     return {p: value / total for p, value in sums.items()} if total > 0 else {}
@@ -250,66 +266,66 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _headline(results: Mapping[str, Any], datasets: Mapping[str, Any], main: str | None) -> dict[str, Any]:
-    """``after`` is the system that the report is about, ``before`` the same before RL."""
+def _headline(
+    results: Mapping[str, Any], datasets: Mapping[str, Any], main: str | None, before: str | None
+) -> dict[str, Any]:
+    """Return what the page's first lines say of ``main``, the same model ``before`` training, and the baselines."""
     macro = results["macro"]
-    before, after = macro.get("before"), macro.get(main)
-    pairs = [(d["before"]["rr"], d[main]["rr"]) for d in datasets.values() if "before" in d and main in d]
+    old, new = macro.get(before), macro.get(main)
+    pairs = [(d[before]["rr"], d[main]["rr"]) for d in datasets.values() if before in d and main in d]
     every = [c for c in results["comparisons"] if c["against"] == main]
     tests = [c for c in every if c["dataset"] == MACRO]
-    by_dataset = [c for c in every if c["system"] == "before" and c["dataset"] != MACRO]
+    by_dataset = [c for c in every if c["system"] == before and c["dataset"] != MACRO]
+    others = [c for c in tests if c["system"] != before]
     return {
-        "before": before,
-        "after": after,
-        "gain": after["rr"] - before["rr"] if before and after else None,
+        "before": old,
+        "after": new,
+        "gain": new["rr"] - old["rr"] if old and new else None,
         "better": sum(new > old for old, new in pairs),
         "sure": sum(c["difference"] < 0 and c["p_holm"] < 0.05 for c in by_dataset) if by_dataset else None,
         "of": len(pairs),
-        "p": next((c["p_holm"] for c in tests if c["system"] == "before"), None),
+        "p": next((c["p_holm"] for c in tests if c["system"] == before), None),
         "family": len(results["comparisons"]),
         "p_alone": results.get("paired_p"),
-        "baselines": [c["system"] for c in tests if c["system"] != "before"],
-        "beaten": [
-            c["system"] for c in tests if c["system"] != "before" and c["difference"] < 0 and c["p_holm"] < 0.05
-        ],
+        "baselines": [c["system"] for c in others],
+        "beaten": [c["system"] for c in others if c["difference"] < 0 and c["p_holm"] < 0.05],
     }
 
 
-def _example(run_dir: Path, main: str | None) -> dict[str, Any] | None:
-    """An episode to read: a well-formed one that RL turned from a miss into a hit, of a length that reads well."""
-    old = {(e["dataset"], e["task_id"]): e["rank_of_best"] for e in report_files.episodes(run_dir, "before")}
+def _example(records: Sequence[Record], before: Sequence[Record]) -> dict[str, Any] | None:
+    """Return an episode to read: a well-formed one that RL turned from a miss into a hit, of a length that reads well."""
+    old = {(r.task.dataset, r.task.id): r.rank_of_best for r in before}
 
-    def worth(episode: Mapping[str, Any]) -> tuple[Any, ...]:
-        earlier = old.get((episode["dataset"], episode["task_id"]))
-        gain = (earlier or 1) - episode["rank_of_best"]
-        size = len(episode["candidates"])
-        return (-episode.get("malformed", 0), 5 <= size <= 10, gain, episode["task_id"])
+    def key(record: Record) -> tuple[Any, ...]:
+        task = record.task
+        gain = old.get((task.dataset, task.id), 1) - record.rank_of_best
+        return (-(record.episode.malformed if record.episode else 0), 5 <= len(task.candidates) <= 10, gain, task.id)
 
-    played = (e for e in report_files.episodes(run_dir, str(main)) if any("excluded" in s for s in e.get("steps", ())))
-    chosen = max(played, key=worth, default=None)
-    if chosen is None:
+    eliminations = [r for r in records if r.episode and any("excluded" in _details(s) for s in r.episode.steps)]
+    chosen = max(eliminations, key=key, default=None)
+    if chosen is None or chosen.episode is None:
         return None
-    texts = {c["id"]: c["text"] for c in chosen["candidates"]}
-    best = max(chosen["relevance"])
-    relevance = {c["id"]: r for c, r in zip(chosen["candidates"], chosen["relevance"], strict=True)}
-    earlier = old.get((chosen["dataset"], chosen["task_id"]))
-
-    def candidate(id: str) -> dict[str, Any]:
-        return {"text": texts[id], "positive": relevance[id] == best}
-
-    return {
-        "dataset": chosen["dataset"],
-        "task_id": chosen["task_id"],
-        "context": chosen["context"],
-        "steps": [
-            {**candidate(s["excluded"]), "response": s["response"].strip(), "status": s["status"]}
-            for s in chosen["steps"]
-        ],
-        "winner": candidate(chosen["ranking"][0]),
-        "rank": chosen["rank_of_best"],
-        "rank_before": earlier,
-        "size": len(texts),
+    task, best = chosen.task, max(chosen.task.relevance)
+    candidates = {
+        c.id: {"text": c.text, "positive": r == best} for c, r in zip(task.candidates, task.relevance, strict=True)
     }
+    return {
+        "dataset": task.dataset,
+        "task_id": task.id,
+        "context": task.context,
+        "steps": [
+            {**candidates[_details(s)["excluded"]], "response": s.response.strip(), "status": s.status}
+            for s in chosen.episode.steps
+        ],
+        "winner": candidates[chosen.ranking[0]],
+        "rank": chosen.rank_of_best,
+        "rank_before": old.get((task.dataset, task.id)),
+        "size": len(candidates),
+    }
+
+
+def _details(step: AnsweredStep) -> Mapping[str, Any]:
+    return step.details if isinstance(step, StepRecord) else {}
 
 
 def _json_text(value: Any) -> str:

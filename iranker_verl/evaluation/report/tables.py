@@ -1,6 +1,6 @@
 """The tables of a report, as texts that the page, LaTeX and Markdown show alike.
 
-Every function takes ``results.json`` (see :mod:`.report`) and gives a :class:`Table`, or None where it has no row.
+Every function takes ``results.json`` (see :mod:`.page`) and gives a :class:`Table`, or None where it has no row.
 Published numbers are rows of their own kind and never enter a mean or a test of ours.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from iranker_verl.evaluation.baselines.base import brief
 from iranker_verl.evaluation.published import Published, PublishedSystem
-from iranker_verl.evaluation.statistics import MACRO, reference
+from iranker_verl.evaluation.statistics import MACRO
+from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.ranking import DATASETS
 
 Results = Mapping[str, Any]
@@ -20,6 +21,7 @@ Results = Mapping[str, Any]
 # Row kinds: a heading over the rows that follow, the system that the table is about, what others published.
 GROUP, OURS, PUBLISHED = "group", "ours", "published"
 
+CONSTANT = ("constant", "popularity")  # baselines whose order of the candidates is the same for all queries or users
 REASON = 60  # characters of why a system was not run, in a row's name
 
 SHORT = {
@@ -71,43 +73,48 @@ class Table:
     left: int = 1
 
 
-def label(system: str, systems: Iterable[str] = ()) -> str:
-    """How a system is called: ``after`` is "after RL" where there is a ``before`` among ``systems``, else "the model"; beside
-    a ``zero-shot`` model it is the one that was trained on everything."""
-    if system == "after":
-        known = set(systems)
-        return "trained on all" if "zero-shot" in known else "after RL" if "before" in known else "the model"
+def label(system: str, roles: Roles) -> str:
+    """Return what a system is called: by its role where its name is that role, else by its name."""
+    if system == roles.get(system) == Role.AFTER:
+        known = roles.values()
+        return "trained on all" if Role.ZERO_SHOT in known else "after RL" if Role.BEFORE in known else "the model"
     return _LABELS.get(system.replace("-", "").replace("_", "").lower(), system)
 
 
 def in_order(results: Results) -> list[str]:
-    """The systems: the one that the report is about, ``before``, then the others, those that apply to more datasets first (a
-    macro mean of few says nothing beside one of all), then by macro MRR."""
-    macro, main = results["macro"], reference(results["macro"])
+    """Return the systems: the one that the report is about, the one before training, then the others.
 
-    def place(system: str) -> tuple[Any, ...]:
+    Of these, those that apply to more datasets come first (a macro mean of few says nothing beside one of all), then by macro MRR.
+    """
+    macro, roles = results["macro"], results["roles"]
+    main = main_system(roles)
+
+    def key(system: str) -> tuple[Any, ...]:
         numbers = macro[system]
-        return (system != main, system != "before", -numbers.get("n_datasets", 0), -numbers["rr"], system)
+        first = (system != main, roles[system] != Role.BEFORE)
+        return (*first, -numbers.get("n_datasets", 0), -numbers["rr"], system)
 
-    return sorted(macro, key=place)
+    return sorted(macro, key=key)
 
 
 def datasets_in_order(datasets: Iterable[str]) -> list[str]:
-    """The paper's datasets in its order, then the others by name."""
-    return sorted(datasets, key=_place)
+    """Return the paper's datasets in its order, then the others by name."""
+    return sorted(datasets, key=_dataset_key)
 
 
 def main_table(results: Results, published: Published | None = None) -> Table | None:
-    """The paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours. A system that could not
-    run (``unavailable``) has a row that says why, and no number."""
-    found, macro = results["datasets"], results["macro"]
+    """Return the paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours.
+
+    A system that could not run (``unavailable``) has a row that says why, and no number.
+    """
+    found, macro, roles = results["datasets"], results["macro"], results["roles"]
     nine = list(DATASETS) if published and set(found) & set(DATASETS) else []
     columns = datasets_in_order({*found, *nine})
-    main = reference(macro)
+    main = main_system(roles)
     rows = [
         Row(
             (
-                label(system, macro),
+                label(system, roles),
                 *(_hundred(found.get(d, {}).get(system, {}).get("rr")) for d in columns),
                 _hundred(macro[system]["rr"]) + _part(macro[system], found),
             ),
@@ -118,10 +125,15 @@ def main_table(results: Results, published: Published | None = None) -> Table | 
     if not rows:
         return None
     rows += [
-        Row((f"{label(system, macro)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro"))))
+        Row((f"{label(system, roles)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro"))))
         for system, reason in sorted((results.get("unavailable") or {}).items())
     ]
     note = "MRR × 100. Macro: the mean over datasets, each weighing the same; (k of n) where a system applies to k of them."
+    if alike := [d for d in datasets_in_order(found) if _none_beats_the_constant(found[d])]:
+        note += (
+            f" On {', '.join(SHORT.get(d, d) for d in alike)} no learned system beats the constant ranking (popularity where items are "
+            "recommended): such a dataset cannot tell a system that reads from one that does not."
+        )
     if nine and published:
         rows = [Row(("measured here",), GROUP), *rows, Row((f"published: {published.source}",), GROUP)]
         rows += _published_rows(published.systems, columns)
@@ -129,17 +141,20 @@ def main_table(results: Results, published: Published | None = None) -> Table | 
 
 
 def zero_shot_table(results: Results, published: Published) -> Table | None:
-    """Trained without a scenario and tested on it (``zero_shot`` of the results: {dataset: {``rr``, …}}), beside the model
-    trained on everything where the results are of merged runs and have it, and beside the published rows."""
+    """Return the numbers of what was trained without a scenario and tested on it (``zero_shot``: {dataset: {``rr``, …}}).
+
+    Beside them stand the model trained on everything, where the results are of merged runs and have it, and the published rows.
+    """
     ours = results.get("zero_shot") or {}
     if not ours:
         return None
     columns = datasets_in_order({*ours, *DATASETS} if set(ours) & set(DATASETS) else ours)
     values = {"zero-shot": {d: n["rr"] for d, n in ours.items()}}
-    if "zero-shot" in results["macro"]:
+    if with_role(results["roles"], Role.ZERO_SHOT):
         found = results["datasets"]
-        values["trained on all"] = {d: found[d]["after"]["rr"] for d in ours if "after" in found.get(d, {})}
-        values["before RL"] = {d: found[d]["before"]["rr"] for d in ours if "before" in found.get(d, {})}
+        for name, role in (("trained on all", Role.AFTER), ("before RL", Role.BEFORE)):
+            system = with_role(results["roles"], role)
+            values[name] = {d: found[d][system]["rr"] for d in ours if system in found.get(d, {})}
     rows = [Row(("measured here",), GROUP)]
     rows += [
         Row(
@@ -156,7 +171,7 @@ def zero_shot_table(results: Results, published: Published) -> Table | None:
 
 
 def generic_table(generic: Mapping[str, Mapping[str, Any]], published: Published) -> Table | None:
-    """Tasks that ranking has nothing to do with: {task: {``base``, ``trained``, ``stderr``}}, beside the published pair."""
+    """Return scores of tasks that ranking has nothing to do with: {task: {``base``, ``trained``, ``stderr``}}, beside the published pair."""
     if not generic:
         return None
     rows = []
@@ -183,24 +198,24 @@ def generic_table(generic: Mapping[str, Mapping[str, Any]], published: Published
     return Table("generic", "Out of domain", columns, tuple(rows), note)
 
 
-def comparison_table(
-    comparisons: Sequence[Mapping[str, Any]], systems: Iterable[str], dataset: str | None
-) -> Table | None:
-    """``comparisons`` of the results, the macro ones (``dataset`` "macro") or those of every dataset (None); ``systems`` in
-    the order of the rows."""
+def comparison_table(comparisons: Sequence[Mapping[str, Any]], roles: Roles, dataset: str | None) -> Table | None:
+    """Return ``comparisons`` of the results, the macro ones (``dataset`` "macro") or those of every dataset (None).
+
+    ``roles`` are in the order of the rows.
+    """
     chosen = [c for c in comparisons if (c["dataset"] == MACRO if dataset == MACRO else c["dataset"] != MACRO)]
     if not chosen:
         return None
-    names = list(systems)
+    names = list(roles)
     rows: list[Row] = []
-    for one in sorted(chosen, key=lambda c: (_place(c["dataset"]), names.index(c["system"]))):
+    for one in sorted(chosen, key=lambda c: (_dataset_key(c["dataset"]), names.index(c["system"]))):
         heading = Row((SHORT.get(one["dataset"], one["dataset"]),), GROUP)
         if dataset != MACRO and heading not in rows:
             rows.append(heading)
         low, high = one["ci95"]
-        cells = (label(one["system"], names), _signed(one["difference"]), f"{_signed(low, 1)} to {_signed(high, 1)}")
+        cells = (label(one["system"], roles), _signed(one["difference"]), f"{_signed(low, 1)} to {_signed(high, 1)}")
         rows.append(Row((*cells, p_text(one["p"]), f"{p_text(one['p_holm'])}{stars(one['p_holm'])}", f"{one['n']:,}")))
-    against = label(chosen[0]["against"], names)
+    against = label(chosen[0]["against"], roles)
     note = (
         f"MRR × 100 minus that of: {against}. p: paired randomisation test over tasks, two-sided; Holm: corrected for all "
         f"{len(comparisons)} comparisons, macro and datasets together. * p < 0.05, ** p < 0.01, *** p < 0.001 after correction."
@@ -211,7 +226,7 @@ def comparison_table(
 
 
 def strict_table(results: Results) -> Table | None:
-    """MRR with the rank that a task with a malformed answer gets all the same, and with the worst (``rr_strict``)."""
+    """Return MRR with the rank that a task with a malformed answer gets all the same, and with the worst (``rr_strict``)."""
     macro = results["macro"]
     asked = [s for s in in_order(results) if macro[s].get("malformed_rate") is not None]
     if not any(macro[s].get("rr_strict") is not None for s in asked):
@@ -219,7 +234,7 @@ def strict_table(results: Results) -> Table | None:
     rows = [
         Row(
             (
-                label(s, macro),
+                label(s, results["roles"]),
                 *(_hundred(macro[s]["rr"]), _hundred(macro[s].get("rr_strict")), percent(macro[s]["malformed_rate"])),
             )
         )
@@ -233,13 +248,20 @@ def strict_table(results: Results) -> Table | None:
 
 
 def orders_table(results: Results) -> Table | None:
-    """How much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
+    """Return how much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
     macro = results["macro"]
     shown = [(s, macro[s]["orders"]) for s in in_order(results) if macro[s].get("orders")]
     if not shown:
         return None
     rows = [
-        Row((label(s, macro), str(o["k"]), _hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−")))
+        Row(
+            (
+                label(s, results["roles"]),
+                str(o["k"]),
+                _hundred(o.get("sd")),
+                number(o.get("position_bias")).replace("-", "−"),
+            )
+        )
         for s, o in shown
     ]
     note = (
@@ -252,17 +274,20 @@ def orders_table(results: Results) -> Table | None:
 
 
 def regret_table(results: Results) -> Table | None:
-    """Relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
-    macro, diagnoses = results["macro"], results.get("diagnosis") or {}
+    """Return the relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
+    diagnoses = results.get("diagnosis") or {}
     shown = [(s, diagnoses[s]) for s in in_order(results) if s in diagnoses]
     if not shown:
         return None
-    rows = [Row((label(s, macro), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}")) for s, d in shown]
+    rows = [
+        Row((label(s, results["roles"]), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}"))
+        for s, d in shown
+    ]
     note = (
         "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
-        "1 it is 1 − Hit@1. By chance: max(relevance) − mean(relevance)."
+        "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance)."
     )
-    return Table("regret", "Regret", ("system", "regret", "by chance", "tasks"), tuple(rows), note)
+    return Table("regret", "Regret", ("system", "regret", "random", "tasks"), tuple(rows), note)
 
 
 _COSTS = (
@@ -277,14 +302,14 @@ _COSTS = (
 
 
 def cost_table(results: Results) -> Table | None:
-    """What a task costs, and what training a baseline took. Columns that no system has are left out."""
+    """Return what a task costs, and what training a baseline took. Columns that no system has are left out."""
     macro, diagnoses = results["macro"], results.get("diagnosis") or {}
     costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **macro[s]} for s in in_order(results)}
     columns = [(key, name) for key, name in _COSTS if any(c.get(key) is not None for c in costs.values())]
     kept = {s: c for s, c in costs.items() if any(c.get(key) is not None for key, _ in columns)}
     if not kept:
         return None
-    rows = [Row((label(s, macro), *(_cost(key, c.get(key)) for key, _ in columns))) for s, c in kept.items()]
+    rows = [Row((label(s, results["roles"]), *(_cost(key, c.get(key)) for key, _ in columns))) for s, c in kept.items()]
     note = (
         "Of a task, on average; seconds from its first prompt to its last answer, with other tasks running beside it. Training: "
         "of a baseline, all in all."
@@ -293,8 +318,9 @@ def cost_table(results: Results) -> Table | None:
 
 
 def numbers_table(results: Results) -> Table:
-    """All measures of all systems, macro and by dataset."""
-    macro, main = results["macro"], reference(results["macro"])
+    """Return all measures of all systems, macro and by dataset."""
+    macro, roles = results["macro"], results["roles"]
+    main = main_system(roles)
     rows: list[Row] = []
 
     def add(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -304,7 +330,7 @@ def numbers_table(results: Results) -> Table:
                 continue
             low, high = numbers["ci95"]
             cells = (
-                label(system, macro) + (_part(numbers, results["datasets"]) if found is macro else ""),
+                label(system, roles) + (_part(numbers, results["datasets"]) if found is macro else ""),
                 number(numbers["rr"]),
                 f"{number(low)}–{number(high)}",
                 *(number(numbers[m]) for m in ("ndcg@5", "ndcg@10", "hit@1")),
@@ -331,8 +357,14 @@ def _published_rows(systems: Iterable[PublishedSystem], columns: Sequence[str]) 
 
 
 def _why(system: str, reason: str) -> str:
-    """A reason in few words: without the system's name, and without the way out that follows it."""
+    """Return a reason in few words: without the system's name, and without the way out that follows it."""
     return brief(" ".join(reason.removeprefix(f"{system}: ").split("; ")[0].split()), REASON)
+
+
+def _none_beats_the_constant(systems: Mapping[str, Mapping[str, Any]]) -> bool:
+    constant = [systems[system]["rr"] for system in CONSTANT if system in systems]
+    learned = [numbers["rr"] for system, numbers in systems.items() if system not in (*CONSTANT, "random")]
+    return bool(constant and learned) and max(learned) <= max(constant)
 
 
 def _part(numbers: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:
@@ -340,7 +372,7 @@ def _part(numbers: Mapping[str, Any], datasets: Mapping[str, Any]) -> str:
     return f" ({known} of {len(datasets)})" if known < len(datasets) else ""
 
 
-def _place(dataset: str) -> tuple[int, str]:
+def _dataset_key(dataset: str) -> tuple[int, str]:
     known = list(DATASETS)
     return (known.index(dataset) if dataset in known else len(known), dataset)
 
@@ -367,28 +399,32 @@ def _cost(key: str, value: float | None) -> str:
 
 
 def stars(p: float) -> str:
-    """``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; they stand beside their p and nowhere else."""
+    """Return ``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; they stand beside their p and nowhere else."""
     return next((" " + "*" * n for n, level in ((3, 0.001), (2, 0.01), (1, 0.05)) if p < level), "")
 
 
 def p_text(p: float) -> str:
-    """A p value with as many digits as it bears."""
+    """Return a p value with as many digits as it bears."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """Return a number, or a dash."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def whole(value: float | None) -> str:
+    """Return a number of 100 or more without decimals, a smaller one with one; or a dash."""
     return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def duration(seconds: float | None) -> str:
+    """Return seconds as hours, minutes and seconds, or a dash."""
     if seconds is None:
         return "–"
     minutes, rest = divmod(round(seconds), 60)

@@ -10,9 +10,8 @@ import pytest
 from id_worlds import task
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation import evaluate
 from iranker_verl.evaluation.baselines import Asking, Context, Unavailable, language_model, make
-from iranker_verl.evaluation.evaluate import Record, SystemResult
+from iranker_verl.evaluation.records import Record, SystemResult
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import templates
 from reward_fns import direct
@@ -53,7 +52,7 @@ def test_a_folder_that_is_no_such_model_is_one_line(tmp_path):
 
 
 def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeypatch):
-    signature, asked = inspect.signature(evaluate.evaluate_model), []
+    signature, asked = inspect.signature(language_model.evaluate_model), []
 
     def played(*args, **options):
         call = signature.bind(*args, **options).arguments
@@ -65,7 +64,7 @@ def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeyp
         ]
         return SystemResult("r1-rec", tuple(records), 1.0)
 
-    monkeypatch.setattr(evaluate, "evaluate_model", played)
+    monkeypatch.setattr(language_model, "evaluate_model", played)
     model = baseline(stamped(tmp_path))
     model.fit([])
     tasks = [
@@ -79,7 +78,8 @@ def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeyp
     assert nothing is None and (first.task_id, last.task_id, last.new_tokens) == ("1", "3", 3)
     assert model.rank(tasks[1:2]) == [None] == model.episodes()
     (call,) = asked
-    assert call["model"] == tmp_path and call["template"].id == "direct-think-label" and call["seed"] == 3
+    system = call["system"]
+    assert system.model == tmp_path and system.template.id == "direct-think-label" and call["seed"] == 3
     assert call["tasks"] == [tasks[0], tasks[2]] and call.get("run_dir") is None
 
 

@@ -3,7 +3,8 @@
 import json
 from html.parser import HTMLParser
 
-from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from iranker_verl.evaluation.evaluate import evaluate_baselines
+from iranker_verl.evaluation.results import collect
 from tests.evaluation.synthetic import make_tasks, play_as
 
 EVIL = "<script>alert('$x$')</script> http://evil.example/a.js & \"co\""
@@ -26,7 +27,7 @@ def make_run(folder, *, title="title", malformed=0.0, datasets=("rec-movie", "pa
     systems = [
         play_as("before", tasks, knows=0, malformed=0.3, seed=seed),
         play_as("after", tasks, knows=knows, malformed=malformed, seed=seed),
-        *evaluate_baselines(tasks, tasks, say=lambda _: None),
+        *evaluate_baselines(tasks, tasks, log=lambda _: None),
     ]
     save_episodes(folder, systems)
     results = collect(systems)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iranker_verl.evaluation.records import Record
 from iranker_verl.evaluation.report.diagnosis import (
     POSITIONS,
     THIRDS,
@@ -16,6 +17,7 @@ from iranker_verl.evaluation.report.diagnosis import (
     expected_rr,
     random_survival,
 )
+from iranker_verl.evaluation.report.files import all_records
 from tests.evaluation.synthetic import make_tasks, play_as
 
 
@@ -23,9 +25,10 @@ def line(relevance, ranking, *, task="t", dataset="d", **more):
     best = max(relevance)
     good = {f"c{i}" for i, r in enumerate(relevance) if r == best}
     relevant = {f"c{i}" for i, r in enumerate(relevance) if r > 0}
-    return {
+    content = {
         "task_id": task,
         "dataset": dataset,
+        **{"scenario": "passage", "order": 0, "context": "context", "ndcg@5": 0.0, "ndcg@10": 0.0},
         "candidates": [{"id": f"c{i}", "text": f"text {i}"} for i in range(len(relevance))],
         "relevance": relevance,
         "ranking": ranking,
@@ -34,6 +37,7 @@ def line(relevance, ranking, *, task="t", dataset="d", **more):
         "hit@1": float(ranking[0] in relevant),
         **more,
     }
+    return Record.from_json(content)
 
 
 @given(st.integers(2, 6).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))))
@@ -125,7 +129,7 @@ def test_costs_and_statuses_of_a_model():
 
 def test_nothing_is_no_diagnosis(tmp_path):
     assert diagnosis([]) == {"n": 0}
-    assert diagnose(tmp_path) == {}
+    assert diagnose(all_records(tmp_path)) == {}
 
 
 def test_a_run_is_read_back_from_its_files(tmp_path):
@@ -137,7 +141,7 @@ def test_a_run_is_read_back_from_its_files(tmp_path):
     ):
         lines = [json.dumps(r.to_json()) for r in result.records]
         (tmp_path / f"episodes-{result.system}.jsonl").write_text("\n".join([*lines, "{"]))
-    found = diagnose(tmp_path)
+    found = diagnose(all_records(tmp_path))
     assert set(found) == {"after", "random", "popularity"}
     assert found["after"]["survival"]["6"]["alive"] == [1] * 6 and found["after"]["regret"] == 0
     chance = found["random"]["survival"]["6"]
@@ -154,6 +158,6 @@ def test_only_the_systems_asked_for(tmp_path):
     for system in ("after", "before", "popularity"):
         lines = [json.dumps(r.to_json()) for r in play_as(system, tasks, knows=0).records]
         (tmp_path / f"episodes-{system}.jsonl").write_text("\n".join(lines))
-    assert set(diagnose(tmp_path, ["popularity", "after", "none"])) == {"after", "popularity"}
-    alone = diagnose(tmp_path, ["after"])
+    assert set(diagnose(all_records(tmp_path, ["popularity", "after", "none"]))) == {"after", "popularity"}
+    alone = diagnose(all_records(tmp_path, ["after"]))
     assert set(alone) == {"after"} and "by_popularity" not in alone["after"]  # popularity is of other tasks, perhaps

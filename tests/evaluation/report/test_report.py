@@ -1,15 +1,17 @@
 """The report on synthetic runs: everything is there, nothing is fetched, and texts stay texts."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.evaluate import collect
 from iranker_verl.evaluation.report import figures
 from iranker_verl.evaluation.report.page import complete, write_report, write_tables
-from tests.evaluation.report.runs_on_disk import EVIL, Page, change_results, make_run, save_results
+from iranker_verl.evaluation.results import collect
+from iranker_verl.evaluation.systems import Role
+from tests.evaluation.report.runs_on_disk import EVIL, Page, change_results, make_run, save_episodes, save_results
 from tests.evaluation.synthetic import make_tasks, play_as
 
 
@@ -195,6 +197,41 @@ def test_steps_killed_repeated_or_not_finite_and_time_shares_from_them(tmp_path)
     change_results(folder, lambda r: r.pop("rl_time_share"))
     page = page_of(folder)
     assert "figure-learning" in page.ids and "generate 50%" in page.text
+
+
+def as_an_earlier_version(results):
+    del results["roles"]
+    results["config"]["rivals"] = ["random", "popularity", "bm25"]
+
+
+def test_results_of_an_earlier_version_are_read(tmp_path):
+    """Without roles: a system's role is that of its name."""
+    folder = make_run(tmp_path / "tiny", n=3)
+    now = page_of(folder).source
+    change_results(folder, as_an_earlier_version)
+    before = page_of(folder).source
+    config = re.compile(r"<pre>.*?</pre>", re.DOTALL)
+    assert config.sub("", before) == config.sub("", now) and "after RL" in before
+
+
+def test_a_role_that_is_none_is_one_line(tmp_path):
+    folder = make_run(tmp_path / "tiny", n=3)
+    change_results(folder, lambda r: r["roles"].update(after="judge"))
+    with pytest.raises(
+        UserError, match=r"results\.json: the role of after is 'judge'; it has to be one of zero-shot, after"
+    ):
+        page_of(folder)
+
+
+def test_the_pair_is_known_by_its_roles_and_not_by_names(tmp_path):
+    tasks = make_tasks(n=6)
+    systems = [play_as("base-7b", tasks, knows=0), play_as("mine", tasks, knows=1)]
+    systems = [dataclasses.replace(s, role=role) for s, role in zip(systems, (Role.BEFORE, Role.AFTER), strict=True)]
+    save_results(tmp_path, collect(systems))
+    save_episodes(tmp_path, systems)
+    page = page_of(tmp_path)
+    assert "Macro MRR, before → mine" in page.text and "higher than before on 2 of 2" in page.text
+    assert {"figure-ranks", "example"} <= set(page.ids)
 
 
 def test_dollars_in_a_dataset_name_are_no_formula(tmp_path):

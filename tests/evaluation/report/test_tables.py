@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iranker_verl.evaluation import published
-from iranker_verl.evaluation.evaluate import collect, evaluate_baselines
+from iranker_verl.evaluation.baselines import BASELINES
+from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.report import tables
 from iranker_verl.evaluation.report.page import report_tables
 from iranker_verl.evaluation.report.tables import GROUP, PUBLISHED, Row, Table
@@ -21,7 +22,9 @@ from iranker_verl.evaluation.report.tables_text import (
     markdown,
     markdown_escape,
 )
+from iranker_verl.evaluation.results import collect
 from iranker_verl.evaluation.statistics import comparisons
+from iranker_verl.evaluation.systems import role_by_name
 from iranker_verl.ranking import DATASETS
 from tests.evaluation.synthetic import make_tasks, play_as
 
@@ -30,7 +33,7 @@ from tests.evaluation.synthetic import make_tasks, play_as
 def results():
     tasks = make_tasks(["rec-movie", "passage-5"], n=10)
     systems = [play_as("before", tasks, knows=0, malformed=0.2), play_as("after", tasks, knows=1)]
-    return collect([*systems, *evaluate_baselines(tasks, tasks, say=lambda _: None)], seed=0)
+    return collect([*systems, *evaluate_baselines(tasks, tasks, log=lambda _: None)], seed=0)
 
 
 def with_rr(**systems):
@@ -43,7 +46,12 @@ def with_rr(**systems):
         }
         for s, rr in systems.items()
     }
-    return {"datasets": {"d": numbers}, "macro": {s: n | {"n_datasets": 1} for s, n in numbers.items()}}
+    roles = {s: role_by_name(s, baseline=s in BASELINES) for s in systems}
+    return {"datasets": {"d": numbers}, "macro": {s: n | {"n_datasets": 1} for s, n in numbers.items()}, "roles": roles}
+
+
+def roles_of(*systems):
+    return {s: role_by_name(s, baseline=s in BASELINES) for s in systems}
 
 
 def cells(table):
@@ -109,18 +117,18 @@ def test_what_could_not_run_has_a_row_that_says_why_and_no_number():
 def test_stars_stand_beside_their_p():
     one = {"against": "after", "dataset": "macro", "difference": -0.25, "ci95": [-0.3, -0.2], "n": 1234}
     found = [one | {"system": "bm25", "p": 1e-5, "p_holm": 2e-5}, one | {"system": "random", "p": 0.04, "p_holm": 0.5}]
-    table = tables.comparison_table(found, ["after", "bm25", "random"], "macro")
+    table = tables.comparison_table(found, roles_of("after", "bm25", "random"), "macro")
     assert cells(table) == [
         ("BM25", "−25.00", "−30.0 to −20.0", "< 0.001", "< 0.001 ***", "1,234"),
         ("random", "−25.00", "−30.0 to −20.0", "0.040", "0.50", "1,234"),
     ]
     assert "all 2 comparisons" in table.note and "the model" in table.note
-    assert tables.comparison_table(found, ["after", "bm25", "random"], None) is None
+    assert tables.comparison_table(found, roles_of("after", "bm25", "random"), None) is None
 
 
 def test_by_dataset_has_a_heading_each():
     values = {s: {d: {"1": v, "2": v} for d in ("passage-5", "rec-movie")} for s, v in (("after", 1.0), ("bm25", 0.5))}
-    table = tables.comparison_table(comparisons(values, "after", seed=0), values, None)
+    table = tables.comparison_table(comparisons(values, "after", seed=0), roles_of(*values), None)
     assert [r.cells[0] for r in table.rows] == ["Movie", "BM25", "P-5", "BM25"]
 
 
@@ -195,6 +203,22 @@ def test_systems_that_apply_to_more_come_first():
     for system, numbers in results["macro"].items():
         numbers["n_datasets"] = 3 if system == "sasrec" else 9
     assert tables.in_order(results) == ["after", "before", "bm25", "random", "sasrec"]
+
+
+def test_a_dataset_on_which_nothing_beats_the_constant_ranking_is_named_in_words():
+    better, worse = with_rr(after=0.6, constant=0.5, random=0.9), with_rr(after=0.5, bm25=0.4, constant=0.5, random=0.9)
+    assert "constant" not in tables.main_table(better).note
+    assert "On d no learned system beats the constant ranking" in tables.main_table(worse).note
+    assert "On d no learned system beats" in tables.main_table(with_rr(after=0.5, popularity=0.5)).note
+    assert "constant" not in tables.main_table(with_rr(after=0.5)).note
+    assert "constant" not in tables.main_table(with_rr(constant=0.5, random=0.4)).note
+
+
+def test_a_system_is_called_by_its_role_only_where_its_name_is_that_role():
+    results = with_rr(mine=0.5, base=0.25, bm25=0.75)
+    results["roles"] |= {"mine": "after", "base": "before"}
+    assert [row[0] for row in cells(tables.main_table(results))] == ["mine", "base", "BM25"]
+    assert tables.label("after", roles_of("after", "before")) == "after RL"
 
 
 # Escaping

@@ -1,10 +1,9 @@
-"""An audit of a reward function: what does it pay policies whose worth is known, and is that order right?
+"""An audit of a reward function: what does it pay policies whose value is known, and is that order right?
 
-It runs any function of verl's signature over rows of prepared data, as verl would, and returns a table of what each policy
+:func:`audit` runs any function of verl's signature over rows of prepared data, as verl would, and returns what each policy
 (:mod:`iranker_verl.audit.policies`) earns and a verdict on each fault that a reward can have
-(:mod:`iranker_verl.audit.verdicts`). The rows are examined too, and so are the parser and the log of a test run, if given
-(:mod:`iranker_verl.audit.rows`). A verdict is flagged only on evidence, which it states; what could not be examined is said
-to be so.
+(:mod:`iranker_verl.audit.verdicts`). It examines the rows, too, and the parser and the log of a test run, if given
+(:mod:`iranker_verl.audit.rows`). A verdict is flagged only on evidence, which it states.
 
     report = audit(load_function("pkg://reward_fns.exclusion"), rows, reward_kwargs={"kind": "graded"})
     report.flagged        # names of the faults that were found
@@ -27,17 +26,8 @@ from typing import Any
 from iranker_verl.audit.growth import super_linear_time
 from iranker_verl.audit.policies import Dialect, Task, dialects, policies, tasks_of
 from iranker_verl.audit.rows import examine_rows, lock_step
-from iranker_verl.audit.verdicts import (
-    CHECKS,
-    FEW,
-    Evidence,
-    Scorer,
-    Verdict,
-    crashes,
-    not_deterministic,
-    parser_guesses,
-    raised,
-)
+from iranker_verl.audit.scorer import Evidence, Scorer, Verdict, raised
+from iranker_verl.audit.verdicts import CHECKS, FEW, crashes, not_deterministic, parser_guesses
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Paid:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of an audit. ``dialect`` is how the reward function wants answers to be written."""
+    """The outcome of an audit. ``dialect`` is the form of answers that the reward function reads."""
 
     tasks: int
     dialect: str
@@ -61,10 +51,11 @@ class Report:
 
     @property
     def flagged(self) -> list[str]:
+        """Return the names of the faults found."""
         return [verdict.name for verdict in self.verdicts if verdict.flagged]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON: a mean of nothing (every call crashed) is None."""
+        """Return the report for JSON; a mean of nothing (every call crashed) is None."""
         paid = [{k: None if v != v else v for k, v in asdict(row).items()} for row in self.paid]
         return {**asdict(self), "paid": paid, "flagged": self.flagged}
 
@@ -83,11 +74,20 @@ def audit(
 ) -> Report:
     """Audit ``reward`` over ``rows`` of the shape that :mod:`data_prep.schema` describes.
 
-    ``ranking``: answers are whole rankings, not exclusions. ``sees_prompt``: the function is given prompt and response in one
-    text. ``parser(response, candidates)`` is what reads answers at test time: it returns None or a failed answer of ours, or
-    whom it takes the response to name. ``requests`` is the log of a test run (:func:`iranker_verl.audit.rows.lock_step`).
-    Policies are played on at most ``limit`` tasks, drawn by ``seed``; rows are examined whole. ValueError where there is
-    nothing to audit on, no answer can be scored at all, or the parser cannot be used.
+    Args:
+        reward: A function of verl's signature.
+        rows: Prepared rows; all of them are examined.
+        reward_kwargs: Settings to call ``reward`` with.
+        ranking: Whether answers are whole rankings; otherwise they are exclusions.
+        sees_prompt: Whether ``reward`` gets prompt and response in one text.
+        parser: What reads answers at test time, called as ``parser(response, candidates)``; it returns what the response
+            names, or None or a failed answer of :mod:`reward_fns.answers`.
+        requests: The log of a test run (:func:`iranker_verl.audit.rows.lock_step`).
+        limit: The number of tasks, drawn by ``seed``, that policies answer.
+        seed: Of the draw, and of the random policies.
+
+    Raise ValueError where no row has candidates of different relevance, no answer can be scored at all, or the parser cannot
+    be used.
     """
     rows = list(rows)
     tasks = [task for task in tasks_of(rows) if max(task.relevance) > min(task.relevance)]
@@ -96,33 +96,33 @@ def audit(
     if len(tasks) > limit:
         tasks = random.Random(seed).sample(tasks, limit)
     scorer = Scorer(reward, reward_kwargs or {}, sees_prompt)
-    dialect = _spoken(scorer, tasks[:FEW], ranking)
+    dialect = _dialect_of(scorer, tasks[:FEW], ranking)
     responses = [policies(task, dialect, seed) for task in tasks]
     parts = [
         {policy: [scorer.parts(task, response) for response in of_policy] for policy, of_policy in of_task.items()}
         for task, of_task in zip(tasks, responses, strict=True)
     ]
     evidence = Evidence(scorer, dialect, tasks, responses, parts)
-    drawn = not_deterministic(evidence)
-    verdicts = [drawn, *(_unless(drawn.flagged, check, evidence) for check in CHECKS)]
+    random_scores = not_deterministic(evidence)
+    verdicts = [random_scores, *(_unless(random_scores.flagged, check, evidence) for check in CHECKS)]
     verdicts += [super_linear_time(scorer, tasks[0]), crashes(scorer), parser_guesses(parser, evidence)]
     verdicts += [*examine_rows(rows), lock_step(requests)]
     return Report(len(tasks), str(dialect), [_paid(evidence, policy) for policy in responses[0]], verdicts)
 
 
-def _unless(drawn: bool | None, check: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
-    """The verdict of ``check``, which compares scores, unless they are ``drawn`` anew in every call."""
-    if drawn:
+def _unless(random_scores: bool | None, check: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
+    """Return the verdict of ``check``, which compares scores, unless the same call scores differently each time."""
+    if random_scores:
         return Verdict(check.__name__.replace("_", " "), None, "the same call earns one thing or another")
     return check(evidence)
 
 
-def _spoken(scorer: Scorer, tasks: Sequence[Task], ranking: bool) -> Dialect:
-    """The dialect in which a perfect answer earns most; among equals the one in which it stands out most."""
+def _dialect_of(scorer: Scorer, tasks: Sequence[Task], ranking: bool) -> Dialect:
+    """Return the dialect in which a perfect answer earns most; among equals, the one with the largest lead over the worst."""
 
     def earned(dialect: Dialect) -> tuple[float, float]:
         pairs = [
-            (scorer.score(t, dialect.say(t, dialect.right(t))), scorer.score(t, dialect.say(t, dialect.wrong(t))))
+            (scorer.score(t, dialect.answer(t, dialect.right(t))), scorer.score(t, dialect.answer(t, dialect.wrong(t))))
             for t in tasks
         ]
         pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
@@ -143,31 +143,33 @@ def _paid(evidence: Evidence, policy: str) -> Paid:
 
 
 def load_function(spec: str, default: str = "compute_score") -> Callable[..., Any]:
-    """A function by ``pkg://package.module[:name]`` or ``path/to/file.py[:name]``, as ``python -m verl…`` loads it: modules
-    of the current folder are found. ValueError, in one line, where there is none."""
-    place, _, name = spec.rpartition(":")
-    if not place or not name.isidentifier():
-        place, name = spec, default
-    path = None if place.startswith("pkg://") else os.path.abspath(place.removeprefix("file://"))
+    """Return a function by ``pkg://package.module[:name]`` or ``path/to/file.py[:name]``.
+
+    Modules of the current folder are found, as with ``python -m verl…``. Raise ValueError, in one line, where there is none.
+    """
+    source, _, name = spec.rpartition(":")
+    if not source or not name.isidentifier():
+        source, name = spec, default
+    path = None if source.startswith("pkg://") else os.path.abspath(source.removeprefix("file://"))
     found = importlib.util.spec_from_file_location(f"custom_module_{abs(hash(path))}", path) if path else None
     if path and (found is None or found.loader is None or not os.path.isfile(path)):
-        raise ValueError(f"{place}: no such Python file; give a file, or pkg://package.module")
+        raise ValueError(f"{source}: no such Python file; give a file, or pkg://package.module")
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
         if found is None or found.loader is None:
-            module = importlib.import_module(place.removeprefix("pkg://").replace("/", "."))
+            module = importlib.import_module(source.removeprefix("pkg://").replace("/", "."))
         else:
             module = importlib.util.module_from_spec(found)
             found.loader.exec_module(module)
     except ImportError as error:
-        raise ValueError(f"{place}: cannot be imported ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{source}: cannot be imported ({' '.join(str(error).split())})") from error
     except (Exception, SystemExit) as error:  # a module may raise, or exit, whatever it likes while it is loaded
-        raise ValueError(f"{place}: cannot be loaded, it raises {raised(error)}") from error
+        raise ValueError(f"{source}: cannot be loaded, it raises {raised(error)}") from error
     finally:
         with contextlib.suppress(ValueError):  # the module may have changed it
             sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
-        raise ValueError(f"{place} has no function {name!r}; name it as {place}:function")
+        raise ValueError(f"{source} has no function {name!r}; name it as {source}:function")
     return function

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from iranker_verl.audit.policies import GROWING, Task
-from iranker_verl.audit.verdicts import Scorer, Verdict
+from iranker_verl.audit.scorer import Scorer, Verdict
 
 LENGTHS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 # Linear work takes four times as long at the next length, quadratic work 16 times.
@@ -15,8 +15,10 @@ NOISE_S, PATIENCE_S = 0.02, 0.5
 
 
 def super_linear_time(scorer: Scorer, task: Task) -> Verdict:
-    """The longest answers of every family in ``GROWING``, each four times as long as the one before; and any call before this
-    that ran out of time."""
+    """Return whether any family of responses in ``GROWING``, each four times as long as the one before, takes super-linear time.
+
+    A call that ran out of time before is flagged, too.
+    """
     slowest = (0.0, "")
     for unit, before, after in GROWING:
         previous = 0.0

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class TooSlow(BaseException):
-    """Not an Exception: what a reward function catches must not hide it."""
+    """Raised in a call that takes too long; a BaseException, so that a reward function does not catch it."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What an audit lets a reward function score: tasks, and policies that answer them well, badly, emptily and with malice.
+"""What an audit lets a reward function score: tasks, and policies that answer them perfectly, wrongly, emptily or with malice.
 
-An answer's *dialect* is how it is written: with a thought or without, in tags or bare, by label or by text. A reward
-function reads some of them; the audit finds out which (:func:`iranker_verl.audit.audit.audit`) and speaks that one.
+The *dialect* of an answer is its form: with reasoning or without, in tags or bare, by label or by text. A reward function reads
+some of them; :func:`iranker_verl.audit.audit.audit` finds out which and uses that one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Task:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Task:
-        """ValueError for a row without the fields that verl hands to a reward function."""
+        """Return the task of a prepared row. Raise ValueError for one without the fields that verl passes to a reward function."""
         try:
             messages = [(message["role"], message["content"]) for message in row["prompt"]]
             prompt = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in messages)
@@ -50,36 +50,42 @@ class Task:
 
     @cached_property
     def texts(self) -> list[str]:
+        """Return the candidates' texts, in prompt order."""
         return relevance_of(self.truth)[0]
 
     @cached_property
     def relevance(self) -> list[float]:
+        """Return the candidates' relevance, in prompt order."""
         return list(relevance_of(self.truth)[1])
 
     @property
     def worst(self) -> int:
+        """Return the index of the first candidate of the lowest relevance."""
         return self.relevance.index(min(self.relevance))
 
     @property
     def best(self) -> int:
+        """Return the index of the first candidate of the highest relevance."""
         return self.relevance.index(max(self.relevance))
 
     def ranked(self) -> list[int]:
-        """All places, best first."""
+        """Return all indices, best first."""
         return sorted(range(len(self.texts)), key=lambda i: -self.relevance[i])
 
     @cached_property
     def _packed(self) -> bytes:
         return pickle.dumps((self.truth, self.extra | {"num_turns": 2, "rollout_reward_scores": {}}))
 
-    def handed(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """``ground_truth`` and ``extra_info`` for one call, with the two fields that verl's manager adds: new ones every time,
-        as a reward function may write into them."""
+    def call_arguments(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return ``ground_truth`` and ``extra_info`` for one call, with the two fields that verl's manager adds.
+
+        They are new objects every time, as a reward function may write into them.
+        """
         truth, extra = pickle.loads(self._packed)
         return truth, extra
 
     def reordered(self, order: Sequence[int]) -> Task:
-        """The task with the candidates at these places, in this order, and all that the row says of each candidate."""
+        """Return the task with the candidates at the indices ``order``, and all that the row says of each of them."""
         count = len(self.texts)
 
         def follow(values: Any) -> Any:
@@ -93,20 +99,20 @@ class Task:
         extra = {key: follow(values) if key == "candidate_ids" else values for key, values in self.extra.items()}
         return replace(self, truth=truth, extra=extra)
 
-    def asked(self, more: str) -> Task:
-        """The task with ``more`` at the end of its prompt, also where verl lets a row carry it."""
+    def with_prompt_suffix(self, more: str) -> Task:
+        """Return the task with ``more`` at the end of its prompt, in ``extra_info`` as well."""
         prompt = self.prompt.removesuffix(TURN) + more + "\n" + TURN
         return replace(self, prompt=prompt, extra=self.extra | {"prompt": prompt})
 
-    def with_twins(self) -> Task:
-        """The task in which its worst candidate bears the text of its best."""
+    def with_equal_texts(self) -> Task:
+        """Return the task in which the worst candidate has the text of the best."""
         texts = [*self.texts]
         texts[self.worst] = texts[self.best]
         return replace(self, truth=self.truth | {"candidates": texts})
 
 
 def tasks_of(rows: Iterable[Mapping[str, Any]]) -> list[Task]:
-    """:meth:`Task.from_row` of each; its ValueError names the row, counted from 0."""
+    """Return :meth:`Task.from_row` of each row. Raise its ValueError with the row's number, from 0."""
     tasks = []
     for number, row in enumerate(rows):
         try:
@@ -117,45 +123,47 @@ def tasks_of(rows: Iterable[Mapping[str, Any]]) -> list[Task]:
 
 
 class Dialect(NamedTuple):
-    """How answers are written. ``ranking``: they order all candidates, instead of excluding one."""
+    """A form of answers. ``ranking``: they order all candidates, instead of excluding one."""
 
     ranking: bool
     by_label: bool
     tags: bool
-    thought: bool
+    reasoning: bool
 
-    def say(self, task: Task, places: Sequence[int], thought: str = "One fits worst.") -> str:
-        """The answer that names the candidates at ``places``."""
-        return self.items(self.names(task, places), thought)
+    def answer(self, task: Task, indices: Sequence[int], reasoning: str = "One fits worst.") -> str:
+        """Return the answer that names the candidates at ``indices``."""
+        return self.answer_of_items(self.names(task, indices), reasoning)
 
-    def names(self, task: Task, places: Sequence[int]) -> list[str]:
-        return [f"[{label(i)}]" if self.by_label else task.texts[i] for i in places]
+    def names(self, task: Task, indices: Sequence[int]) -> list[str]:
+        """Return the names of the candidates at ``indices``."""
+        return [f"[{label(i)}]" if self.by_label else task.texts[i] for i in indices]
 
-    def items(self, items: Sequence[str], thought: str = "One fits worst.") -> str:
-        """The answer of these items, whatever they say."""
+    def answer_of_items(self, items: Sequence[str], reasoning: str = "One fits worst.") -> str:
+        """Return the answer with these items, whatever they are."""
         between = "\n" if not self.by_label else " > " if self.ranking else ", "
-        return self.write(between.join(items), thought)
+        return self.write(between.join(items), reasoning)
 
-    def write(self, answer: str, thought: str = "One fits worst.") -> str:
-        """``answer``, whatever it says, in this dialect's form."""
+    def write(self, answer: str, reasoning: str = "One fits worst.") -> str:
+        """Return ``answer``, whatever it is, in this dialect's form."""
         written = f"<answer>\n{answer}\n</answer>" if self.tags else answer
-        return f"<think>\n{thought}\n</think>\n{written}" if self.thought else written
+        return f"<think>\n{reasoning}\n</think>\n{written}" if self.reasoning else written
 
     def right(self, task: Task) -> list[int]:
-        """What a perfect answer names: the worst candidate, or all in the best order."""
+        """Return the indices that a perfect answer names: the worst candidate, or all in the best order."""
         return task.ranked() if self.ranking else [task.worst]
 
     def wrong(self, task: Task) -> list[int]:
+        """Return the indices that the worst valid answer names."""
         return task.ranked()[::-1] if self.ranking else [task.best]
 
     def __str__(self) -> str:
-        form = ("<think>…</think> " if self.thought else "") + ("<answer>{}</answer>" if self.tags else "{}")
+        form = ("<think>…</think> " if self.reasoning else "") + ("<answer>{}</answer>" if self.tags else "{}")
         name = "[A]" if self.by_label else "text"
         return form.format(f"{name}, {name}, …" if self.ranking else name)
 
 
 def dialects(ranking: bool) -> list[Dialect]:
-    """All of them, the clearest first."""
+    """Return all dialects, the clearest first."""
     choices = itertools.product((True, False), repeat=3)
     return [Dialect(ranking, by_label, tags, not plain) for tags, plain, by_label in choices]
 
@@ -188,33 +196,33 @@ HOSTILE = (
 
 
 def policies(task: Task, dialect: Dialect, seed: int) -> dict[str, list[str]]:
-    """The responses of every policy to ``task``; what a policy earns is the mean over its responses.
+    """Return the responses of every policy to ``task``; a policy earns the mean over its responses.
 
     ``random`` is every single exclusion once, so that its mean is exact; for rankings it is a sample of 16 orders.
     """
     count = len(task.texts)
-    places = range(count)
+    indices = range(count)
     right = dialect.right(task)
     shuffled = random.Random(f"{seed}:{task.prompt}")
     if dialect.ranking:
-        valid = [dialect.say(task, shuffled.sample(places, count)) for _ in range(16)]
-        first, last = dialect.say(task, places), dialect.say(task, places[::-1])
-        several = [f"{dialect.say(task, right)}\n{dialect.say(task, right[::-1])}"] if dialect.tags else []
+        valid = [dialect.answer(task, shuffled.sample(indices, count)) for _ in range(16)]
+        first, last = dialect.answer(task, indices), dialect.answer(task, indices[::-1])
+        several = [f"{dialect.answer(task, right)}\n{dialect.answer(task, right[::-1])}"] if dialect.tags else []
     else:
-        valid = [dialect.say(task, [i]) for i in places]
+        valid = [dialect.answer(task, [i]) for i in indices]
         first, last = valid[0], valid[-1]
-        several = ["\n".join(valid), dialect.say(task, places), "\n".join(valid[::-1])]
-    # "[B] (so so) > [A]": what nobody can read has a rank, and so A's is the second
+        several = ["\n".join(valid), dialect.answer(task, indices), "\n".join(valid[::-1])]
+    # "[B] (so so) > [A]": an item that cannot be read keeps its rank, so A's is the second
     *others, best = dialect.names(task, right[::-1])
-    unread = [dialect.items([*(f"{name} (so so)" for name in others), best])]
+    unread = [dialect.answer_of_items([*(f"{name} (so so)" for name in others), best])]
     near = [f"{task.texts[i]} or something like it" for i in (task.worst, task.best)] + [f"[{label(count + 2)}]"]
     return {
-        "oracle": [dialect.say(task, right)],
-        "anti-oracle": [dialect.say(task, dialect.wrong(task))],
+        "oracle": [dialect.answer(task, right)],
+        "anti-oracle": [dialect.answer(task, dialect.wrong(task))],
         "random": valid,
         "first place": [first],
         "last place": [last],
-        "verbose": [f"<think>\n{PROSE * 20}\n</think>\n{dialect._replace(thought=False).say(task, right)}"],
+        "verbose": [f"<think>\n{PROSE * 20}\n</think>\n{dialect._replace(reasoning=False).answer(task, right)}"],
         "several answers": several,
         **({"unread items": unread} if dialect.ranking else {}),
         "near miss": [dialect.write(text) for text in near],

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from data_prep.options import Options
 from data_prep.world import WorldSize
 from iranker_verl.audit.policies import Task, dialects
-from iranker_verl.audit.verdicts import Scorer
+from iranker_verl.audit.scorer import Scorer
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.templates import load
 from iranker_verl.training import credit
@@ -273,7 +273,7 @@ def _check_reward(score: Callable[..., Any], ranking: bool) -> None:
 
     try:
         pays = any(
-            earned(form.say(task, form.right(task))) > earned(form.say(task, form.wrong(task)))
+            earned(form.answer(task, form.right(task))) > earned(form.answer(task, form.wrong(task)))
             for form in dialects(ranking)
         )
     except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ import pytest
 
 from iranker_verl.audit import growth as audit_time
 from iranker_verl.audit import rows as audit_rows
-from iranker_verl.audit import verdicts as audit_verdicts
+from iranker_verl.audit import scorer
 from iranker_verl.audit.audit import audit, load_function
 from iranker_verl.audit.policies import Dialect, Task, dialects, policies
 from iranker_verl.audit.rows import examine_rows, lock_step
@@ -288,7 +288,7 @@ def test_rankings_that_leave_holes_pay_no_more_than_the_best_last():
 
     report = audit(holes, rows(6, 5), ranking=True)
     assert "order violations" in report.flagged
-    assert "behind items that name nobody" in verdict(report, "order violations").evidence
+    assert "behind items that name no candidate" in verdict(report, "order violations").evidence
 
 
 def test_a_reward_that_draws_is_not_diagnosed_further():
@@ -409,7 +409,7 @@ def test_recursion_that_follows_the_answer_is_found():
 
 @pytest.mark.parametrize("when", ["what fits", "&#1&#1&#1"])  # an answer of a policy, and one that grows
 def test_a_reward_that_hangs_is_stopped(monkeypatch, when):
-    monkeypatch.setattr(audit_verdicts, "LIMIT_S", 0.05)
+    monkeypatch.setattr(scorer, "LIMIT_S", 0.05)
 
     def endless(parts, response, truth):
         while when in response:
@@ -440,14 +440,14 @@ def test_queries_are_told_by_context_by_group_and_by_prompt():
     assert examine_rows([one, one])[0].flagged is None
 
 
-def test_a_place_at_which_the_best_stands_too_often():
+def test_an_index_at_which_the_best_stands_too_often():
     fair = CLEAN.recommendation(200, 5)
     assert examine_rows(fair)[2].flagged is False
     skewed = [
         row("rec-movie", "train", str(i), [f"t{i} {j}" for j in range(5)], 0 if i % 2 else i % 5) for i in range(200)
     ]
     found = examine_rows(skewed)[2]
-    assert found.flagged and "place 1 of 5" in found.evidence
+    assert found.flagged and "position 1 of 5" in found.evidence
     assert examine_rows(skewed[:20])[2].flagged is None
 
 
@@ -502,14 +502,14 @@ def test_a_reordered_task_is_the_same_task():
 def test_every_dialect_is_read_by_our_parser(dialect):
     task = Task.from_row(rows()[0])
     for place in (0, 7, 19):
-        assert parse_exclusion(dialect.say(task, [place]), task.texts).index == place
+        assert parse_exclusion(dialect.answer(task, [place]), task.texts).index == place
 
 
 @pytest.mark.parametrize("dialect", dialects(True), ids=str)
 def test_every_dialect_of_rankings_is_read_by_our_parser(dialect):
     task = Task.from_row(rows()[0])
     order = task.ranked()
-    assert parse_ranking(dialect.say(task, order), task.texts).order == tuple(order)
+    assert parse_ranking(dialect.answer(task, order), task.texts).order == tuple(order)
 
 
 def test_the_dialect_is_the_one_that_the_reward_reads():
@@ -563,7 +563,7 @@ def test_limit_and_seed_choose_the_tasks():
 def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "mine_here.py").write_text("def compute_score(**_): return 3.0\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # as a script has it
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])  # as a script has it
     path = list(sys.path)
     assert load_function("pkg://mine_here")() == 3.0
     assert sys.path == path

@@ -99,7 +99,9 @@ def place_of_the_best(tasks: Sequence[tuple[str, Task]]) -> Verdict:
     if p * len(found) >= LEAST_P:  # Bonferroni
         return Verdict("place of the best", False, "no rank in the prompt has it more often than uniformly")
     count = counts[split, source, size]
-    text = f"{count.max()} of {count.sum()} {split} tasks of {source} have it at position {count.argmax() + 1} of {size}"
+    text = (
+        f"{count.max()} of {count.sum()} {split} tasks of {source} have it at position {count.argmax() + 1} of {size}"
+    )
     return Verdict("place of the best", True, f"{text} (p = {p:.2g})")
 
 

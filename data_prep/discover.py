@@ -1,68 +1,92 @@
 """Which datasets can be prepared from a file or a folder? Every module of :mod:`data_prep.sources` looks for its own.
 
 A sub-folder called like a recommendation dataset (``rec-music/``) says which one its files are, whatever their names.
-Hidden files and folders are skipped.
+Hidden files and folders are skipped. Every other file is read, or named as not read with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.sources import FORMATS, ranking_bench
+from data_prep.readers.sniff import NotRead, RawFile, sniff
+from data_prep.sources import FINDERS
+from data_prep.sources.ranking_bench import fetch_from_hub
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 HUB = "hf://datasets/"
+_DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # a broken one is refused, other files are named
 
 
-def find(raw: Path | str, wanted: Collection[str] = ()) -> list[Source]:
-    """The sources in ``raw`` that hold any of the ``wanted`` datasets (default: all of them).
+@dataclass(frozen=True)
+class Found:
+    """The sources in a folder, and why each of the other files is not read."""
 
-    ``raw`` may be ``hf://datasets/…``, which is fetched first. UserError where there is nothing, where one dataset has
+    sources: list[Source]
+    not_read: dict[Path, str]
+
+
+def discover(raw: Path | str, wanted: Collection[str] = ()) -> Found:
+    """Return the sources in ``raw`` that hold any of the ``wanted`` datasets (default: all of them).
+
+    ``raw`` may be ``hf://datasets/…``, which is fetched first. Raise UserError where there is nothing, where one dataset has
     two sources, and where a source's files are broken.
     """
-    raw = local(raw)
-    files = [raw] if raw.is_file() else list(_files(raw, set()))
-    found: dict[str, Source] = {}
+    raw = local_raw(raw)
+    files = [sniff(path) for path in ([raw] if raw.is_file() else _files(raw, set()))]
+    not_read = {file.path: file.unknown() for file in files}
     broken = [
-        UserError(f"{file}: a link to a file that is not there; mend or remove it")
-        for file in files
-        if not file.exists()
+        UserError(file.problem) for file in files if file.problem and file.suffix in _DATA and file.path.is_file()
     ]
-    for source in _sources([file for file in files if file.exists()], raw, broken):
-        for dataset in source.datasets:
+    broken += [
+        UserError(f"{file.path}: a link to a file that is not there; mend or remove it")
+        for file in files
+        if not file.path.exists()
+    ]
+    found: dict[str, Source] = {}
+    for one in _found(files, raw, broken):
+        if isinstance(one, NotRead):
+            not_read[one.path] = one.reason
+            continue
+        for dataset in one.datasets:
             if wanted and dataset not in wanted:
+                not_read |= {path: f"of {', '.join(one.datasets)}, not asked for" for path in one.files}
                 continue
             if dataset in found:
                 raise UserError(
-                    f"{raw}: {dataset} is there twice, as {found[dataset].files[0]} and as {source.files[0]}; "
+                    f"{raw}: {dataset} is there twice, as {found[dataset].files[0]} and as {one.files[0]}; "
                     "give the path of the one that you want"
                 )
-            found[dataset] = source
+            found[dataset] = one
     if broken and (not wanted or set(wanted) - set(found)):  # else they are of no concern
         raise broken[0]
     if not found:
         what = f" for {', '.join(wanted)}" if wanted else ""
-        raise UserError(f"{raw}: nothing to prepare{what}; docs/data.md lists the raw files that are known")
-    return list({id(source): source for source in found.values()}.values())
+        why = "".join(f"; {path}: {reason}" for path, reason in list(not_read.items())[:3])
+        raise UserError(f"{raw}: nothing to prepare{what}; docs/data.md lists the raw files that are known{why}")
+    sources = list({id(source): source for source in found.values()}.values())
+    used = {path for source in sources for path in source.files}
+    return Found(sources, {path: reason for path, reason in not_read.items() if path not in used})
 
 
-def _sources(files: list[Path], raw: Path, broken: list[UserError]) -> Iterator[Source]:
-    """What the formats find; the error of one that is broken goes to ``broken``."""
-    for module in FORMATS:
+def _found(files: list[RawFile], raw: Path, broken: list[UserError]) -> Iterator[Source | NotRead]:
+    """Yield what the formats find; the error of one that is broken goes to ``broken``."""
+    known = [file for file in files if not file.problem]
+    for find in FINDERS:
         try:
-            yield from module.find(files, raw)
+            yield from find(known, raw)
         except UserError as error:
             broken.append(error)
         except OSError as error:
             broken.append(UserError(f"{error.filename}: cannot be read ({error.strerror}); check the path"))
 
 
-def local(raw: Path | str) -> Path:
-    """The file or folder that ``raw`` names, fetched from the hub where it names one. UserError where there is none."""
+def local_raw(raw: Path | str) -> Path:
+    """Return the file or folder that ``raw`` names, fetched from the hub where it names one. Raise UserError for none."""
     if str(raw).startswith(HUB):
-        return ranking_bench.fetch(str(raw).removeprefix(HUB), Path("data") / "hub")
+        return fetch_from_hub(str(raw).removeprefix(HUB), Path("data") / "hub")
     if not Path(raw).exists():
         raise UserError(
             f"{raw}: no such file or folder; docs/data.md says which raw files there are and where to get them"
@@ -71,7 +95,7 @@ def local(raw: Path | str) -> Path:
 
 
 def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """All files below, links followed, in an order that does not depend on the file system."""
+    """Yield all files below, links followed, in an order that does not depend on the file system."""
     if (real := folder.resolve()) in seen:
         return
     seen.add(real)

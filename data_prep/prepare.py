@@ -21,7 +21,7 @@ from typing import Any
 from data_prep import spool
 from data_prep.assemble import Inspect, Made, assemble
 from data_prep.checks import folder as checks
-from data_prep.discover import find, local
+from data_prep.discover import Found, discover, local_raw
 from data_prep.options import Options
 from data_prep.schema import MANIFEST, SCHEMA_VERSION, SPLITS, read_manifest
 from data_prep.tasks import Dropped, Source
@@ -56,17 +56,17 @@ def prepare(
     """
     options = options or Options()
     _check_kind(template, options)
-    raw = local(raw)
-    sources = find(raw, tasks or ())
-    _check_places(raw, sources, out)
+    raw = local_raw(raw)
+    found = discover(raw, tasks or ())
+    _check_places(raw, found.sources, out)
     with files.locked(out):
-        return _prepared(raw, out, sources, template, options, tasks or (), progress, inspect, processes, ray)
+        return _prepared(raw, out, found, template, options, tasks or (), progress, inspect, processes, ray)
 
 
 def _prepared(
     raw: Path,
     out: Path,
-    sources: list[Source],
+    found: Found,
     template: Template,
     options: Options,
     tasks: Sequence[str],
@@ -75,6 +75,7 @@ def _prepared(
     processes: int | None,
     ray: bool,
 ) -> dict[str, Any]:
+    sources = found.sources
     names = _in_order({name for source in sources for name in source.datasets if not tasks or name in tasks})
     if absent := [name for name in tasks if name not in names]:
         raise UserError(f"{raw}: nothing to prepare {', '.join(absent)} from; found {', '.join(names)}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.readers.lines import columns, first_line, identifier, parse_json, records
+from data_prep.readers.documents import json_records
+from data_prep.readers.lines import identifier, shown_names, table_columns
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 
@@ -17,42 +17,33 @@ SIDES = ("train", "test")
 
 
 def suffix(path: Path) -> str:
-    """``.csv``, ``.jsonl``, or either with ``.gz``; "" for any other file."""
+    """Return ``.csv``, ``.jsonl``, or either with ``.gz``; "" for any other file."""
     return next((end for end in SUFFIXES if path.name.endswith(end)), "")
 
 
 def is_csv(path: Path) -> bool:
+    """Return whether a file is called like a CSV file."""
     return suffix(path).startswith(".csv")
 
 
-def names(path: Path) -> list[str]:
-    """The columns, by the header or by the first object; none for a file that has no such thing."""
-    line = first_line(path)
-    try:
-        if is_csv(path):
-            return [field.strip() for field in next(csv.reader([line]), [])]
-        first = parse_json(line.encode())
-        return list(first) if isinstance(first, dict) else []
-    except (ValueError, RecursionError, csv.Error):
-        return []
+def own_rows(
+    path: Path, wanted: Sequence[str], required: int, dropped: Counter[str]
+) -> Iterator[tuple[int, list[Any]]]:
+    """Yield ``(row, values)`` in the order of ``wanted``; "" for null, and for a column that is absent.
 
-
-def rows(path: Path, wanted: Sequence[str], required: int, dropped: Counter[str]) -> Iterator[tuple[int, list[Any]]]:
-    """``(row, values)`` in the order of ``wanted``; "" for null, and for a column that is absent.
-
-    UserError where one of the first ``required`` is absent: from the header of a CSV file, or from an object.
+    Raise UserError where one of the first ``required`` is absent: from the header of a CSV file, or from an object.
     """
     if is_csv(path):
-        yield from columns(path, ",", [(name,) for name in wanted], required, dropped)
+        yield from table_columns(path, ",", [(name,) for name in wanted], required, dropped)
         return
-    for row, record in records(path, dropped):
+    for row, record in json_records(path, dropped):
         if missing := [name for name in wanted[:required] if name not in record]:
-            raise UserError(f"{path} row {row}: no {missing[0]}; it has {', '.join(record)}")
+            raise UserError(f"{path} row {row}: no {missing[0]}; it has {shown_names([*record])}")
         yield row, ["" if record.get(name) is None else record[name] for name in wanted]
 
 
 def text(value: Any, path: Path, row: int, column: str) -> str:
-    """A text, or the digits of a whole number. UserError for anything else that JSON can hold."""
+    """Return a text, or the digits of a whole number. Raise UserError for anything else that JSON can hold."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -61,19 +52,19 @@ def text(value: Any, path: Path, row: int, column: str) -> str:
 
 
 def identified(value: Any, path: Path, row: int, column: str) -> str:
-    """An optional id: "" where it is missing. UserError for what is no id."""
+    """Return an optional id, "" where it is missing. Raise UserError for what is no id."""
     return "" if value in ("", None) else identifier(value, path, row, column)
 
 
 class Side:
-    """Which side of the split rows are on, by a column ``split``: for all of them, or for none."""
+    """The side of the split that rows are on, by a column ``split``: for all of them, or for none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._first: tuple[int, Any] | None = None
 
     def __call__(self, value: Any, row: int) -> str | None:
-        """``train``, ``test``, or None where the file decides nothing. UserError for anything else."""
+        """Return ``train``, ``test``, or None where the file decides nothing. Raise UserError for anything else."""
         if value not in ("", *SIDES):
             raise UserError(f"{self._path} row {row}: split is {shown(str(value))}; write train or test")
         self._first = self._first or (row, value)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.custom import identified, is_csv, names, rows, suffix, text
+from data_prep.custom import identified, is_csv, own_rows, suffix, text
 from data_prep.custom.passage import NESTED
+from data_prep.readers.sniff import sniff
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.text import clean
@@ -37,12 +38,12 @@ class Listed:
     candidates: dict[str, str] = field(default_factory=dict)
 
 
-def read(path: Path) -> list[Listed]:
-    """The lists of a file, in the order of their first rows. UserError with file and row for what is none."""
+def read_lists(path: Path) -> list[Listed]:
+    """Return the lists of a file, in the order of their first rows. Raise UserError with file and row for what is none."""
     if not suffix(path):
         raise UserError(f"{path}: lists are read from .csv and .jsonl files (either also as .gz)")
     found: dict[str, Listed] = {}
-    for one in (_long if is_csv(path) or set(LONG) <= set(names(path)) else _nested)(path):
+    for one in (_long if is_csv(path) or sniff(path).has(*LONG) else _nested)(path):
         if (other := found.setdefault(one.id, one)) is not one:
             raise UserError(
                 f"{path} row {one.row}: a list called {shown(one.id)} was there before, in row {other.row} (without a query id, "
@@ -54,7 +55,7 @@ def read(path: Path) -> list[Listed]:
 
 
 def _nested(path: Path) -> Iterator[Listed]:
-    for row, (query, candidates, query_id) in rows(path, (*NESTED, "query_id"), len(NESTED), Counter()):
+    for row, (query, candidates, query_id) in own_rows(path, (*NESTED, "query_id"), len(NESTED), Counter()):
         one = _begun(path, row, query, query_id)
         if not isinstance(candidates, list):
             raise UserError(f"{path} row {row}: candidates is {shown(str(candidates))}, not a list")
@@ -68,7 +69,7 @@ def _nested(path: Path) -> Iterator[Listed]:
 
 def _long(path: Path) -> Iterator[Listed]:
     found: dict[tuple[bool, str], Listed] = {}
-    for row, (query, passage, query_id, passage_id) in rows(path, (*LONG, "query_id", "passage_id"), 2, Counter()):
+    for row, (query, passage, query_id, passage_id) in own_rows(path, (*LONG, "query_id", "passage_id"), 2, Counter()):
         new = _begun(path, row, query, query_id)
         one = found.setdefault((query_id != "", new.query if query_id == "" else new.id), new)
         if one.query != new.query:

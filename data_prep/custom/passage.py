@@ -11,7 +11,7 @@ Relevance is a number from 0, the more the better. A dataset called like one of 
 (:mod:`data_prep.scenarios.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
 all equally relevant, an empty passage, passages above ``max_chars`` characters together, and another number than
 ``options.passages`` where that is given. Of a repeated passage id the first row counts; passages with one text and two
-ids (or none) stay two. Refused are an empty query, a relevance that is no number or below 0, a query id with two texts
+ids (or none) stay two, with one grade. Refused are an empty query, a relevance that is no number or below 0, a query id with two texts
 or on two sides of the split, and a repeated passage id with another text or relevance.
 """
 
@@ -26,9 +26,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.custom import Side, identified, names, rows, text
+from data_prep.custom import Side, identified, own_rows, text
 from data_prep.options import Options
 from data_prep.readers.lines import number
+from data_prep.readers.sniff import sniff
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, tables
@@ -39,32 +40,25 @@ LONG = ("query", "passage", "relevance")
 NESTED = ("query", "candidates")
 
 
-def make(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """The tasks of a file (a unit)."""
-    yield from tables(drafts(path, dataset, options, dropped))
+def make_own_passages(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
+    """Yield the tasks of a file (a unit)."""
+    yield from tables(own_passage_drafts(path, dataset, options, dropped))
 
 
-def drafts(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[Draft]:
-    """A draft a query, in the order of their last rows."""
-    for one in queries(path, dropped[dataset]):
+def own_passage_drafts(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[Draft]:
+    """Yield a draft a query, in the order of their last rows."""
+    for one in open_queries(path, dropped[dataset]):
+        query = one.query()
         if dataset in passage.DATASETS:
-            yield from passage.drafts([one.query()], [dataset], options, one.side, dropped)
-        elif reason := _unfit(one.query(), options):
-            dropped[dataset][reason] += 1
+            yield from passage.preset_drafts([query], [dataset], options, one.side, dropped)
         else:
-            yield passage.draft(dataset, one.query(), one.side)
+            yield from passage.draft_or_count(dataset, query, one.side, _unfit(query, options), dropped)
 
 
 def _unfit(one: passage.Query, options: Options) -> str | None:
     if options.passages not in (None, len(one.passages)):
         return passage.not_of_size(options.passages or 0)
-    if len(one.passages) < 2:
-        return "queries: fewer than 2 candidates"
-    if not all(candidate.text for candidate in one.passages):
-        return "queries: an empty passage"
-    if len(set(one.relevance)) == 1:
-        return "queries: all candidates equally relevant"
-    return passage.too_long(one, options)
+    return passage.unfit_query(one) or passage.too_long(one, options)
 
 
 @dataclass
@@ -81,7 +75,7 @@ class Open:
     def add(self, values: tuple[Any, Any, Any], row: int, dropped: Counter[str]) -> None:
         """Take a passage in: its id ("" for one that is called by its place), text and relevance."""
         id = identified(values[0], self.path, row, "passage id") or str(len(self.passages))
-        given = text(values[1], self.path, row, "passage"), number(str(values[2]), self.path, row, "relevance")
+        given = text(values[1], self.path, row, "passage"), number(values[2], self.path, row, "relevance")
         if given[1] < 0:
             raise UserError(f"{self.path} row {row}: relevance is {given[1]:g}; it has to be 0 or more")
         if id not in self.passages:
@@ -95,17 +89,20 @@ class Open:
             )
 
     def query(self) -> passage.Query:
-        return passage.query(self.id or str(self.row), self.text, ((id, *given) for id, given in self.passages.items()))
+        """Return the query with the passages read so far."""
+        return passage.graded_query(
+            self.id or str(self.row), self.text, ((id, *given) for id, given in self.passages.items())
+        )
 
 
-def queries(path: Path, dropped: Counter[str]) -> Iterator[Open]:
-    """The queries with their passages, however the file is laid out."""
-    yield from (_long if set(LONG) <= set(names(path)) else _nested)(path, dropped)
+def open_queries(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+    """Yield the queries with their passages, however the file is laid out."""
+    yield from (_long if sniff(path).has(*LONG) else _nested)(path, dropped)
 
 
 def _nested(path: Path, dropped: Counter[str]) -> Iterator[Open]:
     side = Side(path)
-    for row, (query, candidates, query_id, split) in rows(path, (*NESTED, "query_id", "split"), 2, dropped):
+    for row, (query, candidates, query_id, split) in own_rows(path, (*NESTED, "query_id", "split"), 2, dropped):
         one = _open(path, row, query, query_id, side(split, row))
         if not isinstance(candidates, list) or not all(isinstance(c, dict) for c in candidates):
             raise UserError(f"{path} row {row}: candidates is {shown(str(candidates))}, not a list of objects")
@@ -117,11 +114,13 @@ def _nested(path: Path, dropped: Counter[str]) -> Iterator[Open]:
 
 
 def _long(path: Path, dropped: Counter[str]) -> Iterator[Open]:
-    last = {_key(query, query_id): row for row, (query, query_id) in rows(path, ("query", "query_id"), 1, Counter())}
+    last = {
+        _key(query, query_id): row for row, (query, query_id) in own_rows(path, ("query", "query_id"), 1, Counter())
+    }
     found: dict[bytes, Open] = {}
     side = Side(path)
     wanted = (*LONG, "query_id", "passage_id", "split")
-    for row, (query, passage_, relevance, query_id, passage_id, split) in rows(path, wanted, len(LONG), dropped):
+    for row, (query, passage_, relevance, query_id, passage_id, split) in own_rows(path, wanted, len(LONG), dropped):
         new = _open(path, row, query, query_id, side(split, row))
         key = _key(query, query_id)
         one = found.setdefault(key, new)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.custom import SUFFIXES, is_csv, names, rows, suffix, text
+from data_prep.custom import SUFFIXES, is_csv, own_rows, suffix, text
 from data_prep.readers import events
 from data_prep.readers.lines import identifier
+from data_prep.readers.sniff import sniff
 from data_prep.readers.text import shown
 from data_prep.scenarios.interactions import Interactions, Item
 from iranker_verl.errors import UserError
@@ -26,36 +27,36 @@ ITEMS = ("item_id", "title", "year", "genres")
 ITEMS_FILE = ".items"
 
 
-def interactions(dataset: str, path: Path) -> Interactions:
-    """The events in ``path`` with their titles. UserError where there are none, or several files of them."""
+def own_interactions(dataset: str, path: Path) -> Interactions:
+    """Return the events in ``path`` with their titles. Raise UserError where there are none, or several files of them."""
     stem = path.name.removesuffix(suffix(path)) + ITEMS_FILE
     items = [path.with_name(stem + end) for end in SUFFIXES if path.with_name(stem + end).is_file()]
     if len(items) > 1:
         raise UserError(f"{path}: its items are there twice, as {items[0].name} and as {items[1].name}; remove one")
-    if not items and "title" not in names(path):
+    if not items and not sniff(path).has("title"):
         raise UserError(f"{path}: no titles; add a column title, or a file {stem}.csv with item_id,title beside it")
     return Interactions(dataset, (path,), tuple(items or [path]), read_events, read_items)
 
 
 def read_events(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The events in the file's order."""
+    """Yield the events in the file's order."""
     if is_csv(path):
-        return events.read(path, events.by_header(path, ",", [(name,) for name in EVENTS]), dropped)
-    return events.batches(path, ((row, *values) for row, values in rows(path, EVENTS, len(EVENTS), dropped)))
+        return events.table_events(path, events.header_layout(path, ",", [(name,) for name in EVENTS]), dropped)
+    return events.event_batches(path, ((row, *values) for row, values in own_rows(path, EVENTS, len(EVENTS), dropped)))
 
 
 def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """The items of an item file, or of the events."""
+    """Yield the items of an item file, or of the events."""
     if not path.name.removesuffix(suffix(path)).endswith(ITEMS_FILE):
         yield from _of_events(path, dropped)
         return
-    for row, values in rows(path, ITEMS, 2, dropped):
+    for row, values in own_rows(path, ITEMS, 2, dropped):
         yield _item(values, path, row)
 
 
 def _of_events(path: Path, dropped: Counter[str]) -> Iterator[Item]:
     told: dict[str, Item] = {}
-    for row, values in rows(path, ITEMS, 2, Counter()):  # blank lines are counted with the events
+    for row, values in own_rows(path, ITEMS, 2, Counter()):  # blank lines are counted with the events
         item = _item(values, path, row)
         if not item.title.strip():
             continue
@@ -77,4 +78,5 @@ def _item(values: list[Any], path: Path, row: int) -> Item:
         text(title, path, row, "title"),
         text(year, path, row, "year").strip(),
         tuple(genres),
+        row,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.custom import Side, rows, text
+from data_prep.custom import Side, own_rows, text
 from data_prep.options import Options
 from data_prep.readers.text import shown
 from data_prep.scenarios import routing
@@ -27,24 +27,28 @@ from iranker_verl.ranking.text import one_line
 COLUMNS = ("query", "llm", "effect", "cost")
 
 
-def datasets(name: str) -> dict[str, str]:
-    """The datasets of a file called ``name``, by the paper's that is weighted alike."""
+def routing_datasets(name: str) -> dict[str, str]:
+    """Return the datasets of a file called ``name``, by the paper's that is weighted alike."""
     if name in routing.ROUTERS:
         return {name: name}
     return {router: router.replace("router", name, 1) for router in routing.ROUTERS}
 
 
-def make(path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """The tasks of a file (a unit) for the ``wanted`` of its datasets."""
-    yield from tables(drafts(path, name, wanted, options, dropped))
+def make_own_routing(
+    path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped
+) -> Iterator[pa.Table]:
+    """Yield the tasks of a file (a unit) for the ``wanted`` of its datasets."""
+    yield from tables(own_routing_drafts(path, name, wanted, options, dropped))
 
 
-def drafts(path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped) -> Iterator[Draft]:
-    """The paper's weightings of the file's results, under the file's name."""
-    results, described = read(path)
-    called = {router: dataset for router, dataset in datasets(name).items() if dataset in wanted}
+def own_routing_drafts(
+    path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped
+) -> Iterator[Draft]:
+    """Yield the paper's weightings of the file's results, under the file's name."""
+    results, described = read_own_routing(path)
+    called = {router: dataset for router, dataset in routing_datasets(name).items() if dataset in wanted}
     lost = nothing_dropped()
-    for draft in routing.drafts(results, described, options, list(called), lost, path):
+    for draft in routing.routing_drafts(results, described, options, list(called), lost, path):
         router = draft.task.dataset
         id = called[router] + draft.task.id.removeprefix(router)
         yield replace(draft, task=replace(draft.task, id=id, dataset=called[router]))
@@ -52,13 +56,13 @@ def drafts(path: Path, name: str, wanted: Sequence[str], options: Options, dropp
         dropped[called[router]] += counts
 
 
-def read(path: Path) -> tuple[routing.Results, dict[str, routing.Described]]:
-    """The rows in the neutral form, and what they tell of the LLMs."""
+def read_own_routing(path: Path) -> tuple[routing.Results, dict[str, routing.Described]]:
+    """Return the rows in the neutral form, and what they tell of the LLMs."""
     results = routing.Results()
     described: dict[str, routing.Described] = {}
     side = Side(path)
     sides: dict[str, str | None] = {}
-    for row, values in rows(path, (*COLUMNS, "description", "price", "split"), len(COLUMNS), results.dropped):
+    for row, values in own_rows(path, (*COLUMNS, "description", "price", "split"), len(COLUMNS), results.dropped):
         query, llm = (routing.readable(text(values[i], path, row, COLUMNS[i])) for i in (0, 1))
         for column, given in zip(COLUMNS, (query, llm), strict=False):
             if not given:

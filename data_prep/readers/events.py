@@ -7,6 +7,8 @@ over, which reads on or names file, row and value. Memory is a few blocks of a m
 
 from __future__ import annotations
 
+import codecs
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from data_prep.readers.lines import BOM, ParseHeader, header, identifier, number, opened, places, plain_names, rows
+from data_prep.readers.lines import ParseHeader, identifier, number, places, plain_names, table_header, table_rows
+from data_prep.readers.opened import open_text
 from data_prep.scenarios.interactions import EVENTS
+from iranker_verl.errors import UserError
 
 BATCH = 65_536
 BLOCK_BYTES = 1 << 20
+EXACT = 2**53  # whole numbers below are floats; above, neighbours become one
+_WHOLE = re.compile(r"[-+]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -41,15 +47,17 @@ class Layout:
     header: int = 0
 
 
-def by_header(path: Path, separator: str, names: Sequence[Sequence[str]], parse: ParseHeader = plain_names) -> Layout:
-    """The layout that the file's header tells; ``names`` are those that the columns of user, item and time may have."""
-    row, columns = header(path, separator, parse)
+def header_layout(
+    path: Path, separator: str, names: Sequence[Sequence[str]], parse: ParseHeader = plain_names
+) -> Layout:
+    """Return the layout that a file's header tells; ``names`` are those that the columns of user, item and time may have."""
+    row, columns = table_header(path, separator, parse)
     user, item, time = places(path, columns, names, 3)
     return Layout(separator, len(columns), user, item, time, row)
 
 
-def read(path: Path, layout: Layout, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The events in the file's order. UserError for an event without user or item, or whose time is not a number."""
+def table_events(path: Path, layout: Layout, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the events in the file's order. Raise UserError for one without user or item, or whose time is no number."""
     done = 0
     counts: Counter[str] = Counter()
     try:
@@ -58,24 +66,30 @@ def read(path: Path, layout: Layout, dropped: Counter[str]) -> Iterator[pa.Recor
             done += batch.num_rows
         if not done:
             raise _Doubt("an empty file")
-    except (_Doubt, pa.ArrowException, EOFError, OSError, zlib.error):
-        yield from batches(path, islice(_slow(path, layout, dropped), done, None))
+    except (_Doubt, pa.ArrowException, EOFError, OSError, zlib.error, UserError):
+        yield from event_batches(path, islice(_slow(path, layout, dropped), done, None))
     else:
         dropped.update(+counts)
 
 
-def batches(path: Path, events: Iterable[tuple[int, object, object, object]]) -> Iterator[pa.RecordBatch]:
-    """``(row, user, item, time)`` of any reader, checked: ids are texts or whole numbers, times numbers or their text."""
-    events = iter(events)
-    while part := list(islice(events, BATCH)):
-        users = [identifier(user, path, row, "user") for row, user, _, _ in part]
-        items = [identifier(item, path, row, "item") for row, _, item, _ in part]
-        times = [number(str(time), path, row, "the time") for row, _, _, time in part]
-        yield pa.record_batch([pa.array(users, pa.string()), pa.array(items, pa.string()), pa.array(times)], EVENTS)
+def event_batches(path: Path, events: Iterable[tuple[int, object, object, object]]) -> Iterator[pa.RecordBatch]:
+    """Yield checked events from ``(row, user, item, time)``: ids are texts or whole numbers, times numbers or their text."""
+    checked = (_checked(path, *event) for event in events)
+    while part := list(islice(checked, BATCH)):
+        columns = zip(*part, strict=True)
+        yield pa.record_batch([pa.array(own, kind.type) for own, kind in zip(columns, EVENTS, strict=True)], EVENTS)
+
+
+def _checked(path: Path, row: int, user: object, item: object, time: object) -> tuple[str, str, float, int]:
+    """Return user, item, time, and what a whole number has beyond the float."""
+    names = identifier(user, path, row, "user"), identifier(item, path, row, "item")
+    value, text = number(time, path, row, "the time"), str(time).strip()
+    whole = EXACT <= abs(value) < 2**100 and _WHOLE.fullmatch(text)
+    return *names, value, int(text) - int(value) if whole else 0
 
 
 def _slow(path: Path, layout: Layout, dropped: Counter[str]) -> Iterator[tuple[int, str, str, str]]:
-    for row, fields in rows(path, layout.separator, layout.columns, dropped):
+    for row, fields in table_rows(path, layout.separator, layout.columns, dropped):
         if row > layout.header:
             yield row, fields[layout.user], fields[layout.item], fields[layout.time]
 
@@ -88,8 +102,8 @@ def _fast(path: Path, layout: Layout, counts: Counter[str]) -> Iterator[pa.Recor
     # Whole lines, some at a time, and not pyarrow's streaming reader: one that is left before the file's end may wait
     # for itself for ever, since its background thread can be the one that takes it down.
     head = layout.header
-    with opened(path) as file:
-        block = file.read(BLOCK_BYTES).removeprefix(BOM)
+    with open_text(path) as file:
+        block = file.read(BLOCK_BYTES)
         while block:
             new = file.read(BLOCK_BYTES)
             end = block.rfind(b"\n") + 1 if new else len(block)
@@ -102,17 +116,36 @@ def _fast(path: Path, layout: Layout, counts: Counter[str]) -> Iterator[pa.Recor
 
 
 def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The events of whole lines, of which the first ``head`` are the header and what is above it."""
+    """Yield the events of whole lines, of which the first ``head`` are the header and what is above it."""
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         raise _Doubt("a lone carriage return")
-    if layout.separator == "," and b'"' in block:
-        raise _Doubt("quotes")
-    if block.startswith(BOM):
+    if layout.separator == "," and (block.startswith(b" ") or any(one in block for one in (b'"', b", ", b"\n "))):
+        raise _Doubt("quotes, or spaces that are skipped")
+    if block.startswith(codecs.BOM_UTF8):
         raise _Doubt("a mark that pyarrow would skip")
     try:
         block.decode()
     except UnicodeDecodeError as error:
         raise _Doubt("not UTF-8") from error
+    table = _table(block, layout, head, pa.float64())
+    times = table["time"]
+    if times.null_count or not pc.all(pc.is_finite(times)).as_py():
+        raise _Doubt("a time that is not a number")
+    rest = np.zeros(len(times), np.int64)
+    if (largest := pc.max(pc.abs(times)).as_py() or 0) >= EXACT:
+        if largest >= 2**62:
+            raise _Doubt("a time that int64 may not hold")
+        rest = _table(block, layout, head, pa.int64())["time"].to_numpy() - times.to_numpy().astype(np.int64)
+    events = table.append_column("rest", pa.array(rest)).cast(EVENTS)
+    if any(pc.any(pc.equal(pc.binary_length(events[name]), 0)).as_py() for name in ("user", "item")):
+        raise _Doubt("an empty id")
+    ends = np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # many times as fast as bytes.count
+    counts["lines: blank"] += int(ends) + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
+    yield from events.to_batches(BATCH)
+
+
+def _table(block: bytes, layout: Layout, head: int, time_type: pa.DataType) -> pa.Table:
+    """Return the columns user, item and time of whole lines."""
     # pyarrow's separators are one byte: between the two of "::" it sees a field, which has to be empty (type null).
     step = len(layout.separator)
     names = [str(place) for place in range((layout.columns - 1) * step + 1)]
@@ -123,18 +156,11 @@ def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Ite
         csv.ReadOptions(column_names=names, skip_rows=head, block_size=len(block) + 1, use_threads=False),
         csv.ParseOptions(delimiter=layout.separator[0], quote_char=False, escape_char=False, ignore_empty_lines=True),
         csv.ConvertOptions(
-            column_types={user: pa.string(), item: pa.string(), time: pa.float64(), **gaps},
+            column_types={user: pa.string(), item: pa.string(), time: time_type, **gaps},
             include_columns=[user, item, time, *gaps],
             null_values=[""],
             strings_can_be_null=False,
             check_utf8=False,
         ),
     )
-    events = pa.table(table.columns[:3], EVENTS)
-    if events["time"].null_count or not pc.all(pc.is_finite(events["time"])).as_py():
-        raise _Doubt("a time that is not a number")
-    if any(pc.any(pc.equal(pc.binary_length(events[name]), 0)).as_py() for name in ("user", "item")):
-        raise _Doubt("an empty id")
-    ends = np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # many times as fast as bytes.count
-    counts["lines: blank"] += int(ends) + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
-    yield from events.to_batches(BATCH)
+    return pa.table(table.columns[:3], ["user", "item", "time"])

@@ -1,4 +1,4 @@
-"""What the names of files say: which split they are, and which copy of the data they belong to."""
+"""Tell from the names of files which split they are, and which copy of the data they belong to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test|eval)(?![a-
 
 
 def split_of(path: Path, raw: Path) -> str | None:
-    """``train``, ``validation`` or ``test``: by a word of the file's name, or by the folder below ``raw`` that it is in."""
+    """Return ``train``, ``validation`` or ``test``, by a word of the file's name or by its folder below ``raw``; else None."""
     if found := _SPLIT.search(path.name.lower()):
         return _MEANING.get(found[1], found[1])
     folder = path.parent.name.lower()
@@ -20,7 +20,7 @@ def split_of(path: Path, raw: Path) -> str | None:
 
 
 def home(path: Path, raw: Path, parts: Collection[str] = ()) -> Path:
-    """The folder of the copy that a file belongs to: the one around folders called like a split, or one of ``parts``."""
+    """Return the folder of the copy that a file belongs to: the one around folders called like a split or like ``parts``."""
     folder = path.parent
     while folder != raw and (_SPLIT.fullmatch(folder.name.lower()) or folder.name.lower() in parts):
         folder = folder.parent
@@ -28,7 +28,7 @@ def home(path: Path, raw: Path, parts: Collection[str] = ()) -> Path:
 
 
 def sides(files: Iterable[Path], raw: Path) -> list[tuple[Path, str | None]]:
-    """The files to use, each with its side of the split.
+    """Return the files to use, each with its side of the split.
 
     Training files are ``train``; test files are ``test``, or validation files where there are no test files. Files of
     another split are then left out. Without files for both sides the names decide nothing: all files, with None.

@@ -7,20 +7,23 @@ import re
 
 from iranker_verl.ranking.text import one_line
 
-# A tag, or one that was cut off at the end of the text. "I <3 You" is no tag.
-_TAG = re.compile(r"</?[a-zA-Z!][^<>]*(?:>|$)")
+# A comment, a script or a style sheet with what is in it, or a tag; each may be cut off at the end of the text. "I <3 You"
+# is no tag.
+_HTML = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|</?[a-zA-Z!][^<>]*(?:>|\Z)", re.DOTALL | re.IGNORECASE
+)
 
 
 def without_html(text: str) -> str:
-    """Tags out, entities resolved (twice: shops escape what was escaped), on one line."""
-    return one_line(_TAG.sub(" ", html.unescape(html.unescape(text))))
+    """Return the text without HTML, on one line: tags out, entities resolved twice (shops escape what was escaped)."""
+    return one_line(_HTML.sub(" ", html.unescape(html.unescape(text))))
 
 
 def query_key(text: str) -> str:
-    """What makes two queries one in a split: case and white space do not tell them apart."""
+    """Return what makes two queries one in a split: case and white space do not tell them apart."""
     return one_line(text).casefold()
 
 
 def shown(text: str) -> str:
-    """A value as an error message shows it: quoted, on one line, 60 characters at most."""
+    """Return a value as an error message shows it: quoted, on one line, 60 characters at most."""
     return repr(text if len(text) <= 60 else text[:57] + "...")

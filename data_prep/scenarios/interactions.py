@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,10 +16,11 @@ import pyarrow as pa
 from data_prep.readers.text import without_html
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
-from iranker_verl.ranking.text import one_line
+from iranker_verl.ranking.text import clean, whole
 
-# One row an event, in the file's order. ``time`` is any number that orders: seconds, or milliseconds as they are.
-EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64())])
+# One row an event, in the file's order. ``time`` is any number that orders: seconds, or nanoseconds as they are. A whole
+# number that no float holds is ``time`` and ``rest`` together; ordered by both, numbers are ordered exactly.
+EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64()), ("rest", pa.int64())])
 
 _YEAR = re.compile(r"\d{4}")
 _NO_GENRE = {"", "unknown", "(no genres listed)"}
@@ -28,22 +29,23 @@ _BY_NAME = ((r"^ml|movie", "rec-movie"), (r"cds|music", "rec-music"), (r"games?"
 
 @dataclass(frozen=True)
 class Item:
-    """Something to recommend, as its file tells of it: ``title`` may be empty, or hold HTML."""
+    """Something to recommend, as row ``row`` of its file tells of it: ``title`` may be empty, or hold HTML."""
 
     id: str
     title: str
     year: str = ""
     genres: tuple[str, ...] = ()
+    row: int = field(default=0, compare=False)
 
 
 def item_text(item: Item) -> str:
-    """``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title."""
-    title = without_html(item.title)
+    """Return ``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title."""
+    title = without_html(whole(item.title))
     if not title:
         return ""
     if _YEAR.fullmatch(item.year) and not title.endswith(f"({item.year})"):
         title = f"{title} ({item.year})"
-    return ", ".join([title, *(genre for genre in map(one_line, item.genres) if genre not in _NO_GENRE)])
+    return ", ".join([title, *(genre for genre in map(clean, item.genres) if genre not in _NO_GENRE)])
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Interactions:
 
 
 def dataset_of(path: Path, raw: Path, name: str) -> str:
-    """The dataset that ``path``, found in ``raw``, belongs to: by its folder, or by ``name``. UserError for neither."""
+    """Return the dataset that ``path``, found in ``raw``, belongs to: by its folder, or by ``name``. Raise UserError for neither."""
     by_name = next((dataset for pattern, dataset in _BY_NAME if re.search(pattern, name, re.IGNORECASE)), "")
     if dataset := folder_dataset(path, raw) or by_name:
         return dataset
@@ -70,14 +72,14 @@ def dataset_of(path: Path, raw: Path, name: str) -> str:
 
 
 def folder_dataset(path: Path, raw: Path) -> str:
-    """The nearest folder, up to ``raw`` itself, that is called like a recommendation dataset; "" for none."""
+    """Return the nearest folder, up to ``raw`` itself, that is called like a recommendation dataset; "" for none."""
     top = raw.parent if raw.is_file() else raw
     names = [top.resolve().name, *path.relative_to(top).parts[:-1]]
     return next((name for name in reversed(names) if DATASETS.get(name) == "recommendation"), "")
 
 
 def titles_of(path: Path, items: Path) -> Path:
-    """``items``, the file of titles that belongs to the events in ``path``. UserError where it is missing."""
+    """Return ``items``, the file of titles that belongs to the events in ``path``. Raise UserError where it is missing."""
     if not items.is_file():
         raise UserError(f"{path}: {items.name} is missing beside it; the items' titles are needed")
     return items

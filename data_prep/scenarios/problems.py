@@ -40,17 +40,21 @@ _LLMS = re.compile(r"Here is a query:(.*)and LLM c[oa]ndidates", re.DOTALL)
 
 @dataclass(frozen=True)
 class Problem:
-    """``group`` is what makes it one with other problems in a split. ``names`` are what the prompt calls the candidates,
-    in their order; none where it does not name them, or not these."""
+    """A prompt taken apart.
+
+    ``group`` is what makes it one with other problems in a split. ``names`` are what the prompt calls the candidates, in
+    their order; none where it does not name them, or not these. ``history`` are the titles that the context tells of.
+    """
 
     context: str
     group: str
     candidates: list[str]
     names: list[str]
+    history: Sequence[str] = ()
 
 
-def read(dataset: str, problem: str, candidates: Sequence[str]) -> Problem:
-    """A prompt and the candidates given with it. ValueError where a mark is missing."""
+def read_problem(dataset: str, problem: str, candidates: Sequence[str]) -> Problem:
+    """Take a prompt apart, with the candidates given with it. Raise ValueError where a mark is missing."""
     reader = {"recommendation": _recommendation, "passage": _passage, "routing": _routing}[DATASETS[dataset]]
     return reader(dataset, problem, candidates)
 
@@ -59,12 +63,13 @@ def _recommendation(dataset: str, problem: str, candidates: Sequence[str]) -> Pr
     found = _HISTORY.search(problem)
     if found is None:
         raise ValueError("without a history between 'in order:' and 'Now there are'")
-    history = found[1].strip()
-    titles = [history]
-    if _NUMBERED.fullmatch(history):
-        titles = [re.sub(r"^\d+\. ", "", title) for title in _BETWEEN_TITLES.split(history[2:-2])]
-    context = "; ".join(without_html(clean(title)) for title in titles)
-    return Problem(context, context, [without_html(clean(title)) for title in candidates], [])
+    listed = found[1].strip()
+    titles = [listed]
+    if _NUMBERED.fullmatch(listed):
+        titles = [re.sub(r"^\d+\. ", "", title) for title in _BETWEEN_TITLES.split(listed[2:-2])]
+    history = [without_html(clean(title)) for title in titles]
+    context = "; ".join(history)
+    return Problem(context, context, [without_html(clean(title)) for title in candidates], [], history)
 
 
 def _passage(dataset: str, problem: str, candidates: Sequence[str]) -> Problem:

@@ -6,6 +6,10 @@ joined by "; "), and the negatives are items that the user never touched but som
 many that nobody bought): drawn uniformly, by popularity (how many events an item has), or the ones that BM25 finds closest
 to the history. The split is by user.
 
+An item is what is shown of it. Ids with one text (two editions of a film) are one item, called by the first of them in
+order; the others are counted. So no candidate reads like another one, like an item of the history, or like anything else
+that the user touched. An id with two texts in the files of items is refused.
+
 With ``split="time"`` the cut is a time that ``test_fraction`` of all events are not before. What comes before it makes
 the training tasks, and knows nothing of what comes after; a user whose last event is not before it makes a test task.
 
@@ -30,25 +34,27 @@ import pyarrow.compute as pc
 from data_prep.ahead import ahead
 from data_prep.hashing import keys
 from data_prep.options import Options
+from data_prep.readers.text import shown
 from data_prep.scenarios import negatives
 from data_prep.scenarios.interactions import EVENTS, Interactions, item_text
 from data_prep.spool import range_of, split_by
 from data_prep.tasks import TASKS, Dropped, Source, Unit
 from data_prep.work import Job, Work
+from iranker_verl.errors import UserError
 
 BUCKET_BYTES = 32 << 20  # of raw events: some hundred MB of memory while a bucket is sampled
 CHUNK = 2048  # users sampled at a time
 TIME_BINS = 1 << 20
-_SPOOLED = pa.schema([EVENTS.field("user"), pa.field("item", pa.int32()), EVENTS.field("time")])
+_SPOOLED = pa.schema([EVENTS.field("user"), pa.field("item", pa.int32()), EVENTS.field("time"), EVENTS.field("rest")])
 
 
-def source(format: str, interactions: Interactions) -> Source:
-    """What a recommendation format's ``find`` gives."""
+def interaction_source(format: str, interactions: Interactions) -> Source:
+    """Return the source that a recommendation format has found."""
     files = tuple(dict.fromkeys([*interactions.events, *interactions.items]))
-    return Source(format, (interactions.dataset,), files, partial(units, interactions))
+    return Source(format, (interactions.dataset,), files, partial(bucket_units, interactions))
 
 
-def units(data: Interactions, options: Options, _: Sequence[str], work: Work) -> list[Unit]:
+def bucket_units(data: Interactions, options: Options, _: Sequence[str], work: Work) -> list[Unit]:
     """Read the items, stream the events into buckets, and give a unit a bucket."""
     size = sum(_raw_bytes(path) for path in data.events)
     buckets = max(1, -(-size // BUCKET_BYTES))
@@ -60,7 +66,7 @@ def units(data: Interactions, options: Options, _: Sequence[str], work: Work) ->
     folders = tuple(work.run(jobs))
     cut = _cut(folders, options.test_fraction) if options.split == "time" else None
     return [
-        Unit(f"{data.dataset}:{bucket:04d}", sample, (data.dataset, catalogue, folders, bucket, options, cut))
+        Unit(f"{data.dataset}:{bucket:04d}", sample_bucket, (data.dataset, catalogue, folders, bucket, options, cut))
         for bucket in range(buckets)
     ]
 
@@ -73,40 +79,54 @@ def _raw_bytes(path: Path) -> int:
 
 
 def _fill_catalogue(folder: Path, data: Interactions) -> None:
-    """``items.arrow``: the ids, in order, and texts of all items that have a text."""
+    """Write ``items.arrow``, an id and a text for each text, and ``ids.arrow``: all ids, and the place of their texts."""
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
+    rows: dict[str, int] = {}
     for path in data.items:
         for item in data.read_items(path, dropped):
             text = item_text(item)
             if not text:
                 dropped["items: no title"] += 1
-            elif item.id in texts:
+            elif texts.setdefault(item.id, text) != text:
+                raise UserError(
+                    f"{path} row {item.row}: item {shown(item.id)} is {shown(text)}, but {shown(texts[item.id])} in row "
+                    f"{rows[item.id]}; correct or remove one"
+                )
+            elif rows.setdefault(item.id, item.row) != item.row:
                 dropped["items: repeated id"] += 1
-            else:
-                texts[item.id] = text
     ids = sorted(texts)
-    table = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array([texts[i] for i in ids], pa.string())})
-    with pa.ipc.new_file(str(folder / "items.arrow"), table.schema) as writer:
-        writer.write_table(table)
+    place: dict[str, int] = {}
+    places = [place.setdefault(texts[id], len(place)) for id in ids]
+    firsts = np.unique(np.array(places, np.int64), return_index=True)[1]
+    dropped["items: shown like another item, and one with it"] += len(ids) - len(place)
+    _write_arrow(folder / "ids.arrow", {"id": pa.array(ids, pa.string()), "place": pa.array(places, pa.int32())})
+    shown_ids = pa.array([ids[first] for first in firsts], pa.string())
+    _write_arrow(folder / "items.arrow", {"id": shown_ids, "text": pa.array(place, pa.string())})
     _write(folder / "dropped.json", dropped)
 
 
+def _write_arrow(path: Path, columns: dict[str, pa.Array]) -> None:
+    table = pa.table(columns)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
 def _fill_buckets(folder: Path, data: Interactions, path: Path, catalogue: Path, seed: int, buckets: int) -> None:
-    """``bucket-<i>.arrow``: the events of the users whose hash falls there, in the file's order; unknown items are null."""
-    ids, _ = _items(catalogue)
+    """Write ``bucket-<i>.arrow``: the events of the users whose hash falls there, in the file's order; unknown items are null."""
+    ids, places = _arrow_columns(catalogue / "ids.arrow")
     dropped: Counter[str] = Counter()
-    counts, times = np.zeros(len(ids), np.int64), [np.inf, -np.inf]
+    counts, times = np.zeros(pc.max(places).as_py() + 1 if len(ids) else 0, np.int64), [np.inf, -np.inf]
     writers = [pa.ipc.new_file(str(folder / f"bucket-{i:04d}.arrow"), _SPOOLED) for i in range(buckets)]
     try:
         for batch in ahead(data.read_events(path, dropped)):
             users = batch["user"].dictionary_encode()
             key = keys(users.dictionary.to_pylist(), seed, "bucket")[users.indices.to_numpy()]
-            items = pc.index_in(batch["item"], value_set=ids)
-            table = pa.table([batch["user"], items, batch["time"]], schema=_SPOOLED)
+            items = places.take(pc.index_in(batch["item"], value_set=ids))
+            table = pa.table([batch["user"], items, batch["time"], batch["rest"]], schema=_SPOOLED)
             for bucket, part in split_by(table, range_of(key, buckets), buckets):
                 writers[bucket].write_table(part)
-            counts += np.bincount(items.drop_null().to_numpy(), minlength=len(ids))
+            counts += np.bincount(items.drop_null().to_numpy(), minlength=len(counts))
             if batch.num_rows:
                 ends = pc.min_max(batch["time"]).as_py()
                 times = [min(times[0], ends["min"]), max(times[1], ends["max"])]
@@ -119,7 +139,7 @@ def _fill_buckets(folder: Path, data: Interactions, path: Path, catalogue: Path,
 
 
 def _cut(folders: Sequence[Path], fraction: float) -> float:
-    """The time that ``fraction`` of all events are not before, to a millionth of the whole span."""
+    """Return the time that ``fraction`` of all events are not before, to a millionth of the whole span."""
     spans = [json.loads((folder / "times.json").read_text(encoding="utf-8")) for folder in folders]
     first, last = min(s[0] for s in spans), max(s[1] for s in spans)
     if not last > first:
@@ -136,10 +156,9 @@ def _cut(folders: Sequence[Path], fraction: float) -> float:
     return first + (last - first) * max(place, 0) / TIME_BINS
 
 
-def _items(catalogue: Path) -> tuple[pa.Array, pa.Array]:
-    with pa.memory_map(str(catalogue / "items.arrow")) as file:
-        table = pa.ipc.open_file(file).read_all()
-    return table["id"].combine_chunks(), table["text"].combine_chunks()
+def _arrow_columns(path: Path) -> list[pa.Array]:
+    with pa.memory_map(str(path)) as file:
+        return [column.combine_chunks() for column in pa.ipc.open_file(file).read_all().columns]
 
 
 def _write(path: Path, content: object) -> None:
@@ -163,14 +182,14 @@ class Sequences:
     ends: np.ndarray
 
     def before(self, cut: float) -> Sequences:
-        """The events before a time. Events are in time order, so these are the first ones of each user."""
+        """Return the events before a time. Events are in time order, so these are the first ones of each user."""
         early = np.concatenate([[0], np.cumsum(self.times < cut)])
         return Sequences(
             self.users, self.items, self.times, self.starts, self.starts + early[self.ends] - early[self.starts]
         )
 
 
-def sample(
+def sample_bucket(
     dataset: str,
     catalogue: Path,
     folders: Sequence[Path],
@@ -179,8 +198,8 @@ def sample(
     cut: float | None,
     dropped: Dropped,
 ) -> Iterator[pa.Table]:
-    """The tasks of one bucket (a unit)."""
-    ids, texts = _items(catalogue)
+    """Yield the tasks of one bucket (a unit)."""
+    ids, texts = _arrow_columns(catalogue / "items.arrow")
     counts = dropped[dataset]
     if bucket == 0:  # what the first stage dropped, once
         for folder in (catalogue, *folders):
@@ -209,7 +228,7 @@ def sample(
 
 
 def _sequences(folders: Sequence[Path], bucket: int, touched: np.ndarray, dropped: Counter[str]) -> Sequences:
-    """The bucket's events; items are numbered by their place in ``touched``, the catalogue's items that have events."""
+    """Return the bucket's events; items are numbered by their place in ``touched``, the catalogue's items that have events."""
     parts = []
     for folder in folders:
         with pa.memory_map(str(folder / f"bucket-{bucket:04d}.arrow")) as file:
@@ -223,7 +242,7 @@ def _sequences(folders: Sequence[Path], bucket: int, touched: np.ndarray, droppe
     item = place[pc.fill_null(table["item"], 0).to_numpy()]
     time = table["time"].to_numpy()
     dropped["events: item without a title"] += int((~known).sum())
-    order = _by_user_and_time(user, time)
+    order = _by_user_and_time(user, time, table["rest"].to_numpy())
     order = order[known[order]]
     first = _firsts(user[order] * len(touched) + item[order])  # each user's first event with each item
     dropped["events: repeated item"] += len(order) - int(first.sum())
@@ -233,8 +252,10 @@ def _sequences(folders: Sequence[Path], bucket: int, touched: np.ndarray, droppe
     return Sequences(users.dictionary, item[order], time[order], ends - per_user, ends)
 
 
-def _by_user_and_time(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """The order of events user by user and oldest first; ties keep the file's order. Users are numbers from 0."""
+def _by_user_and_time(user: np.ndarray, time: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Return the order of events user by user and oldest first; ties keep the file's order. Users are numbers from 0."""
+    if rest.any():
+        return np.lexsort((rest, time, user))
     with np.errstate(over="ignore"):
         span = float(np.ptp(time)) + 1 if len(time) else math.inf
     # whole seconds, as nearly always: user and time in one number are sorted several times as fast
@@ -244,7 +265,7 @@ def _by_user_and_time(user: np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def _firsts(values: np.ndarray) -> np.ndarray:
-    """Whether each value is there for the first time, bool."""
+    """Return whether each value is there for the first time, bool."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.ones(len(values), bool)
@@ -260,7 +281,7 @@ def _eligible(
     of: np.ndarray | None = None,
     when: str = "",
 ) -> np.ndarray:
-    """The users (all, or those ``of`` says) who can make a task; the others are counted."""
+    """Return the users (all, or those ``of`` says) who can make a task; the others are counted."""
     length = sequences.ends - sequences.starts
     asked = np.ones(len(length), bool) if of is None else of
     short = asked & (length < options.history + 1)
@@ -308,7 +329,7 @@ def _tables(
 
 
 def _lists(matrix: np.ndarray, values: pa.Array | None = None) -> pa.ListArray:
-    """The rows of a matrix as lists: of its numbers, or of the ``values`` at those places."""
+    """Return the rows of a matrix as lists: of its numbers, or of the ``values`` at those places."""
     flat = pa.array(matrix.ravel())
     offsets = np.arange(0, matrix.size + 1, matrix.shape[1], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), flat if values is None else values.take(flat))

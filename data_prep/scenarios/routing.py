@@ -40,6 +40,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,16 @@ import pyarrow as pa
 from data_prep.options import Options
 from data_prep.presets import PRESETS
 from data_prep.readers.lines import number
+from data_prep.readers.opened import MAX_TEXT, check_regular
+from data_prep.readers.sniff import RawFile
 from data_prep.readers.text import query_key, shown
 from data_prep.split import TEST, TRAIN, sides
-from data_prep.tasks import Draft, Dropped, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 from iranker_verl.ranking.text import one_line
 
+DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
 ROUTERS = tuple(name for name, scenario in DATASETS.items() if scenario == "routing")
 NAN = math.nan
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}
@@ -254,7 +258,18 @@ class _Scale:
 Reader = Callable[[Mapping[str, "Described"]], Results]
 
 
-def units(
+def router_source(
+    format: str, paths: Sequence[Path], names: Collection[str], reader: Reader, files: Sequence[RawFile], raw: Path
+) -> Source:
+    """Return the source in some files, of three datasets, with the file of descriptions (one of ``names``) next to them."""
+    first = paths[0]
+    described = nearest(names, first, [file.path for file in files])
+    unit = f"{format.lower()}:{first.name if first == raw else first.relative_to(raw).as_posix()}"
+    used = (*paths, described) if described else tuple(paths)
+    return Source(format, ROUTERS, used, partial(routing_units, unit, reader, described, first))
+
+
+def routing_units(
     name: str,
     reader: Reader,
     described: Path | None,
@@ -263,11 +278,11 @@ def units(
     datasets: Collection[str],
     work: object,
 ) -> list[Unit]:
-    """A source is one piece of work, as its scales and its split need all of it."""
-    return [Unit(name, make, (reader, described, source, options, tuple(datasets)))]
+    """Return one unit: a source is one piece of work, as its scales and its split need all of it."""
+    return [Unit(name, make_routing, (reader, described, source, options, tuple(datasets)))]
 
 
-def make(
+def make_routing(
     reader: Reader,
     described: Path | None,
     source: Path,
@@ -275,12 +290,12 @@ def make(
     datasets: Collection[str],
     dropped: Dropped,
 ) -> Iterator[pa.Table]:
-    """The tasks of a source's files; ``described`` is the file of descriptions, ``source`` the file that errors name."""
+    """Yield the tasks of a source's files; ``described`` is the file of descriptions, ``source`` the file that errors name."""
     known = descriptions(described)
-    yield from tables(drafts(reader(known), known, options, datasets, dropped, source))
+    yield from tables(routing_drafts(reader(known), known, options, datasets, dropped, source))
 
 
-def drafts(
+def routing_drafts(
     results: Results,
     described: Mapping[str, Described],
     options: Options,
@@ -288,7 +303,7 @@ def drafts(
     dropped: Dropped,
     source: Path,
 ) -> Iterator[Draft]:
-    """The tasks of each dataset, by query id; ``source`` is the file that errors name."""
+    """Yield the tasks of each dataset, by query id; ``source`` is the file that errors name."""
     data, lost = outcomes(results, options, source)
     if described:
         lost["LLMs: not described"] += sum(llm not in described for llm in data.llms)
@@ -297,6 +312,12 @@ def drafts(
                 f"{source}: the file of descriptions has none of its LLMs, e.g. {shown(data.llms[0])}; use the same names"
             )
     candidates = tuple(_candidates(data, described))
+    shown_as: dict[str, str] = {}
+    for llm in candidates:
+        if (other := shown_as.setdefault(llm.text, llm.id)) != llm.id:
+            raise UserError(
+                f"{source}: the LLMs {shown(other)} and {shown(llm.id)} are both shown as {shown(llm.text)}; tell them apart"
+            )
     prices = [described[llm].listed if llm in described else NAN for llm in data.llms]
     hot = [tuple(float(i == j) for j in range(len(data.llms))) for i in range(len(data.llms))]
     for dataset in datasets:
@@ -362,9 +383,12 @@ def descriptions(file: Path | None) -> dict[str, Described]:
     """The LLMs that a JSON file describes, by all their names. UserError for a file of another form."""
     if file is None:
         return {}
+    check_regular(file)
+    if file.stat().st_size > MAX_TEXT:
+        raise UserError(f"{file}: more than {MAX_TEXT >> 20} MB of descriptions; is it another file?")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: not a readable JSON file ({error}); correct or remove it") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"{file}: not an object {{name: {{description, price}}}}; correct or remove it")

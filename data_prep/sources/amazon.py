@@ -35,10 +35,12 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.readers import events
-from data_prep.readers.lines import first_line, identifier, parse_json, records, rows
+from data_prep.readers.documents import json_records, parse_json
+from data_prep.readers.lines import identifier, table_rows
+from data_prep.readers.sniff import RawFile, sniff
 from data_prep.readers.text import shown
-from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item, folder_dataset
+from data_prep.scenarios.recommendation import interaction_source
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
@@ -48,16 +50,18 @@ _REVIEWS = re.compile(r"(?!meta_)(?:reviews_)?(?P<category>\w+?)(?:_5)?\.jsonl?(
 _RATINGS = re.compile(r"(?:ratings_)?(?P<category>\w+?)(?:\.(?P<part>train|valid|test))?\.csv(?:\.gz)?")
 _HEADER = (("user_id",), ("parent_asin",), ("timestamp",))
 _ASIN = re.compile(r"[0-9A-Z]{10}")
+_SCRIPT = "getTime"  # by which the published notebook of the 2018 data knows titles that are none
 _LOOKED_AT = 1000  # ratings, to tell users from items
 _LITERAL = 1 << 20  # bytes; Python's parser takes a hundred times as many
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """Reviews or ratings with their meta file. UserError where a meta file or a part of three is missing."""
+def find_amazon(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+    """Yield reviews or ratings with their meta file. Raise UserError where a meta file or a part of three is missing."""
     seen: set[Path] = set()
-    for path in files:
+    for file in files:
+        path = file.path
         reviews, ratings = _REVIEWS.fullmatch(path.name), _RATINGS.fullmatch(path.name)
-        match = reviews or (ratings if ratings and _is_ratings(first_line(path)) else None)
+        match = reviews or (ratings if ratings and _is_ratings(file) else None)
         if match is None:
             continue
         category = match["category"]
@@ -73,24 +77,24 @@ def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
         if parts[0] not in seen:
             seen.add(parts[0])
             read = read_reviews if match is reviews else read_ratings
-            yield recommendation.source("Amazon", Interactions(dataset, parts, (metas[0],), read, read_items))
+            yield interaction_source("Amazon", Interactions(dataset, parts, (metas[0],), read, read_items))
 
 
-def _is_ratings(line: str) -> bool:
-    fields = line.split(",")
-    return {"user_id", "parent_asin"} <= set(fields) or (
+def _is_ratings(file: RawFile) -> bool:
+    fields = file.columns
+    return file.has(*(name for (name,) in _HEADER)) or (
         len(fields) == 4 and all(re.fullmatch(r"\d+(\.\d+)?", field) for field in fields[2:])
     )
 
 
-def _metas(category: str, path: Path, files: Sequence[Path]) -> list[Path]:
+def _metas(category: str, path: Path, files: Sequence[RawFile]) -> list[Path]:
     names = [f"meta_{category}.{end}" for end in ("json", "json.gz", "jsonl", "jsonl.gz")]
     beside = [path.with_name(name) for name in names if path.with_name(name).is_file()]
-    return beside or [file for file in files if file.name in names]
+    return beside or [file.path for file in files if file.path.name in names]
 
 
 def _parts(path: Path, part: str) -> tuple[Path, ...]:
-    """The three files that a leave-last-out split was cut into."""
+    """Return the three files that a leave-last-out split was cut into."""
     parts = tuple(path.with_name(path.name.replace(f".{part}.csv", f".{name}.csv")) for name in PARTS)
     if missing := [one for one in parts if not one.is_file()]:
         raise UserError(f"{path}: {missing[0].name} is missing beside it; the interactions are in all three parts")
@@ -98,12 +102,12 @@ def _parts(path: Path, part: str) -> tuple[Path, ...]:
 
 
 def read_reviews(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """Reviews as JSON lines."""
-    return events.batches(path, _reviews(path, dropped))
+    """Yield the events of reviews, JSON lines."""
+    return events.event_batches(path, _reviews(path, dropped))
 
 
 def _reviews(path: Path, dropped: Counter[str]) -> Iterator[tuple[int, Any, Any, Any]]:
-    for row, record in records(path, dropped, parse):
+    for row, record in json_records(path, dropped, parse_record):
         if "user_id" in record:
             yield row, record["user_id"], record.get("parent_asin"), record.get("timestamp")
         else:
@@ -111,17 +115,17 @@ def _reviews(path: Path, dropped: Counter[str]) -> Iterator[tuple[int, Any, Any,
 
 
 def read_ratings(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """Ratings as CSV, with or without a header."""
-    if "parent_asin" in first_line(path).split(","):
-        layout = events.by_header(path, ",", _HEADER)
+    """Yield the events of ratings, CSV with or without a header."""
+    if sniff(path).has("parent_asin"):
+        layout = events.header_layout(path, ",", _HEADER)
     else:
         user, item = _user_and_item(path)
         layout = events.Layout(",", 4, user, item, time=3)
-    return events.read(path, layout, dropped)
+    return events.table_events(path, layout, dropped)
 
 
 def _user_and_item(path: Path) -> tuple[int, int]:
-    first = [fields for _, fields in islice(rows(path, ",", 4, Counter()), _LOOKED_AT)]
+    first = [fields for _, fields in islice(table_rows(path, ",", 4, Counter()), _LOOKED_AT)]
     items = [place for place in (0, 1) if all(_ASIN.fullmatch(fields[place]) for fields in first)]
     if len(items) != 1:
         raise UserError(
@@ -132,15 +136,16 @@ def _user_and_item(path: Path) -> tuple[int, int]:
 
 
 def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """The meta file."""
-    for row, record in records(path, dropped, parse):
+    """Yield the items of the meta file; a title that is a piece of a page's script is none."""
+    for row, record in json_records(path, dropped, parse_record):
         item = identifier(record.get("parent_asin", record.get("asin")), path, row, "item")
         title = record.get("title")
-        yield Item(item, title if isinstance(title, str) else "")
+        known = isinstance(title, str) and _SCRIPT not in title
+        yield Item(item, title if known else "", row=row)
 
 
-def parse(line: bytes) -> Any:
-    """JSON, or a Python literal. ValueError for neither."""
+def parse_record(line: bytes) -> Any:
+    """Return what a line of JSON, or a Python literal, holds. Raise ValueError for neither."""
     try:
         return parse_json(line)
     except ValueError:

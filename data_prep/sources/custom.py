@@ -21,12 +21,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_prep import custom as own
-from data_prep.custom import passage, routing
-from data_prep.custom.recommendation import EVENTS, ITEMS_FILE, interactions
+from data_prep.custom import is_csv, passage, routing, suffix
+from data_prep.custom.recommendation import EVENTS, ITEMS_FILE, own_interactions
 from data_prep.options import Options
-from data_prep.scenarios import recommendation
+from data_prep.readers.lines import column_key
+from data_prep.readers.sniff import TABLE, RawFile
+from data_prep.readers.text import shown
 from data_prep.scenarios.interactions import folder_dataset
+from data_prep.scenarios.recommendation import interaction_source
 from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
@@ -39,49 +41,57 @@ _SCENARIO = {
     routing.COLUMNS: "routing",
 }
 _OTHERS = {"task_id", "cost_raw"}
+_TABLES = (".csv", ".tsv", ".txt")
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """A source a file. UserError for a file that is nearly one, or whose name is taken by another scenario."""
-    for path in files:
-        end = own.suffix(path)
+def find_own(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+    """Yield a source a file. Raise UserError for a file that is nearly one, or whose name is taken by another scenario."""
+    for file in files:
+        path, end = file.path, suffix(file.path)
         stem = path.name.removesuffix(end)
-        if not end or stem.endswith(ITEMS_FILE) or not (scenario := _scenario(path)):
+        if stem.endswith(ITEMS_FILE) or not (scenario := _scenario(file)):
             continue
         name = _name(path, stem, scenario)
         if scenario == "recommendation":
-            yield recommendation.source(FORMAT, interactions(folder_dataset(path, raw) or name, path))
+            yield interaction_source(FORMAT, own_interactions(folder_dataset(path, raw) or name, path))
         elif scenario == "passage":
             yield Source(FORMAT, (name,), (path,), partial(_passage_units, path, name))
         else:
-            yield Source(FORMAT, tuple(routing.datasets(name).values()), (path,), partial(_routing_units, path, name))
+            datasets = tuple(routing.routing_datasets(name).values())
+            yield Source(FORMAT, datasets, (path,), partial(_routing_units, path, name))
 
 
 def _passage_units(path: Path, name: str, options: Options, datasets: Sequence[str], _: object = None) -> list[Unit]:
-    return [Unit(f"{FORMAT}:{name}", passage.make, (path, name, options))]
+    return [Unit(f"{FORMAT}:{name}", passage.make_own_passages, (path, name, options))]
 
 
 def _routing_units(path: Path, name: str, options: Options, datasets: Sequence[str], _: object = None) -> list[Unit]:
-    return [Unit(f"{FORMAT}:{name}", routing.make, (path, name, tuple(datasets), options))]
+    return [Unit(f"{FORMAT}:{name}", routing.make_own_routing, (path, name, tuple(datasets), options))]
 
 
-def _scenario(path: Path) -> str | None:
-    """What a file's columns are for; None for somebody else's. UserError where one is missing, or another delimiter."""
-    names = set(own.names(path))
-    words = set(re.split(r"[;\t|]", " ".join(names))) if len(names) == 1 else set()
-    if (names | words) & _OTHERS:
+def _scenario(file: RawFile) -> str | None:
+    """Return what a file's columns are for, None for somebody else's. Raise UserError for a file that is nearly one."""
+    path = file.path
+    if any(map(file.has, _OTHERS)) or not (suffix(path) or file.suffix in _TABLES):
         return None
-    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or not own.is_csv(path)]
-    for columns, scenario in kinds:
-        if names >= set(columns):
-            return scenario
-    for columns, scenario in kinds:
-        missing = [column for column in columns if column not in names]
+    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or not is_csv(path)]
+    whole = [(columns, scenario) for columns, scenario in kinds if file.has(*columns)]
+    if whole and (file.form != TABLE or (is_csv(path) and file.separator == ",")):
+        return whole[0][1]
+    if whole:
+        columns = whole[0][0]
+        raise UserError(f"{path}: its columns are not separated by commas; write {','.join(columns)}, into a .csv file")
+    for columns, scenario in kinds if suffix(path) else ():
+        missing = [column for column in columns if not file.has(column)]
         # One of two says nothing, and a user and a time are in many files.
         if len(missing) == 1 and len(columns) > 2 and missing != ["item_id"]:
             raise UserError(f"{path}: no column {missing[0]}; a {scenario} file has {','.join(columns)}")
-        if words >= set(columns):
-            raise UserError(f"{path}: its columns are not separated by commas; write {','.join(columns)}")
+        keys = {column_key(column) for column in columns}
+        if below := [place for place, row in enumerate(file.rows) if keys <= {column_key(name) for name in row}]:
+            raise UserError(
+                f"{path}: {','.join(columns)} are not the first row, but stand {below[0]} rows below "
+                f"{shown(' '.join(file.columns))}; remove what is above them"
+            )
     return None
 
 

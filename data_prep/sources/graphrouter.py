@@ -11,56 +11,34 @@ counted. Refused are a missing column (or another delimiter), an empty LLM, what
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_prep.readers.lines import columns, first_line, header
-from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
+from data_prep.readers.lines import check_columns, table_columns, table_header
+from data_prep.readers.sniff import RawFile
+from data_prep.scenarios.routing import DESCRIPTIONS, Described, Query, Results, readable, router_source, value
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 COLUMNS = ("task_id", "query", "llm", "effect")
 COSTS = ("cost", "cost_raw")
-DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
-_KNOWN_BY = {"task_id", "llm"}
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """CSVs with ``task_id`` and ``llm`` in their first line, whatever the delimiter."""
-    for path in files:
-        if kind(path) == ".csv" and _KNOWN_BY.issubset(re.findall(r"\w+", peek(path))):
-            described = nearest(DESCRIPTIONS, path, files)
-            used = (path, described) if described else (path,)
-            name = unit_name("graphrouter", path, raw)
-            yield Source("GraphRouter", ROUTERS, used, partial(units, name, partial(read, path), described, path))
+def find_graphrouter(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+    """Yield the CSVs with ``task_id`` and ``llm`` in their header, whatever the delimiter."""
+    for file in files:
+        if file.suffix == ".csv" and file.has("task_id", "llm"):
+            reader = partial(read_graphrouter, file.path)
+            yield router_source("GraphRouter", [file.path], DESCRIPTIONS, reader, files, raw)
 
 
-def kind(path: Path) -> str:
-    """The suffix, that of what is packed where it is gzipped."""
-    return Path(path.name.removesuffix(".gz")).suffix
-
-
-def peek(path: Path) -> str:
-    """The first line of a text file, as far as it can be read; UTF-16 as if it were ASCII: it is found, and refused."""
-    try:
-        return first_line(path).replace("\0", "")
-    except OSError:
-        return ""
-
-
-def unit_name(format: str, path: Path, raw: Path) -> str:
-    """By the path below ``raw``."""
-    return f"{format}:{path.name if path == raw else path.relative_to(raw).as_posix()}"
-
-
-def read(path: Path, described: Mapping[str, Described] | None = None) -> Results:
-    """The rows of the CSV in the neutral form; its costs need no prices. UserError names the row (the line that it begins in) and the column."""
+def read_graphrouter(path: Path, described: Mapping[str, Described] | None = None) -> Results:
+    """Return the rows of the CSV in the neutral form; its costs need no prices. Raise UserError with row and column."""
     results = Results()
-    expect(COLUMNS, header(path, ",")[1], path, f"a GraphRouter CSV has {','.join((*COLUMNS, *COSTS))}")
+    check_columns(COLUMNS, table_header(path, ",")[1], path, f"a GraphRouter CSV has {','.join((*COLUMNS, *COSTS))}")
     wanted = [(name,) for name in (*COLUMNS, *COSTS)]
-    for at, (task, query, llm, effect, *costs) in columns(path, ",", wanted, len(COLUMNS), results.dropped):
+    for at, (task, query, llm, effect, *costs) in table_columns(path, ",", wanted, len(COLUMNS), results.dropped):
         if not llm.strip():
             raise UserError(f"{path} row {at}: llm is empty; correct or remove the row")
         if not query.strip():
@@ -70,9 +48,3 @@ def read(path: Path, described: Mapping[str, Described] | None = None) -> Result
         task = task.strip()
         results.add(Query(readable(query), task, task), readable(llm), value(effect, path, at, "effect"), *paid)
     return results
-
-
-def expect(columns: Collection[str], names: Collection[str], path: Path, hint: str) -> None:
-    """UserError where one of ``columns`` is not among the ``names``; ``hint`` says what the file is to look like."""
-    if missing := [column for column in columns if column not in names]:
-        raise UserError(f"{path}: no column {missing[0]!r}; {hint}, separated by commas")

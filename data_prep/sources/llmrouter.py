@@ -19,8 +19,7 @@ price, in dollars, so they are not known without that file, and an LLM without a
 (a response beginning with "ERROR" or "API Error") has a missing number: it cost nothing, but it is no cheap answer.
 
 Policy beyond :mod:`data_prep.scenarios.routing`'s. Queries that are empty or no text (chats, say), and repeated queries of the last
-two forms are dropped and counted. NaN is a missing number in JSON lines; an array that holds one is refused, as is all that
-is not JSON. So are an object without a field that its form needs, lists of different lengths, an empty LLM, what is no
+two forms are dropped and counted. NaN is a missing number. Refused are all that is not JSON, an object without a field that its form needs, lists of different lengths, an empty LLM, what is no
 number, and a cost below 0.
 """
 
@@ -28,7 +27,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,30 +35,19 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.options import Options
+from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import home, sides
-from data_prep.readers.lines import PEEK, records
-from data_prep.readers.streamed import head, json_items
+from data_prep.readers.sniff import JSON_SUFFIXES, NotRead, RawFile
 from data_prep.readers.text import shown
-from data_prep.scenarios.routing import (
-    NAN,
-    ROUTERS,
-    Described,
-    Query,
-    Results,
-    nearest,
-    readable,
-    units,
-    value,
-)
-from data_prep.sources.graphrouter import kind, unit_name
+from data_prep.scenarios.routing import NAN, ROUTERS, Described, Query, Results, readable, router_source, value
 from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 
-DESCRIPTIONS = ("default_llm.json", "llm_descriptions.json")
+LLMS = ("default_llm.json", "llm_descriptions.json")
 QUERIES_ONLY = {"task_name", "query", "ground_truth", "metric"}
 _FAILED = ("ERROR", "API Error")
-# The files of a source, each with its side of the split, if it is on one.
-Parts = tuple[tuple[Path, str | None], ...]
+# The files of a source, each with its side of the split, if it is on one, and the place of its form in FORMS.
+Parts = tuple[tuple[Path, str | None, int], ...]
 
 
 @dataclass(frozen=True)
@@ -126,71 +114,59 @@ def _lists(row: Row, priced: Mapping[str, Described]) -> Iterator[Outcome]:
         yield row.llm(llm), row.number(score, f"the score of {llm}"), row.number(cost, f"the cost of {llm}", least=0)
 
 
-LONG = Form(("query", "model_name", "performance"), "task_name", False, _long)
 FORMS = (
-    LONG,
+    Form(("query", "model_name", "performance"), "task_name", False, _long),
     Form(("question", "scores"), "task_name", True, _scores),
     Form(("query", "llm_name_list", "perf_list"), "source", True, _lists),
 )
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """JSON and JSON lines by the fields of their first object; all of one form in a folder are one source."""
-    groups: dict[object, list[Path]] = defaultdict(list)
+def find_llmrouter(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield JSON and JSON lines by the fields of their first object; all of one form in a folder are one source."""
+    groups: dict[tuple[Path, int], list[Path]] = defaultdict(list)
     alone = []
-    for path in files:
-        if kind(path) in (".json", ".jsonl"):
-            first = _first(path)
-            if form := _form(path, first):
-                groups[home(path, raw), form.needs].append(path)
-            elif first.keys() >= QUERIES_ONLY:
-                alone.append(path)
-    for paths in groups.values():
-        parts = tuple(sides(paths, raw))
-        described = nearest(DESCRIPTIONS, paths[0], files)
-        used = (*(path for path, _ in parts), *([described] if described else []))
-        named = parts[0][0]
-        name = unit_name("llmrouter", named, raw)
-        yield Source("LLMRouter", ROUTERS, used, partial(units, name, partial(read, parts), described, named))
+    for file in files:
+        if file.suffix in JSON_SUFFIXES:
+            if (form := _form(file)) is not None:
+                groups[home(file.path, raw), form].append(file.path)
+            elif {*file.columns} >= QUERIES_ONLY:
+                alone.append(file.path)
+    for (_, form), paths in groups.items():
+        parts = tuple((path, side, form) for path, side in sides(paths, raw))
+        yield router_source("LLMRouter", [path for path, *_ in parts], LLMS, partial(read_llmrouter, parts), files, raw)
     if alone and not groups:
-        yield Source("LLMRouter", ROUTERS, (alone[0],), partial(_refuse, alone[0]))
+        yield Source("LLMRouter", ROUTERS, (alone[0],), partial(_refuse_queries, alone[0]))
+    for path in alone if groups else ():
+        yield NotRead(path, "queries only; what LLMs scored on them is in the files that are read")
 
 
-def _first(path: Path) -> dict[str, Any]:
-    """The first object of a file, {} where there is none, or more than can be read at a peek."""
-    text = head(path, PEEK).decode("utf-8", "ignore").lstrip().removeprefix("[").lstrip()
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _form(file: RawFile) -> int | None:
+    """Return the place of a file's form in :data:`FORMS`; None for none of them."""
+    if not file.columns and file.suffix == ".jsonl" and "routing" in file.name:
+        return 0  # by its name it is LLMRouter's; reading it will tell what is wrong
+    return next((place for place, form in enumerate(FORMS) if {*form.needs} <= {*file.columns}), None)
 
 
-def _form(path: Path, first: Mapping[str, Any]) -> Form | None:
-    if not first and kind(path) == ".jsonl" and "routing" in path.name:
-        return LONG  # by its name it is LLMRouter's; reading it will tell what is wrong
-    return next((form for form in FORMS if {*form.needs} <= first.keys()), None)
-
-
-def _refuse(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
+def _refuse_queries(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
     raise UserError(
         f"{path}: queries only, without what any LLM scored on them; bring LLMRouter's routing data "
         "(default_routing_train_data.jsonl and default_routing_test_data.jsonl)"
     )
 
 
-def read(parts: Parts, described: Mapping[str, Described]) -> Results:
-    """The objects of the files in the neutral form. UserError names the row and the field."""
+def read_llmrouter(parts: Parts, described: Mapping[str, Described]) -> Results:
+    """Return the objects of the files in the neutral form. Raise UserError with row and field."""
     results = Results()
     priced = {llm: entry for llm, entry in described.items() if not math.isnan(entry.listed)}
-    for path, side in parts:
-        form = _form(path, _first(path)) or LONG
-        for row in _rows(path, results.dropped):
-            if missing := [name for name in form.needs if name not in row.record]:
+    for path, side, place in parts:
+        form = FORMS[place]
+        for at, record in json_records(path, results.dropped, json.loads):  # Python's json: it knows NaN
+            row = Row(path, at, record)
+            if missing := [name for name in form.needs if name not in record]:
                 raise row.error(f"no field {missing[0]!r} (it needs {', '.join(form.needs)})")
-            given = row.record[form.needs[0]]
+            given = record[form.needs[0]]
             text = readable(given) if isinstance(given, str) else ""
-            task = readable(str(row.record.get(form.task) or ""))
+            task = readable(str(record.get(form.task) or ""))
             query = Query(text, task, task, side)
             if not text:
                 results.dropped[f"rows: query is {'empty' if isinstance(given, str) else 'no text'}"] += 1
@@ -200,14 +176,3 @@ def read(parts: Parts, described: Mapping[str, Described]) -> Results:
                 for llm, score, cost in form.outcomes(row, priced):
                     results.add(query, llm, score, cost_raw=cost)
     return results
-
-
-def _rows(path: Path, dropped: Counter[str]) -> Iterator[Row]:
-    if head(path).lstrip().startswith(b"["):
-        for at, record in json_items(path):
-            if not isinstance(record, dict):
-                raise UserError(f"{path} row {at}: {shown(str(record))} is no object; correct or remove it")
-            yield Row(path, at, record)
-    else:
-        for at, record in records(path, dropped, json.loads):  # Python's json: it knows NaN
-            yield Row(path, at, record)

@@ -25,10 +25,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.readers import events
-from data_prep.readers.lines import columns, first_line, identifier, lines, rows
+from data_prep.readers.lines import identifier, lines, table_columns, table_rows
+from data_prep.readers.sniff import RawFile
 from data_prep.readers.text import shown
-from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item, folder_dataset, titles_of
+from data_prep.scenarios.recommendation import interaction_source
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
@@ -41,14 +42,15 @@ _COLUMNS = ("userId", "movieId", "timestamp")
 ReadItems = Callable[[Path, Counter[str]], Iterator[Item]]
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """The pairs among ``files``. UserError where the movies are missing."""
-    for path in files:
+def find_movielens(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+    """Yield the pairs among ``files``. Raise UserError where the movies are missing."""
+    for file in files:
+        path = file.path
         if path.name == "u.data":
             yield _source("MovieLens-100K", path, raw, "u.item", partial(read_events, "\t"), read_100k_items)
         elif path.name == "ratings.dat":
             yield _source("MovieLens-1M", path, raw, "movies.dat", partial(read_events, "::"), read_1m_items)
-        elif path.name == "ratings.csv" and set(_COLUMNS) <= set(first_line(path).split(",")):
+        elif path.name == "ratings.csv" and file.has(*_COLUMNS):
             yield _source("MovieLens-CSV", path, raw, "movies.csv", read_csv_events, read_csv_items)
 
 
@@ -62,39 +64,39 @@ def _source(
 ) -> Source:
     items = titles_of(path, path.with_name(movies))
     dataset = folder_dataset(path, raw) or "rec-movie"
-    return recommendation.source(format, Interactions(dataset, (path,), (items,), read, read_items))
+    return interaction_source(format, Interactions(dataset, (path,), (items,), read, read_items))
 
 
 def read_events(separator: str, path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """``u.data`` and ``ratings.dat``."""
-    return events.read(path, events.Layout(separator, 4, user=0, item=1, time=3), dropped)
+    """Yield the events of ``u.data`` and ``ratings.dat``."""
+    return events.table_events(path, events.Layout(separator, 4, user=0, item=1, time=3), dropped)
 
 
 def read_csv_events(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """``ratings.csv``."""
-    return events.read(path, events.by_header(path, ",", [(name,) for name in _COLUMNS]), dropped)
+    """Yield the events of ``ratings.csv``."""
+    return events.table_events(path, events.header_layout(path, ",", [(name,) for name in _COLUMNS]), dropped)
 
 
 def read_100k_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """``u.item``."""
-    for row, fields in rows(path, "|", 5 + len(GENRES), dropped, _encoding(path)):
+    """Yield the films of ``u.item``."""
+    for row, fields in table_rows(path, "|", 5 + len(GENRES), dropped, _encoding(path)):
         for genre, flag in zip(GENRES, fields[5:], strict=True):
             if flag not in ("0", "1"):
                 raise UserError(f"{path} row {row}: the flag of genre {genre} is {shown(flag)}, not 0 or 1")
         genres = tuple(genre for genre, flag in zip(GENRES, fields[5:], strict=True) if flag == "1")
-        yield Item(identifier(fields[0], path, row, "item"), fields[1], genres=genres)
+        yield Item(identifier(fields[0], path, row, "item"), fields[1], genres=genres, row=row)
 
 
 def read_1m_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """``movies.dat``."""
-    for row, (item, title, genres) in rows(path, "::", 3, dropped, _encoding(path)):
-        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")))
+    """Yield the films of ``movies.dat``."""
+    for row, (item, title, genres) in table_rows(path, "::", 3, dropped, _encoding(path)):
+        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")), row=row)
 
 
 def read_csv_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """``movies.csv``."""
-    for row, (item, title, genres) in columns(path, ",", (("movieId",), ("title",), ("genres",)), 3, dropped):
-        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")))
+    """Yield the films of ``movies.csv``."""
+    for row, (item, title, genres) in table_columns(path, ",", (("movieId",), ("title",), ("genres",)), 3, dropped):
+        yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")), row=row)
 
 
 def _encoding(path: Path) -> str:

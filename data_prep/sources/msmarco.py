@@ -3,20 +3,20 @@
 =====================================  ==============================================================================
 Parquet (Hugging Face's ms_marco)      ``query`` and ``passages``, a struct of the lists ``is_selected``,
                                        ``passage_text`` and ``url``; any number of shards
-JSON lines (v1.1's own form)           ``{"query": …, "passages": [{"is_selected", "passage_text", "url"}, …], …}``, or
+JSON objects (v1.1's own form)         ``{"query": …, "passages": [{"is_selected", "passage_text", "url"}, …], …}``, or
                                        ``passages`` as in Parquet
 JSON columns (v2.1's own form)         ``{"passages": {"0": [{…}, …], …}, "query": {"0": …, …}, …}``, one object
 =====================================  ==============================================================================
 
 JSON may be gzipped. All files of one folder (of folders ``train/``, ``test/``, … beside each other) and of one form are
-one source. Where names say train and test these are the sides of the split; a test file without labels (v2.1's) gives
-way to the validation or dev file. Otherwise the split is by query.
+one source. Where names say train and test these are the sides of the split; a test file without labels (v2.1's: all flags
+are -1 or absent) gives way to the validation or dev file. Otherwise the split is by query.
 
 Policy. What a preset takes and what it drops is in :mod:`data_prep.scenarios.passage`; no passage or several selected, an empty
-query and an empty passage are dropped and counted. A query of JSON whose passages all lack ``is_selected`` has none
+query and an empty passage are dropped and counted. A query whose passages all lack ``is_selected``, or have -1, has none
 selected. Rows with another number of passages than is wanted are counted and not looked into. Passages that occur twice
 in a query both stay, as ids 0, 1, … in the file's order; HTML residue stays. Refused, by file and row: a file that is cut
-off (JSON lines cut off between two lines look whole), a line above 64 MB or that is no JSON object, a query or passage
+off (JSON lines cut off between two lines look whole), what is no JSON object, a query or passage
 that is no text, a flag that is not 0 or 1.
 
 Memory is a batch of rows, however large a row group is. A v2.1 JSON file of some GB is read twice at once, its queries
@@ -39,30 +39,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.options import Options
-from data_prep.readers import streamed
+from data_prep.readers.documents import json_columns, json_records
 from data_prep.readers.filenames import TEST, home, sides, split_of
-from data_prep.readers.lines import records
+from data_prep.readers.parquet import parquet_batches, parquet_file
+from data_prep.readers.sniff import PARQUET, NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
-from data_prep.scenarios.passage import Query
+from data_prep.scenarios.passage import DATASETS, Query
 from data_prep.tasks import Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 
 COLUMNS = ("query", "passages.is_selected", "passages.passage_text")
 UNIT_ROWS = 50_000
-_PEEK = 100
-_KEYS = rb'"(?:answers|passages|query|query_id|query_type|wellFormedAnswers)"'
-_JSON_COLUMNS = re.compile(rb"\s*\{\s*" + _KEYS + rb'\s*:\s*\{\s*"\d+"')
-_JSON_LINES = re.compile(rb"\s*\{\s*" + _KEYS + rb"\s*:")
+_LOOKED_AT = 10_000  # queries, for one with a label
+_COLUMN_NAMES = {"answers", "passages", "query", "query_id", "query_type", "wellFormedAnswers"}
 Row = tuple[int, Any, Any]  # row, query, passages
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """A source for each folder and form. UserError for a Parquet file that is not whole, and for one split twice."""
+def find_msmarco(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield a source for each folder and form. Raise UserError for a Parquet file that is broken, and one split twice."""
     found: dict[tuple[Path, str], list[Path]] = {}
-    for path in files:
-        if form := _form(path):
-            found.setdefault((home(path, raw), form), []).append(path)
+    for file in files:
+        if form := _form(file):
+            found.setdefault((home(file.path, raw), form), []).append(file.path)
     for (folder, form), own in found.items():
         labelled = [path for path in own if split_of(path, raw) != TEST or _labelled(path, form)]
         named: dict[str, tuple[Path, str | None]] = {}
@@ -70,58 +69,57 @@ def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
             other, _ = named.setdefault(_name(path, folder), (path, side))
             if other != path:
                 raise UserError(f"{other} and {path} have one name, like the same data twice; keep one of them")
-        yield Source(
-            "MS MARCO", passage.DATASETS, tuple(path for path, _ in named.values()), partial(units, form, named)
-        )
+        used = tuple(path for path, _ in named.values())
+        yield Source("MS MARCO", DATASETS, used, partial(msmarco_units, form, named))
+        for path in own:
+            if path not in used:
+                unread = "of another split" if path in labelled else "no passage is selected, so it has no labels"
+                yield NotRead(path, f"{unread}; {', '.join(one.name for one in used[:3])} are read")
 
 
-def units(
+def msmarco_units(
     form: str,
     files: Mapping[str, tuple[Path, str | None]],
     options: Options,
     datasets: Sequence[str],
     work: object = None,
 ) -> list[Unit]:
-    """A unit a JSON file, and one for some row groups of a Parquet file. ``files`` are paths and sides by name."""
+    """Return a unit a JSON file, and one for some row groups of a Parquet file. ``files`` are paths and sides by name."""
     found = []
     for name, (path, side) in files.items():
         given = (path, name, tuple(datasets), side, options)
-        if form == "parquet":
+        if form == PARQUET:
             for groups, first in _ranges(path):
-                found.append(Unit(f"msmarco:{name}:{first}", from_parquet, (*given, groups, first)))
+                found.append(Unit(f"msmarco:{name}:{first}", make_from_parquet, (*given, groups, first)))
         else:
-            found.append(Unit(f"msmarco:{name}", from_json, (*given, form)))
+            found.append(Unit(f"msmarco:{name}", make_from_json, (*given, form)))
     return found
 
 
-def _form(path: Path) -> str | None:
-    """``parquet``, ``lines`` or ``columns``; None for a file of something else."""
-    if path.suffix == ".parquet":
-        with streamed.parquet(path) as file:
-            return "parquet" if {"query", "passages"} <= set(file.schema_arrow.names) else None
-    if path.name.removesuffix(".gz").endswith((".json", ".jsonl")):
-        start = streamed.head(path)
-        if _JSON_COLUMNS.match(start):
-            return "columns"
-        if _JSON_LINES.match(start) and b'"passages"' in start and b'"passage_text"' in start:
-            return "lines"
-    return None
+def _form(file: RawFile) -> str:
+    """Return ``parquet``, ``columns`` or ``records``; "" for a file of something else."""
+    if file.form == "columns":
+        return "columns" if _COLUMN_NAMES.intersection(file.columns) else ""
+    if file.form == PARQUET:
+        return PARQUET if file.has("query", "passages") else ""
+    passages = file.first.get("passages") if isinstance(file.first, dict) and "query" in file.first else None
+    return "records" if isinstance(passages, list | dict) else ""
 
 
 def _name(path: Path, folder: Path) -> str:
-    """The path below its source's folder, as ids and units show it: ``train-00000``, ``train-0000`` for ``train/0000``."""
+    """Return the path below its source's folder, as ids and units show it: ``train-00000``, ``train-0000`` for ``train/0000``."""
     return re.sub(r"(-of-\d+)?(\.(parquet|jsonl?|gz))+$", "", "-".join(path.relative_to(folder).parts))
 
 
 def _labelled(path: Path, form: str) -> bool:
-    """Whether any of a file's first queries has a selected passage."""
-    rows = _parquet_rows(path) if form == "parquet" else _json_rows(path, form, Counter())
-    return any(sum(_passages(passages, f"{path} row {row}")[1]) for row, _, passages in islice(rows, _PEEK))
+    """Return whether any of a file's first queries has a selected passage."""
+    rows = _parquet_rows(path) if form == PARQUET else _json_rows(path, form, Counter())
+    return any(sum(_passages(passages, f"{path} row {row}")[1]) for row, _, passages in islice(rows, _LOOKED_AT))
 
 
 def _ranges(path: Path) -> Iterator[tuple[list[int], int]]:
-    """Row groups of about :data:`UNIT_ROWS` rows together, with the number of their first row."""
-    with streamed.parquet(path) as file:
+    """Yield row groups of about :data:`UNIT_ROWS` rows together, with the number of their first row."""
+    with parquet_file(path) as file:
         groups: list[int] = []
         first = row = 1
         for group in range(file.num_row_groups):
@@ -132,7 +130,7 @@ def _ranges(path: Path) -> Iterator[tuple[list[int], int]]:
                 groups, first = [], row
 
 
-def from_parquet(
+def make_from_parquet(
     path: Path,
     name: str,
     datasets: Sequence[str],
@@ -142,8 +140,8 @@ def from_parquet(
     first: int,
     dropped: Dropped,
 ) -> Iterator[pa.Table]:
-    """The tasks of some row groups (None: of all)."""
-    wanted = sorted({passage.size(dataset, options) for dataset in datasets})
+    """Yield the tasks of some row groups (None: of all)."""
+    wanted = sorted({passage.passages_of(dataset, options) for dataset in datasets})
 
     def queries() -> Iterator[Query]:
         for row, batch in _parquet_batches(path, groups, first):
@@ -153,34 +151,34 @@ def from_parquet(
                 zero_copy_only=False
             )  # null: to be looked into, and refused
             for dataset in datasets:
-                dropped[dataset][passage.not_of_size(passage.size(dataset, options))] += int((~keep).sum())
+                dropped[dataset][passage.not_of_size(passage.passages_of(dataset, options))] += int((~keep).sum())
             fit = batch.filter(pa.array(keep))
             for place, *cells in zip(
                 np.flatnonzero(keep), *(column.to_pylist() for column in fit.columns), strict=True
             ):
                 yield _query(path, name, (row + int(place), *cells))
 
-    yield from tables(passage.drafts(queries(), datasets, options, side, dropped))
+    yield from tables(passage.preset_drafts(queries(), datasets, options, side, dropped))
 
 
-def from_json(
+def make_from_json(
     path: Path, name: str, datasets: Sequence[str], side: str | None, options: Options, form: str, dropped: Dropped
 ) -> Iterator[pa.Table]:
-    """The tasks of a JSON file."""
+    """Yield the tasks of a JSON file."""
     blank: Counter[str] = Counter()
     queries = (_query(path, name, row) for row in _json_rows(path, form, blank))
-    yield from tables(passage.drafts(queries, datasets, options, side, dropped))
+    yield from tables(passage.preset_drafts(queries, datasets, options, side, dropped))
     for dataset in datasets:
         dropped[dataset].update(blank)
 
 
 def _parquet_batches(path: Path, groups: Sequence[int] | None, first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    with streamed.parquet(path) as file:
+    with parquet_file(path) as file:
         kind = file.schema_arrow.field("passages").type
         lists = {field.name for field in kind if _is_list(field.type)} if pa.types.is_struct(kind) else set()
         if not {"is_selected", "passage_text"} <= lists:
             raise UserError(f"{path}: passages is {kind}, not a struct of the lists is_selected and passage_text")
-    yield from streamed.parquet_batches(path, COLUMNS, groups, first)
+    yield from parquet_batches(path, COLUMNS, groups, first)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -195,10 +193,10 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
 def _json_rows(path: Path, form: str, dropped: Counter[str]) -> Iterator[Row]:
     if form == "columns":
-        for row, cells in streamed.json_columns(path, ("query", "passages")):
+        for row, cells in json_columns(path, ("query", "passages")):
             yield row, *cells
     else:
-        for row, value in records(path, dropped):
+        for row, value in json_records(path, dropped):
             yield row, value.get("query"), value.get("passages")
 
 
@@ -209,11 +207,11 @@ def _query(path: Path, name: str, row: Row) -> Query:
         raise UserError(f"{where}: query is {shown(str(text))}, not a text; correct or remove the row")
     texts, flags = _passages(passages, where)
     rows = ((str(place), *cells) for place, cells in enumerate(zip(texts, map(float, flags), strict=True)))
-    return passage.query(f"{name}:{number}", text, rows)
+    return passage.graded_query(f"{name}:{number}", text, rows)
 
 
 def _passages(value: Any, where: str) -> tuple[list[str], list[Any]]:
-    """Texts and flags of a query's passages, from a list of objects or an object of lists."""
+    """Return texts and flags of a query's passages, from a list of objects or an object of lists; no label is 0."""
     texts: Any = None
     flags: Any = None
     if isinstance(value, list) and all(isinstance(one, dict) for one in value):
@@ -228,6 +226,8 @@ def _passages(value: Any, where: str) -> tuple[list[str], list[Any]]:
         raise UserError(f"{where}: {len(texts)} passages but {len(flags)} is_selected flags")
     if bad := [text for text in texts if not isinstance(text, str)]:
         raise UserError(f"{where}: a passage_text is {shown(str(bad[0]))}, not a text; correct or remove the row")
+    if flags and all(flag == -1 for flag in flags):
+        flags = [0] * len(flags)
     if bad := [flag for flag in flags if flag not in (0, 1)]:
         raise UserError(f"{where}: is_selected is {shown(str(bad[0]))}, not 0 or 1; correct or remove the row")
     return texts, flags

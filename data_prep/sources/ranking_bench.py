@@ -15,8 +15,8 @@ stay what they are: an iterative row is a task with its own pool, equal rows are
 or a folder's says, or the column ``split``. Where both configs are there ``direct`` is taken, since ``--rows states`` makes
 states of whole tasks; give the path of the other one to have that.
 
-Policy. Dropped and counted: a row whose ``gt`` is none of the candidates or several of them, or with an empty candidate
-or context. Refused, by file and row: an unknown task name, candidates that are no list of two texts or more, a ``problem``
+Policy. Dropped and counted: a row whose ``gt`` is none of the candidates or several of them (by what is shown), with a
+candidate that is in the history, or with an empty candidate or context. Refused, by file and row: an unknown task name, candidates that are no list of two texts or more, a ``problem``
 or ``gt`` that is no text, a problem of another form, a split that is neither train nor test, a file that is cut off (JSON
 lines, CSV and Arrow cut off between two rows look whole).
 """
@@ -35,9 +35,11 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.options import Options
-from data_prep.readers import streamed
+from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import home, sides
-from data_prep.readers.lines import columns, records
+from data_prep.readers.lines import table_columns
+from data_prep.readers.parquet import parquet_batches, parquet_file
+from data_prep.readers.sniff import ARROW, PARQUET, TABLE, NotRead, RawFile, arrow_stream
 from data_prep.readers.text import query_key, shown
 from data_prep.scenarios import problems
 from data_prep.scenarios.problems import Problem
@@ -51,7 +53,7 @@ _SUFFIXES = (".parquet", ".arrow", ".csv", ".json", ".jsonl")
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<config>direct|iterative))?/?")
 
 
-def fetch(name: str, cache: Path) -> Path:
+def fetch_from_hub(name: str, cache: Path) -> Path:
     """Fetch ``owner/repository[@revision][/config]`` from the hub into ``cache``; the folder that it is in.
 
     What is there already is not fetched again. UserError where huggingface_hub is not installed, for a name of another
@@ -81,92 +83,71 @@ def fetch(name: str, cache: Path) -> Path:
     return target
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """A source for each copy of the benchmark. UserError for a file of it that is not whole."""
-    found: dict[Path, dict[str, list[Path]]] = {}
-    for path in files:
-        if path.suffix in _SUFFIXES and set(COLUMNS) <= _columns_of(path):
-            found.setdefault(home(path, raw, CONFIGS), {}).setdefault(_config(path, raw), []).append(path)
+def find_ranking_bench(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield a source for each copy of the benchmark. Raise UserError for a file of it that is not whole."""
+    found: dict[Path, dict[str, list[RawFile]]] = {}
+    for file in files:
+        if file.path.suffix in _SUFFIXES and file.has(*COLUMNS):
+            found.setdefault(home(file.path, raw, CONFIGS), {}).setdefault(_config(file.path, raw), []).append(file)
     for folder, by_config in found.items():
-        own = next(by_config[config] for config in (*CONFIGS, "") if config in by_config)
-        used = [(path, path.relative_to(folder).as_posix(), side) for path, side in sides(own, raw)]
-        paths = tuple(path for path, *_ in used)
-        yield Source("Ranking-bench", tuple(DATASETS), paths, partial(units, used))
+        config = next(config for config in (*CONFIGS, "") if config in by_config)
+        own = {file.path: file for file in by_config[config]}
+        used = [(own[path], path.relative_to(folder).as_posix(), side) for path, side in sides(own, raw)]
+        paths = tuple(file.path for file, *_ in used)
+        yield Source("Ranking-bench", tuple(DATASETS), paths, partial(benchmark_units, used))
+        for file in (file for files in by_config.values() for file in files if file.path not in paths):
+            yield NotRead(
+                file.path, f"{config or 'other files'} of the benchmark is read; give its path to have this one"
+            )
 
 
-def units(
-    files: Sequence[tuple[Path, str, str | None]], options: Options, datasets: Sequence[str], work: object = None
+def benchmark_units(
+    files: Sequence[tuple[RawFile, str, str | None]], options: Options, datasets: Sequence[str], work: object = None
 ) -> list[Unit]:
-    """A unit a file."""
+    """Return a unit a file."""
     return [
-        Unit(f"ranking-bench:{name}", make, (path, name, side, tuple(datasets), options)) for path, name, side in files
+        Unit(f"ranking-bench:{name}", make_from_benchmark, (file.path, file.form, name, side, tuple(datasets)))
+        for file, name, side in files
     ]
 
 
-def make(
-    path: Path, name: str, side: str | None, datasets: Sequence[str], options: Options, dropped: Dropped
+def make_from_benchmark(
+    path: Path, form: str, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped
 ) -> Iterator[pa.Table]:
-    """The tasks of a file."""
-    yield from tables(_drafts(path, name, side, datasets, dropped))
+    """Yield the tasks of a file."""
+    yield from tables(_drafts(path, form, name, side, datasets, dropped))
 
 
 def _config(path: Path, raw: Path) -> str:
-    """By a folder's name below ``raw``, or raw's own, or by the file's name; "" where nothing says."""
+    """Return the config by a folder's name below ``raw``, raw's own, or the file's name; "" where nothing says."""
     names = [path.name.lower(), *(parent.name.lower() for parent in path.parents if parent.is_relative_to(raw))]
     return next((config for name in names for config in CONFIGS if config in name), "")
-
-
-def _columns_of(path: Path) -> set[str]:
-    """The columns of a table, or the words of the start of a text."""
-    if path.suffix == ".parquet":
-        with streamed.parquet(path) as file:
-            return set(file.schema_arrow.names)
-    if path.suffix == ".arrow":
-        try:
-            with _arrow(path) as reader:
-                return set(reader.schema.names)
-        except (pa.ArrowException, OSError):
-            return set()
-    start = streamed.head(path).decode("utf-8", "replace")
-    if path.suffix == ".csv":
-        return set(re.findall(r"\w+", start.split("\n", 1)[0]))
-    return set(re.findall(r'"(\w+)"\s*:', start))
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
-def _rows(path: Path, dropped: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """``(row, {column: value})`` of any of the forms. Of a CSV a row is known by the line it begins with."""
+def _rows(path: Path, form: str, dropped: Counter[str]) -> Iterator[tuple[int, Any]]:
+    """Yield ``(row, {column: value})`` of any of the forms. Of a CSV a row is known by the line it begins with."""
     names = (*COLUMNS, "split")
-    match path.suffix:
-        case ".parquet":
-            with streamed.parquet(path) as file:
-                present = [name for name in names if name in file.schema_arrow.names]
-            for row, batch in streamed.parquet_batches(path, present):
-                yield from enumerate(batch.to_pylist(), row)
-        case ".arrow":
-            yield from enumerate(_arrow_rows(path), 1)
-        case ".csv":
-            for row, fields in columns(path, ",", [(name,) for name in names], len(COLUMNS), dropped):
-                yield (
-                    row,
-                    {name: field for name, field in zip(names, fields, strict=True) if (name, field) != ("split", "")},
-                )
-        case ".json" if streamed.head(path).lstrip()[:1] == b"[":
-            yield from streamed.json_items(path)
-        case _:
-            yield from records(path, dropped)
-
-
-def _arrow(path: Path) -> pa.RecordBatchReader:
-    """Arrow as ``datasets`` saves it: a stream."""
-    return pa.ipc.open_stream(pa.memory_map(str(path)))
+    if form == PARQUET:
+        with parquet_file(path) as file:
+            present = [name for name in names if name in file.schema_arrow.names]
+        for row, batch in parquet_batches(path, present):
+            yield from enumerate(batch.to_pylist(), row)
+    elif form == ARROW:
+        yield from enumerate(_arrow_rows(path), 1)
+    elif form == TABLE:
+        for row, fields in table_columns(path, ",", [(name,) for name in names], len(COLUMNS), dropped):
+            given = dict(zip(names, fields, strict=True))
+            yield row, {name: value for name, value in given.items() if (name, value) != ("split", "")}
+    else:
+        yield from json_records(path, dropped)
 
 
 def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with _arrow(path) as reader:
+        with arrow_stream(path) as reader:
             for batch in reader:
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -176,12 +157,12 @@ def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------------------- tasks
 
 
-def _drafts(path: Path, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped) -> Iterator[Draft]:
+def _drafts(
+    path: Path, form: str, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped
+) -> Iterator[Draft]:
     blank: Counter[str] = Counter()
-    for number, row in _rows(path, blank):
+    for number, row in _rows(path, form, blank):
         where = f"{path} row {number}"
-        if not isinstance(row, Mapping):
-            raise UserError(f"{where}: {shown(str(row))} is no row with {', '.join(COLUMNS)}")
         dataset = _text(row, "task_name", where).strip().lower()
         if dataset not in DATASETS:
             raise UserError(f"{where}: task_name is {shown(row['task_name'])}, not one of {', '.join(DATASETS)}")
@@ -189,7 +170,7 @@ def _drafts(path: Path, name: str, side: str | None, datasets: Sequence[str], dr
             continue
         text, gt, given = _text(row, "problem", where), _text(row, "gt", where), _list(row, where)
         try:
-            problem = problems.read(dataset, text, given)
+            problem = problems.read_problem(dataset, text, given)
         except ValueError as error:
             raise UserError(f"{where}: problem is {shown(text)}, {error}; is it another version?") from error
         names = problem.names or [""] * len(given)
@@ -214,8 +195,10 @@ def _unfit(problem: Problem, positives: Sequence[int]) -> str | None:
         return "rows: an empty candidate"
     if not positives:
         return "rows: gt is not a candidate"
-    if len(positives) > 1:
+    if len(positives) > 1 or problem.candidates.count(problem.candidates[positives[0]]) > 1:
         return "rows: gt is several candidates"
+    if set(problem.candidates).intersection(problem.history):
+        return "rows: a candidate is in the history"
     return None
 
 
@@ -227,7 +210,7 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _list(row: Mapping[str, Any], where: str) -> list[str]:
-    """The candidates, from a list or from a string that holds one (as JSON or as Python writes it)."""
+    """Return the candidates, from a list or from a string that holds one (as JSON or as Python writes it)."""
     value = row.get("candidates")
     if isinstance(value, str):
         for parse in (json.loads, ast.literal_eval):

@@ -22,10 +22,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.readers import events
-from data_prep.readers.lines import columns, first_line, identifier
+from data_prep.readers.lines import identifier, table_columns
+from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
-from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item, dataset_of, titles_of
+from data_prep.scenarios.recommendation import interaction_source
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
@@ -33,28 +34,32 @@ EVENTS = (("user_id",), ("item_id",), ("timestamp",))
 ITEMS = (("item_id",), ("title", "movie_title", "name"), ("release_year",), ("class", "genre", "genres"))
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """The pairs among ``files``. UserError where it cannot be told which dataset one is, or its ``.item`` is missing."""
-    for path in files:
-        if path.suffix == ".inter" and "item_id_list:" not in first_line(path):
+def find_recbole(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield the pairs among ``files``. Raise UserError where the dataset cannot be told, or an ``.item`` is missing."""
+    for file in files:
+        path = file.path
+        if path.suffix == ".inter" and any(name.startswith("item_id_list") for name in file.keys):
+            yield NotRead(path, "sequences that were cut already, without times")
+        elif path.suffix == ".inter":
             dataset = dataset_of(path, raw, path.stem)
             items = titles_of(path, path.with_suffix(".item"))
-            yield recommendation.source("RecBole", Interactions(dataset, (path,), (items,), read_events, read_items))
+            yield interaction_source("RecBole", Interactions(dataset, (path,), (items,), read_events, read_items))
 
 
 def read_events(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """``X.inter``."""
-    return events.read(path, events.by_header(path, "\t", EVENTS, _names), dropped)
+    """Yield the events of ``X.inter``."""
+    return events.table_events(path, events.header_layout(path, "\t", EVENTS, _names), dropped)
 
 
 def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """``X.item``."""
-    for row, (item, title, year, genres) in columns(path, "\t", ITEMS, 2, dropped, _names):
-        yield Item(identifier(item, path, row, "item"), title, year, tuple(genres.split()))
+    """Yield the items of ``X.item``."""
+    for row, (item, title, year, genres) in table_columns(path, "\t", ITEMS, 2, dropped, _names):
+        yield Item(identifier(item, path, row, "item"), title, year, tuple(genres.split()), row)
 
 
 def _names(fields: list[str], where: str) -> list[str]:
-    """The names in a header. UserError where it is none of RecBole's."""
+    """Return the names in a header. Raise UserError where it is none of RecBole's."""
+    fields = [field.strip(' "') for field in fields]
     if not all(re.fullmatch(r"[^:,;|]+:\w+", field) for field in fields):
         raise UserError(
             f"{where}: not a RecBole header (name:type, separated by tabs) but {shown(chr(9).join(fields))}"

@@ -16,7 +16,6 @@ converts it. Rows with an empty prompt and, in the wide form, repeated queries a
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.options import Options
-from data_prep.readers.lines import columns, header
-from data_prep.readers.streamed import parquet, parquet_batches
-from data_prep.scenarios.routing import ROUTERS, Described, Query, Results, nearest, readable, units, value
-from data_prep.sources.graphrouter import DESCRIPTIONS, expect, kind, peek, unit_name
+from data_prep.readers.lines import check_columns, column_key, table_columns, table_header
+from data_prep.readers.parquet import parquet_batches, parquet_file
+from data_prep.readers.sniff import PARQUET, RawFile
+from data_prep.scenarios.routing import DESCRIPTIONS, ROUTERS, Described, Query, Results, readable, router_source, value
 from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
 
@@ -39,31 +38,22 @@ _CONVERTED, _PICKLES = (".parquet", ".csv", ".csv.gz"), (".pkl", ".pickle")
 _HINT = f"RouterBench has {','.join(COLUMNS)} with NAME and NAME{_COST} for each LLM, or with {','.join(LONG)}"
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """Parquet and CSV with RouterBench's columns, or called ``routerbench…``; and its pickles, unless converted beside."""
-    for path in files:
-        named = path.name.lower().startswith("routerbench")
-        if path.name.endswith(_CONVERTED) and (named or _has_columns(path)):
-            described = nearest(DESCRIPTIONS, path, files)
-            used = (path, described) if described else (path,)
-            name = unit_name("routerbench", path, raw)
-            yield Source("RouterBench", ROUTERS, used, partial(units, name, partial(read, path), described, path))
+def find_routerbench(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+    """Yield Parquet and CSV with RouterBench's columns, or called ``routerbench…``; and its pickles, unless converted beside."""
+    for file in files:
+        path, named = file.path, file.name.lower().startswith("routerbench")
+        if path.name.endswith(_CONVERTED) and (named or _has_columns(file)):
+            reader = partial(read_routerbench, path, file.form == PARQUET)
+            yield router_source("RouterBench", [path], DESCRIPTIONS, reader, files, raw)
         if path.suffix in _PICKLES and named and not any(path.with_suffix(s).exists() for s in _CONVERTED):
-            yield Source("RouterBench", ROUTERS, (path,), partial(_refuse, path))
+            yield Source("RouterBench", ROUTERS, (path,), partial(_refuse_pickle, path))
 
 
-def _has_columns(path: Path) -> bool:
-    """For a peek, so it raises nothing."""
-    names: set[str] = set()
-    if kind(path) == ".csv":
-        names = {name.strip('" ') for name in re.split(r"[,;\t]", peek(path))}
-    else:
-        with suppress(UserError), parquet(path) as file:
-            names = set(file.schema_arrow.names)
-    return names.issuperset(COLUMNS) and (names.issuperset(LONG[:2]) or any(name.endswith(_COST) for name in names))
+def _has_columns(file: RawFile) -> bool:
+    return file.has(*COLUMNS) and (file.has(*LONG[:2]) or any(name.endswith(_COST) for name in file.columns))
 
 
-def _refuse(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
+def _refuse_pickle(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
     code = f"import pandas as pd; pd.read_pickle('{path.name}').to_parquet('{path.stem}.parquet')"
     raise UserError(
         f"{path}: a pickle can run any program, so it is not opened; convert it where it can do no harm, say in a "
@@ -71,18 +61,18 @@ def _refuse(path: Path, options: Options, datasets: Collection[str], work: objec
     )
 
 
-def read(path: Path, described: Mapping[str, Described] | None = None) -> Results:
-    """The rows of the file in the neutral form; its costs need no prices. UserError names the row (in a CSV the line it begins in) and column."""
+def read_routerbench(path: Path, parquet: bool, described: Mapping[str, Described] | None = None) -> Results:
+    """Return the rows of the file in the neutral form; its costs need no prices. Raise UserError with row and column."""
     results = Results()
-    names = _names(path)
-    expect(COLUMNS, names, path, _HINT)
+    names = _names(path, parquet)
+    check_columns(COLUMNS, names, path, _HINT)
     whole = "model_name" not in names
     llms = [name.removesuffix(_COST) for name in names if name.endswith(_COST)]
     outcomes = [(llm, llm, llm + _COST) for llm in llms] if whole else [("", *LONG[1:])]
-    expect([effect for _, effect, _ in outcomes] or [f"NAME{_COST}"], names, path, _HINT)
-    wanted = [name for name in names if name in (*COLUMNS, *LONG, *llms) or name.endswith(_COST)]
-    for at, row in _rows(path, wanted, results.dropped):
-        text = prompt(row["prompt"])
+    check_columns([effect for _, effect, _ in outcomes] or [f"NAME{_COST}"], names, path, _HINT)
+    wanted = {name: own for name, own in names.items() if name in (*COLUMNS, *LONG, *llms) or name.endswith(_COST)}
+    for at, row in _rows(path, parquet, wanted, results.dropped):
+        text = prompt_text(row["prompt"])
         query = Query(text, str(row["sample_id"]), str(row["eval_name"]))
         if not text:
             results.dropped["rows: empty prompt"] += 1
@@ -98,24 +88,32 @@ def read(path: Path, described: Mapping[str, Described] | None = None) -> Result
     return results
 
 
-def _names(path: Path) -> list[str]:
-    if kind(path) == ".csv":
-        return header(path, ",")[1]
-    with parquet(path) as file:
-        return list(file.schema_arrow.names)
-
-
-def _rows(path: Path, names: Sequence[str], dropped: Counter[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if kind(path) == ".csv":
-        for row, values in columns(path, ",", [(name,) for name in names], len(names), dropped):
-            yield row, dict(zip(names, values, strict=True))
+def _names(path: Path, parquet: bool) -> dict[str, str]:
+    """Return ``{name: as it is written}`` of the columns; LLMs are called as they are written."""
+    if parquet:
+        with parquet_file(path) as file:
+            written = list(file.schema_arrow.names)
     else:
-        for first, batch in parquet_batches(path, names):
-            yield from enumerate(batch.to_pylist(), first)
+        written = table_header(path, ",")[1]
+    known = {column_key(name): name for name in (*COLUMNS, *LONG)}
+    return {known.get(column_key(name), name): name for name in written}
 
 
-def prompt(given: object) -> str:
-    """The prompt's text; "" where there is none."""
+def _rows(
+    path: Path, parquet: bool, names: Mapping[str, str], dropped: Counter[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if parquet:
+        for first, batch in parquet_batches(path, list(names.values())):
+            columns = {name: batch[own].to_pylist() for name, own in names.items()}
+            for place, cells in enumerate(zip(*columns.values(), strict=True)):
+                yield first + place, dict(zip(columns, cells, strict=True))
+    else:
+        for row, values in table_columns(path, ",", [(own,) for own in names.values()], len(names), dropped):
+            yield row, dict(zip(names, values, strict=True))
+
+
+def prompt_text(given: object) -> str:
+    """Return the prompt's text; "" where there is none."""
     turns = given
     if isinstance(given, str) and given.strip().startswith("["):
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):

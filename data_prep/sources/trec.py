@@ -1,17 +1,19 @@
 """TREC test collections: the best candidates of a first retrieval, with graded judgements (e.g. TREC Deep Learning).
 
 ==================  =================================================================================================
-judgements          qrels, four columns (query id, 0, passage id, grade), in a file named ``…qrel…``
+judgements          qrels, four columns (query id, 0, passage id, grade), in a file named ``…qrel…``; or BEIR's, three
+                    columns with a header (query-id, corpus-id, score)
 candidates          a JSON array of ``{"query", "hits": [{"qid", "docid", "content", "rank", "score"}, …]}``, rank_llm's
                     (github.com/castorini/rank_llm) ``retrieve_results…``; or
                     a run, six columns (query id, Q0, passage id, rank, score, name), with the text of its passages in
-                    ``collection.tsv`` (id, tab, text) and of its queries in a file named ``…topics…`` or ``…queries…``
-                    (id, tab, text)
+                    ``collection.tsv`` (id, tab, text) or BEIR's ``corpus.jsonl`` (``_id``, ``title``, ``text``), and of
+                    its queries in a file named ``…topics…`` or ``…queries…`` (id, tab, text; or BEIR's JSON lines)
 ==================  =================================================================================================
 
 Columns are separated by white space, files may be gzipped. Files belong together by their names, wherever they lie:
 ``dl19`` for names with ``dl19``, ``test2019`` or ``2019qrels``, else what is left of a name without the words of its role,
-else the folder. The dataset is called after it, ``trec-dl19``. Where candidates with text are there, runs of the same name are not read.
+else the folder (around BEIR's ``qrels``, of which test goes before dev and train). The dataset is called after it,
+``trec-dl19``. Where candidates with text are there, runs of the same name are not read.
 
 Every query is a task: its ``options.passages`` (20 where that is not given) candidates of the highest score (equal ones
 by rank), with their grades as relevance; an unjudged passage has 0, and so has one with a negative grade. A collection
@@ -20,23 +22,26 @@ like this is for testing, so all its tasks are test tasks, and ``max_chars`` doe
 Policy. Dropped and counted: a query without judgements, without a candidate, or with one only; one whose candidates are
 all irrelevant (grade 0) or all of one grade; a passage without text, before the best are taken; a judged query that has
 no candidates. Refused, by file and row: a line with another number of columns, a grade, rank or score that is no number,
-a passage twice in a query, a judgement twice with two grades, a passage that the collection does not have, cut-off JSON.
+a passage twice in a query, a judgement twice with two grades, an id twice with two texts (equal repeats pass), a passage
+that the collection does not have, cut-off JSON.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from data_prep.options import Options
-from data_prep.readers import streamed
+from data_prep.readers.documents import json_records
 from data_prep.readers.lines import identifier, number, text_lines
+from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.split import TEST
@@ -44,14 +49,15 @@ from data_prep.tasks import Draft, Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 
 PASSAGES = 20
-_SUFFIXES = ("", ".txt", ".tsv", ".trec", ".run", ".qrels", ".json")
+_SUFFIXES = ("", ".txt", ".tsv", ".trec", ".run", ".qrels", ".json", ".jsonl")
 _DL_YEAR = re.compile(r"(?<![a-z])dl[-_]?(\d\d)(?!\d)|test20(\d\d)(?!\d)|^20(\d\d)\.?qrels")
 _ROLE_WORDS = (
     r"trec|q?rels?|topics?|quer(?:y|ies)|runs?|retrieve|results?|bm25|passages?|pass|collection|top\d+|msmarco"
 )
 _RUN_LINE = re.compile(rb"\S+[ \t]+[Qq]0[ \t]+\S+[ \t]+\d+[ \t]+[-+\d.eE]+[ \t]+\S+[ \t]*(?:\r?\n|$)")
 _TABBED_LINE = re.compile(rb"[^\t\n]+\t[^\t\n]+(?:\n|$)")
-_HITS = re.compile(rb'\s*\[\s*\{\s*"query"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"hits"\s*:')
+_BEIR_QRELS = ("query-id", "corpus-id", "score")
+_BEIR_TEXTS = {"_id", "text"}
 
 
 @dataclass(frozen=True)
@@ -80,33 +86,52 @@ class Collection:
         return tuple(path for path in every if path is not None)
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """A source for each test collection. UserError where one has no judgements, no candidates, or no text."""
+def find_trec(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield a source for each test collection. Raise UserError where one has no judgements, no candidates, or no text."""
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     texts = []
-    for path in files:
-        if (role := _role(path)) == "texts":
-            texts.append(path)
+    for file in files:
+        if (role := _role(file)) == "texts":
+            texts.append(file.path)
         elif role:
-            found[_key(path)][role].append(path)
+            found[_key(file)][role].append(file.path)
     for key, own in sorted(found.items()):
+        own["qrels"], others = _best_split(own["qrels"])
+        yield from (NotRead(path, f"{own['qrels'][0].name} beside it is read") for path in others)
         if collection := _collection(f"trec-{key}", own, texts):
-            yield Source("TREC", (collection.dataset,), collection.files(), partial(units, collection))
+            used = collection.files()
+            yield Source("TREC", (collection.dataset,), used, partial(collection_units, collection))
+            unread = {path for paths in own.values() for path in paths}.difference(used)
+            yield from (NotRead(path, f"{used[1].name} has the candidates with their text") for path in sorted(unread))
 
 
-def units(collection: Collection, options: Options, datasets: Sequence[str], work: object = None) -> list[Unit]:
-    """One unit: a test collection is small."""
-    return [Unit(collection.dataset, make, (collection, options))]
+def _best_split(qrels: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the judgements to use, and those of BEIR's other splits."""
+    for name in ("test", "dev", "train"):
+        if own := [path for path in qrels if path.stem == name]:
+            return own, [path for path in qrels if path not in own]
+    return list(qrels), []
 
 
-def _role(path: Path) -> str | None:
-    """``qrels``, ``hits``, ``run``, ``topics`` or ``texts``; None for a file of something else."""
-    name = path.name.lower().removesuffix(".gz")
-    if Path(name).suffix not in _SUFFIXES and "qrel" not in name:
+def collection_units(
+    collection: Collection, options: Options, datasets: Sequence[str], work: object = None
+) -> list[Unit]:
+    """Return one unit: a test collection is small."""
+    return [Unit(collection.dataset, make_collection, (collection, options))]
+
+
+def _role(file: RawFile) -> str | None:
+    """Return ``qrels``, ``hits``, ``run``, ``topics`` or ``texts``; None for a file of something else."""
+    name, start = file.name.lower(), file.start.lstrip()
+    if file.has(*_BEIR_QRELS):
+        return "qrels"
+    if file.suffix.lower() not in _SUFFIXES and "qrel" not in name:
         return None
-    start = streamed.head(path)
-    if name.endswith(".json"):
-        return "hits" if _HITS.match(start) else None
+    if file.is_json:
+        if isinstance(file.first, dict) and isinstance(file.first.get("hits"), list):
+            return "hits"
+        beir = {*file.columns} >= _BEIR_TEXTS
+        return "texts" if beir and "corpus" in name else "topics" if beir and "queries" in name else None
     if _RUN_LINE.match(start):
         return "run"
     if "qrel" in name:
@@ -116,18 +141,20 @@ def _role(path: Path) -> str | None:
     return "texts" if "collection" in name else "topics" if "topics" in name or "queries" in name else None
 
 
-def _key(path: Path) -> str:
-    """What a file's name says about the collection: ``dl19``, else what its role leaves of it, else its folder's name."""
-    name = path.name.lower().removesuffix(".gz")
+def _key(file: RawFile) -> str:
+    """Return what a file's name says about the collection: ``dl19``, or what its role leaves of it, or its folder's name."""
+    name, folder = file.name.lower(), file.path.resolve().parent
     if year := _DL_YEAR.search(name):
         return f"dl{year[1] or year[2] or year[3]}"
     stem = name.removesuffix(Path(name).suffix) if Path(name).suffix in _SUFFIXES else name
     words = [word for word in re.split(r"[^a-z0-9]+", stem) if word and not re.fullmatch(_ROLE_WORDS, word)]
-    return "-".join(words) or re.sub(r"[^a-z0-9_.-]+", "-", path.parent.resolve().name.lower()).strip("-") or "own"
+    if file.has(*_BEIR_QRELS) or {*file.columns} >= _BEIR_TEXTS:
+        words, folder = [], folder.parent if folder.name == "qrels" else folder
+    return "-".join(words) or re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("-") or "own"
 
 
 def _collection(dataset: str, own: Mapping[str, Sequence[Path]], texts: Sequence[Path]) -> Collection | None:
-    """The files of a collection put together; None where there are topics only. UserError for a part that is missing."""
+    """Return the files of a collection; None where there are topics only. Raise UserError for a part that is missing."""
 
     def one(role: str, paths: Sequence[Path]) -> Path | None:
         if len(paths) > 1:
@@ -156,8 +183,8 @@ def _collection(dataset: str, own: Mapping[str, Sequence[Path]], texts: Sequence
     return None
 
 
-def make(collection: Collection, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """The tasks of a test collection."""
+def make_collection(collection: Collection, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
+    """Yield the tasks of a test collection."""
     yield from tables(_drafts(collection, options, dropped))
 
 
@@ -173,38 +200,32 @@ def _drafts(collection: Collection, options: Options, dropped: Dropped) -> Itera
         full = [hit for hit in hits if hit.text and hit.text.strip()]
         counts["passages: empty"] += len(hits) - len(full)
         judged = grades.get(id, {})
-        rows = [(hit.id, hit.text or "", max(judged.get(hit.id, 0.0), 0.0)) for hit in best(full, wanted)]
-        if reason := _unfit(text, judged, [grade for *_, grade in rows]):
-            counts[reason] += 1
-        else:
-            yield passage.draft(collection.dataset, passage.query(id, text, rows), TEST)
+        rows = [(hit.id, hit.text or "", max(judged.get(hit.id, 0.0), 0.0)) for hit in best_hits(full, wanted)]
+        query = passage.graded_query(id, text, rows)
+        yield from passage.draft_or_count(collection.dataset, query, TEST, _unfit(query, judged), dropped)
     counts["queries: judged, without candidates"] += len(grades.keys() - seen)
 
 
-def _unfit(text: str, judged: Mapping[str, float], relevance: Sequence[float]) -> str | None:
-    if not text.strip():
-        return "queries: empty"
-    if len(relevance) < 2:
-        return "queries: fewer than 2 candidates"
-    if not judged:
-        return "queries: not judged"
-    if not any(relevance):
-        return "queries: no relevant passage among the candidates"
-    if len(set(relevance)) == 1:
-        return "queries: all candidates equally relevant"
-    return None
+def _unfit(query: passage.Query, judged: Mapping[str, float]) -> str | None:
+    if query.text and len(query.passages) > 1:
+        if not judged:
+            return "queries: not judged"
+        if not any(query.relevance):
+            return "queries: no relevant passage among the candidates"
+    return passage.unfit_query(query)
 
 
-def best(hits: Sequence[Hit], count: int) -> list[Hit]:
-    """The first ``count`` by score, equal ones by rank."""
+def best_hits(hits: Sequence[Hit], count: int) -> list[Hit]:
+    """Return the first ``count`` by score, equal ones by rank."""
     return sorted(hits, key=lambda hit: (-hit.score, hit.rank))[:count]
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, float]]:
-    """Grades by query and passage id."""
+    """Return grades by query and passage id."""
     grades: dict[str, dict[str, float]] = defaultdict(dict)
-    for row, (query, _, document, grade) in _columns(path, 4, "query, 0, passage, grade"):
-        value = number(grade, path, row, "grade")
+    for row, fields in _judgements(path):
+        query, document, given = fields[0], fields[-2], fields[-1]
+        value = number(given, path, row, "grade")
         if grades[query].setdefault(document, value) != value:
             raise UserError(f"{path} row {row}: passage {shown(document)} of query {shown(query)} has a second grade")
     if not grades:
@@ -212,11 +233,19 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     return dict(grades)
 
 
+def _judgements(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of TREC's four columns, or of BEIR's three below a header."""
+    first = next((text.split() for _, text in text_lines(path)), [])
+    beir = [name.strip('"').lower() for name in first] == list(_BEIR_QRELS)
+    count, names = (3, "query-id, corpus-id, score") if beir else (4, "query, 0, passage, grade")
+    yield from islice(_columns(path, count, names), int(beir), None)
+
+
 def read_hits(path: Path) -> Iterator[tuple[str, str, list[Hit]]]:
-    """``(query id, query, candidates)`` from rank_llm's JSON; the id of a query without candidates is ""."""
-    for row, value in streamed.json_items(path):
+    """Yield ``(query id, query, candidates)`` from rank_llm's JSON; the id of a query without candidates is ""."""
+    for row, value in json_records(path, Counter()):
         where = f"{path} row {row}"
-        hits = value.get("hits") if isinstance(value, dict) else None
+        hits = value.get("hits")
         if not isinstance(hits, list) or not isinstance(value.get("query"), str):
             raise UserError(f"{where}: not an object with a text query and a list hits; fetch the file again")
         found: dict[str, Hit] = {}
@@ -225,7 +254,7 @@ def read_hits(path: Path) -> Iterator[tuple[str, str, list[Hit]]]:
             if not isinstance(hit, dict) or not isinstance(hit.get("content"), str):
                 raise UserError(f"{where}: a hit is {shown(str(hit))}, without a text content; fetch the file again")
             id, document = (identifier(hit.get(key), path, row, key) for key in ("qid", "docid"))
-            rank, score = (number(str(hit.get(key)), path, row, key) for key in ("rank", "score"))
+            rank, score = (number(hit.get(key), path, row, key) for key in ("rank", "score"))
             ids.add(id)
             _add(found, Hit(document, rank, score, hit["content"]), where)
         if len(ids) > 1:
@@ -234,7 +263,7 @@ def read_hits(path: Path) -> Iterator[tuple[str, str, list[Hit]]]:
 
 
 def _with_text(collection: Collection, count: int) -> Iterator[tuple[str, str, list[Hit]]]:
-    """The same from a run, its topics and the passages' texts; only the texts that are needed are kept."""
+    """Yield the same from a run, its topics and the passages' texts; only the texts that are needed are kept."""
     assert collection.run and collection.topics and collection.texts
     runs: dict[str, dict[str, Hit]] = defaultdict(dict)
     for row, (query, _, document, rank, score, _) in _columns(
@@ -242,24 +271,47 @@ def _with_text(collection: Collection, count: int) -> Iterator[tuple[str, str, l
     ):
         place, value = (number(text, collection.run, row, name) for name, text in (("rank", rank), ("score", score)))
         _add(runs[query], Hit(document, place, value), f"{collection.run} row {row}")
-    hits = {query: best(list(found.values()), count) for query, found in runs.items()}
+    hits = {query: best_hits(list(found.values()), count) for query, found in runs.items()}
     needed = {hit.id for found in hits.values() for hit in found}
-    texts = {id: text for id, text in _texts(collection.texts) if id in needed}
+    texts = _texts(collection.texts, needed)
     if missing := sorted(needed - texts.keys()):
         raise UserError(f"{collection.texts}: no passage {shown(missing[0])}, which is in {collection.run}")
-    queries = dict(_texts(collection.topics))
+    queries = _texts(collection.topics, hits.keys())
     for query, found in hits.items():
         yield query, queries.get(query, ""), [Hit(hit.id, hit.rank, hit.score, texts[hit.id]) for hit in found]
 
 
-def _texts(path: Path) -> Iterator[tuple[str, str]]:
+def _texts(path: Path, needed: Container[str]) -> dict[str, str]:
+    """Return the needed texts by id. Raise UserError for an id with two texts."""
+    found: dict[str, tuple[int, str]] = {}
+    for row, id, text in _json_texts(path) if path.name.removesuffix(".gz").endswith(".jsonl") else _tabbed_texts(path):
+        if id in needed and (before := found.setdefault(id, (row, text)))[1] != text:
+            raise UserError(
+                f"{path} row {row}: {shown(id)} is {shown(text)}, but {shown(before[1])} in row {before[0]}; correct or "
+                "remove one"
+            )
+    return {id: text for id, (_, text) in found.items()}
+
+
+def _tabbed_texts(path: Path) -> Iterator[tuple[int, str, str]]:
     for row, text in text_lines(path):
         id, tab, rest = text.partition("\t")
         if not tab:
             raise UserError(
                 f"{path} row {row}: {shown(text)} has no tab between id and text; correct or remove the row"
             )
-        yield id.strip(), rest
+        yield row, id.strip(), rest
+
+
+def _json_texts(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield BEIR's texts: a title, where there is one, stands before its text."""
+    for row, record in json_records(path, Counter()):
+        parts = [record.get(key) or "" for key in ("title", "text")]
+        if not all(isinstance(part, str) for part in parts):
+            raise UserError(
+                f"{path} row {row}: title or text is {shown(str(parts))}, not a text; correct or remove the row"
+            )
+        yield row, identifier(record.get("_id"), path, row, "_id"), " ".join(filter(None, parts))
 
 
 def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.readers.filenames import sides, split_of
-from data_prep.readers.lines import rows
-from data_prep.readers.streamed import head
+from data_prep.readers.lines import table_rows
+from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
@@ -34,35 +34,34 @@ DATASET = "wikiqa"
 COLUMNS = ("QuestionID", "Question", "DocumentID", "DocumentTitle", "SentenceID", "Sentence", "Label")
 
 
-def find(files: Sequence[Path], raw: Path) -> Iterator[Source]:
-    """A source for each folder. UserError for a file without labels that has no gold file beside it."""
-    folders: dict[Path, list[Path]] = {}
-    for path in files:
-        if path.suffix == ".tsv" and _header(path)[:6] == COLUMNS[:6]:
-            folders.setdefault(path.parent, []).append(path)
+def find_wikiqa(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
+    """Yield a source for each folder. Raise UserError for a file without labels that has no gold file beside it."""
+    folders: dict[Path, list[RawFile]] = {}
+    for file in files:
+        if file.path.suffix == ".tsv" and file.has(*COLUMNS[:6]):
+            folders.setdefault(file.path.parent, []).append(file)
     for own in folders.values():
-        labelled = [path for path in own if _header(path) == COLUMNS]
+        labelled = [file.path for file in own if file.has(*COLUMNS)]
         gold = {split_of(path, raw) for path in labelled}
-        if bare := [path for path in own if path not in labelled and split_of(path, raw) not in gold]:
-            raise UserError(f"{bare[0]} row 1: no column Label; put the file with labels beside it, or remove this one")
+        bare = [file.path for file in own if file.path not in labelled]
+        if alone := [path for path in bare if split_of(path, raw) not in gold]:
+            raise UserError(
+                f"{alone[0]} row 1: no column Label; put the file with labels beside it, or remove this one"
+            )
         used = sides(labelled, raw)
-        yield Source("WikiQA", (DATASET,), tuple(path for path, _ in used), partial(units, used))
+        yield Source("WikiQA", (DATASET,), tuple(path for path, _ in used), partial(wikiqa_units, used))
+        yield from (NotRead(path, "without labels; the gold file beside it is read") for path in bare)
 
 
-def units(
+def wikiqa_units(
     files: Sequence[tuple[Path, str | None]], options: Options, datasets: Sequence[str], work: object = None
 ) -> list[Unit]:
-    """A unit a file."""
-    return [Unit(f"{DATASET}:{path.stem}", make, (path, side, options)) for path, side in files]
+    """Return a unit a file."""
+    return [Unit(f"{DATASET}:{path.stem}", make_wikiqa, (path, side, options)) for path, side in files]
 
 
-def _header(path: Path) -> tuple[str, ...]:
-    first = head(path, 400).split(b"\n", 1)[0]
-    return tuple(first.decode("utf-8", "replace").rstrip("\r").split("\t"))
-
-
-def make(path: Path, side: str | None, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """The tasks of a file."""
+def make_wikiqa(path: Path, side: str | None, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
+    """Yield the tasks of a file."""
     yield from tables(_drafts(path, side, options, dropped))
 
 
@@ -70,13 +69,15 @@ def _drafts(path: Path, side: str | None, options: Options, dropped: Dropped) ->
     counts = dropped[DATASET]
     texts: dict[str, str] = {}
     sentences: dict[str, dict[str, tuple[str, float]]] = {}
-    for row, fields in rows(path, "\t", len(COLUMNS), counts):
-        if row == 1:
-            continue
-        question, text, _, _, id, sentence, label = fields
+    table = table_rows(path, "\t", len(COLUMNS), counts)
+    next(table)
+    for row, (question, text, _, _, id, sentence, label) in table:
         if label not in ("0", "1"):
             raise UserError(f"{path} row {row}: Label is {shown(label)}, not 0 or 1; correct or remove the row")
-        texts.setdefault(question, text)
+        if texts.setdefault(question, text) != text:
+            raise UserError(
+                f"{path} row {row}: QuestionID {shown(question)} is another question than before; correct it"
+            )
         own = sentences.setdefault(question, {})
         if id in own:
             raise UserError(f"{path} row {row}: SentenceID {shown(id)} is there twice; correct or remove the row")
@@ -84,20 +85,11 @@ def _drafts(path: Path, side: str | None, options: Options, dropped: Dropped) ->
     for question, own in sentences.items():
         full = [(id, text, relevance) for id, (text, relevance) in own.items() if text.strip()]
         counts["sentences: empty"] += len(own) - len(full)
-        query = passage.query(question, texts[question], full)
-        if reason := _unfit(query, options):
-            counts[reason] += 1
-        else:
-            yield passage.draft(DATASET, query, side)
+        query = passage.graded_query(question, texts[question], full)
+        yield from passage.draft_or_count(DATASET, query, side, _unfit(query, options), dropped)
 
 
 def _unfit(query: passage.Query, options: Options) -> str | None:
-    if not query.text:
-        return "queries: empty"
-    if len(query.passages) < 2:
-        return "queries: fewer than 2 sentences"
-    if not any(query.relevance):
-        return "queries: no answer"
-    if all(query.relevance):
-        return "queries: nothing but answers"
-    return passage.too_long(query, options)
+    if len(query.passages) > 1 and query.text and len(set(query.relevance)) == 1:
+        return "queries: nothing but answers" if any(query.relevance) else "queries: no answer"
+    return passage.unfit_query(query, "sentences") or passage.too_long(query, options)

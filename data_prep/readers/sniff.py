@@ -1,0 +1,155 @@
+"""What is a file? One function tells form, columns and delimiter; the sources choose by it, and readers read what it found.
+
+Nothing is refused here. A file that nothing can be told of has no ``columns``, and ``problem`` says why, so that discovery
+names it as not read.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.readers import opened
+from data_prep.readers.documents import json_form
+from data_prep.readers.lines import column_key, lines, shown_names
+from data_prep.readers.opened import open_text, reading
+from data_prep.readers.parquet import parquet_file
+from data_prep.readers.text import shown
+from iranker_verl.errors import UserError, first_line
+
+PARQUET, ARROW = "parquet", "arrow"
+TABLE = "table"
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_ROWS = 10
+_HEAD = 1 << 16
+_PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file and what it is.
+
+    ``form`` is ``parquet``, ``arrow``, one of JSON's (:mod:`data_prep.readers.documents`), ``table`` for all other text, or
+    "" for what cannot be read. ``columns`` are a table's header, or the names of the first object. ``rows`` are a table's
+    first rows as fields, ``first`` is the first JSON value, ``start`` the first bytes of a text.
+    """
+
+    path: Path
+    form: str = ""
+    columns: tuple[str, ...] = ()
+    separator: str = ""
+    rows: tuple[tuple[str, ...], ...] = ()
+    first: Any = None
+    start: bytes = b""
+    problem: str = ""
+    keys: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", frozenset(map(column_key, self.columns)))
+
+    @property
+    def name(self) -> str:
+        """The file's name without ``.gz``."""
+        return self.path.name.removesuffix(".gz")
+
+    @property
+    def suffix(self) -> str:
+        """The suffix, that of what is packed where it is gzipped."""
+        return Path(self.name).suffix
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it is JSON in any form."""
+        return self.form not in (PARQUET, ARROW, TABLE, "")
+
+    def has(self, *names: str) -> bool:
+        """Return whether all of these are among the columns, whatever their case."""
+        return self.keys >= {column_key(name) for name in names}
+
+    def unknown(self) -> str:
+        """Return why it is of no format that is known."""
+        if self.problem:
+            return self.problem
+        if self.is_json and not self.columns:
+            start = shown(self.start[:200].decode(errors="replace").strip())
+            return f"no JSON objects, but {start}"
+        if self.columns and (len(self.columns) > 1 or self.form != TABLE):
+            return f"of no format that is known; it has {shown_names(self.columns)}"
+        return "of no format that is known"
+
+
+@dataclass(frozen=True)
+class NotRead:
+    """A file that a source knows and leaves aside, and why."""
+
+    path: Path
+    reason: str
+
+
+def sniff(path: Path) -> RawFile:
+    """Return what a file is, by its bytes and, between JSON and tables, by its suffix."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+        if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), ""):
+            return RawFile(path, problem=f"packed as {packed}; unpack it")
+        if suffix == ".parquet" or magic.startswith(b"PAR1"):
+            with parquet_file(path) as parquet:
+                return RawFile(path, PARQUET, tuple(parquet.schema_arrow.names))
+        if suffix == ".arrow":
+            with arrow_stream(path) as reader:
+                return RawFile(path, ARROW, tuple(reader.schema.names))
+        with reading(path), open_text(path) as text:
+            start = text.read(_HEAD)
+        if suffix in JSON_SUFFIXES:
+            form, first = json_form(path)
+            names = tuple(first) if isinstance(first, dict) else ()
+            return RawFile(path, form, names, first=first, start=start)
+        return _table(path, suffix, start)
+    except UserError as error:
+        return RawFile(path, problem=str(error))
+    except OSError as error:
+        return RawFile(path, problem=f"{path}: cannot be read ({error.strerror}); check the path")
+
+
+def arrow_stream(path: Path) -> pa.RecordBatchReader:
+    """Return a reader of Arrow as ``datasets`` saves it, a stream. Raise UserError where it is none."""
+    try:
+        return pa.ipc.open_stream(pa.memory_map(str(path)))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a whole Arrow file ({first_line(error)}); fetch it again") from error
+
+
+def _table(path: Path, suffix: str, start: bytes) -> RawFile:
+    """Return a text as a table; its header is the first row that is neither blank nor Excel's ``sep=``."""
+    texts = [text.decode("utf-8", "replace") for text in islice(_first_texts(path), _ROWS)]
+    head = texts[0] if texts else ""
+    tried = (",", "\t", ";", "|") if suffix == ".csv" else ("\t", ",", ";", "|")
+    separator = next((one for one in tried if one in head), tried[0])
+    rows = tuple(tuple(field.strip(' \t"') for field in row) for row in _fields(texts, separator))
+    return RawFile(path, TABLE, rows[0] if rows else (), separator, rows, start=start)
+
+
+def _first_texts(path: Path) -> Iterator[bytes]:
+    seen = 0
+    for row, line in lines(path):
+        if (seen := seen + len(line)) > opened.MAX_TEXT:
+            return
+        if line.strip() and not (row == 1 and line.strip().lower()[:4] == b"sep="):
+            yield line
+
+
+def _fields(texts: list[str], separator: str) -> Iterator[list[str]]:
+    """Yield rows of fields, as far as they can be told."""
+    csv.field_size_limit(opened.MAX_TEXT)
+    try:
+        yield from csv.reader(texts, delimiter=separator, skipinitialspace=True)
+    except csv.Error:
+        return

@@ -33,6 +33,7 @@ from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import Template
 
 Progress = Callable[[str], None]
+NAMED = 20  # files that are not read, one line each
 RANGE_BYTES = 48 << 20  # of raw files; what is sorted and rendered at a time
 
 
@@ -80,6 +81,7 @@ def _prepared(
     if absent := [name for name in tasks if name not in names]:
         raise UserError(f"{raw}: nothing to prepare {', '.join(absent)} from; found {', '.join(names)}")
     progress(f"found {', '.join(names)}")
+    not_read = _not_read(raw, out, found.not_read, progress)
     made_of = {
         "schema_version": SCHEMA_VERSION,
         "seed": options.seed,
@@ -99,7 +101,7 @@ def _prepared(
     kept = files.kept_folder(out, digest(made_of))
     work = Work(kept, processes or processes_for(raw_files), ray, progress)
     try:
-        manifest = _prepare(raw, out, sources, names, made_of, template, options, tasks, work, inspect)
+        manifest = _prepare(raw, out, sources, names, made_of, not_read, template, options, tasks, work, inspect)
     except UserError as error:
         if not isinstance(error, Interrupted):  # a mistake: nothing to go on with
             files.remove_folder(kept)
@@ -117,6 +119,7 @@ def _prepare(
     sources: list[Source],
     names: list[str],
     made_of: dict[str, Any],
+    not_read: dict[str, str],
     template: Template,
     options: Options,
     asked: Sequence[str],
@@ -131,14 +134,25 @@ def _prepare(
     with files.replacing_folder(out, _is_earlier) as part:
         made = assemble(folders, ranges, part, template, options, dropped, inspect, work.progress)
         _check_made(made, dropped, raw, asked)
-        manifest = made_of | _outcome(made, dropped, names)
-        manifest["files"] = {f"{split}.parquet": file_digest(part / f"{split}.parquet") for split in SPLITS}
+        manifest = made_of | _outcome(made, dropped, names) | {"not_read": not_read}
+        manifest["files"] = {f"{split}.parquet": provenance.file_digest(part / f"{split}.parquet") for split in SPLITS}
         found = checks.check(part, manifest)
         manifest["checks"] = [asdict(one) for one in found]
         if failed := [one for one in found if not one.ok]:
             raise UserError(f"{raw}: the prepared data fails the check {failed[0].name!r}: {failed[0].detail}")
         files.write_json(part / MANIFEST, manifest)
         return manifest
+
+
+def _not_read(raw: Path, out: Path, reasons: dict[Path, str], progress: Progress) -> dict[str, str]:
+    """Name the files that are not read, but those of ``out``; return why, by path below ``raw``."""
+    out, top = out.resolve(), raw.parent if raw.is_file() else raw
+    own = {path: why for path, why in reasons.items() if not path.resolve().is_relative_to(out)}
+    for path, why in list(own.items())[:NAMED]:
+        progress(f"not read: {path}: {why.removeprefix(f'{path}: ')}")
+    if len(own) > NAMED:
+        progress(f"not read: {len(own) - NAMED} more files, named in {out / 'manifest.json'}")
+    return {path.relative_to(top).as_posix(): why.removeprefix(f"{path}: ") for path, why in own.items()}
 
 
 def _check_kind(template: Template, options: Options) -> None:

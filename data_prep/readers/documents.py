@@ -24,7 +24,7 @@ import orjson
 
 from data_prep.readers import opened
 from data_prep.readers.lines import lines
-from data_prep.readers.opened import BUFFER, open_text, reading, too_long
+from data_prep.readers.opened import open_text, reading, too_long
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 
@@ -34,6 +34,7 @@ _STRUCTURE = re.compile(rb'["\[\]{},]')
 _NESTED = re.compile(rb'["\[\]{}]')
 _KEY = re.compile(rb'\s*("(?:[^"\\]|\\.)*+")\s*:')
 _CLOSES = {b"[": b"]", b"{": b"}"}
+_BLOCK = 1 << 16
 _LOOKED_AT = 20  # lines, for one that is JSON
 
 
@@ -60,10 +61,10 @@ def json_form(path: Path) -> tuple[str, Any]:
 
     A file that is nothing else is ``lines``, so that reading it names the row that is wrong.
     """
-    if _start(path) == b"[":
-        return "array", next((_parsed(raw) for _, raw in json_parts(path, 1)), None)
     first = _first_lines(path)
     value = _parsed(first[0]) if first else None
+    if first and first[0].lstrip().startswith(b"["):
+        return "array", next((_parsed(raw) for _, raw in json_parts(path, 1)), None)
     if value is None and first and first[0].lstrip().startswith(b"{"):
         try:
             keys, _ = next(json_parts(path, 2), ((), b""))
@@ -74,22 +75,33 @@ def json_form(path: Path) -> tuple[str, Any]:
             raw = b""
         if b"\n" in raw and (value := _parsed(raw)) is not None:
             return "objects", value
-    if isinstance(value, dict) and value and all(isinstance(own, dict) and "0" in own for own in value.values()):
+    if _is_columns(value):
         return "columns", value
     return "lines", next((own for line in first if (own := _parsed(line)) is not None), None)
 
 
+def _is_columns(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(own, dict) for own in value.values())
+        and any("0" in own for own in value.values())
+    )
+
+
 def _first_lines(path: Path) -> list[bytes]:
-    """Return some lines that are not blank, at most a text long together; reading the file will tell what is wrong."""
+    """Return some lines that are not blank, cut short where one is too long; reading the file tells what is wrong."""
     found: list[bytes] = []
     try:
-        for _, line in lines(path):
-            if line.strip():
-                found.append(line)
-            if len(found) == _LOOKED_AT or sum(map(len, found)) > opened.MAX_TEXT:
-                break
+        with reading(path), open_text(path) as file:
+            while len(found) < _LOOKED_AT and sum(map(len, found)) <= opened.MAX_TEXT:
+                line = file.readline(opened.MAX_TEXT)
+                if line.strip():
+                    found.append(line)
+                if not line:
+                    break
     except UserError:
-        pass
+        if not found:
+            raise
     return found
 
 
@@ -99,17 +111,6 @@ def _parsed(text: bytes) -> Any:
         return json.loads(text.decode("utf-8", "replace"), strict=False)
     except (ValueError, RecursionError):
         return None
-
-
-def _start(path: Path) -> bytes:
-    """Return the first byte that is not blank, as far as a text may be long."""
-    seen = 0
-    with reading(path), open_text(path) as file:
-        while seen <= opened.MAX_TEXT and (block := file.read(BUFFER)):
-            if text := block.lstrip():
-                return text[:1]
-            seen += len(block)
-    return b""
 
 
 def json_records(path: Path, dropped: Counter[str], parse: Parse = parse_json) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -238,7 +239,7 @@ def _pieces(path: Path, depth: int) -> Iterator[tuple[bytes, bytes]]:
                 place = len(block)
             if place - mark > opened.MAX_TEXT:
                 raise too_long(path, pieces + (not depth), "an item", block[mark : mark + 60])
-            new = file.read(max(BUFFER, len(block) - mark))
+            new = file.read(max(_BLOCK, len(block) - mark))
             if not new:
                 break
             block, place, mark = block[mark:] + new, place - mark, 0

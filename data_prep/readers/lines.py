@@ -80,7 +80,10 @@ def _quoted_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
         for row, line in lines(path):
             size += len(line)
             if size > opened.MAX_TEXT:
-                raise too_long(path, begun, "a record", line)
+                raise UserError(
+                    f"{path} row {begun}: not well-formed CSV (a record of more than {opened.MAX_TEXT >> 20} MB; is a quote "
+                    "not closed?); double the quotes inside of fields"
+                )
             text = _decoded(line, path, row, encoding)
             yield "\n" if row == 1 and _EXCEL.fullmatch(text) else text
 

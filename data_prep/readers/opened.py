@@ -20,7 +20,7 @@ from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 
 MAX_TEXT = 16 << 20
-BUFFER = 1 << 20
+BUFFER = 1 << 18
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 16  # bytes decoded at a time
 
@@ -28,16 +28,16 @@ _BLOCK = 1 << 16  # bytes decoded at a time
 def check_regular(path: Path) -> None:
     """Raise UserError for a pipe, a device, a folder, or a file that is not there."""
     if not path.is_file():
-        what = "not a regular file" if path.exists() else "no such file"
+        what = "not a regular file" if path.exists() else "No such file or directory"
         raise UserError(f"{path}: cannot be read ({what}); check the path")
 
 
-def open_text(path: Path) -> BinaryIO:
+def open_text(path: Path) -> io.BufferedReader:
     """Return the file's bytes as UTF-8 without a byte order mark; its first bytes tell what it is, not its name."""
     check_regular(path)
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
-    opened = cast(io.BufferedReader, gzip.open(path) if packed else path.open("rb", buffering=BUFFER))
+    opened = cast(io.BufferedReader, gzip.open(path) if packed else path.open("rb", buffering=BUFFER))  # noqa: SIM115
     try:
         start = opened.peek(4)[:4]
     except (OSError, EOFError, zlib.error):

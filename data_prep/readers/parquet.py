@@ -47,18 +47,20 @@ def parquet_batches(
                 yield row, batch
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"{path}: unreadable after row {row - 1} ({first_line(error)}); fetch it again"
-            ) from error
+            raise UserError(f"{path}: unreadable after row {row - 1} ({first_line(error)}); fetch it again") from error
 
 
 def _batch_rows(file: pq.ParquetFile) -> int:
-    """Return how many rows to decode at a time: a cell has at most the bytes of its column in a row group."""
+    """Return how many rows to decode at a time, so that they stay in the budget as far as the metadata tells.
+
+    A column of a row group decodes to its own bytes; with a dictionary every row may be as large as all of them.
+    """
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-    largest = max(
-        (group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)), default=0
-    )
-    return max(_LEAST, min(_BATCH, _BUDGET // max(largest, 1)))
+    rows = _BATCH
+    for column in (group.column(i) for group in groups for i in range(group.num_columns)):
+        share = _BUDGET / max(column.total_uncompressed_size, 1)
+        rows = min(rows, int(share if column.has_dictionary_page else share * _BATCH))
+    return max(rows, _LEAST)
 
 
 def _longest(values: pa.Array) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ PARQUET, ARROW = "parquet", "arrow"
 TABLE = "table"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _ROWS = 10
-_HEAD = 1 << 16
+_HEAD, _STEP = 1 << 16, 512
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 
 
@@ -79,7 +78,7 @@ class RawFile:
         if self.is_json and not self.columns:
             start = shown(self.start[:200].decode(errors="replace").strip())
             return f"no JSON objects, but {start}"
-        if self.columns and (len(self.columns) > 1 or self.form != TABLE):
+        if self.columns and (self.form != TABLE or self.suffix in (".csv", ".tsv")):
             return f"of no format that is known; it has {shown_names(self.columns)}"
         return "of no format that is known"
 
@@ -106,8 +105,7 @@ def sniff(path: Path) -> RawFile:
         if suffix == ".arrow":
             with arrow_stream(path) as reader:
                 return RawFile(path, ARROW, tuple(reader.schema.names))
-        with reading(path), open_text(path) as text:
-            start = text.read(_HEAD)
+        start = _start(path)
         if suffix in JSON_SUFFIXES:
             form, first = json_form(path)
             names = tuple(first) if isinstance(first, dict) else ()
@@ -129,7 +127,7 @@ def arrow_stream(path: Path) -> pa.RecordBatchReader:
 
 def _table(path: Path, suffix: str, start: bytes) -> RawFile:
     """Return a text as a table; its header is the first row that is neither blank nor Excel's ``sep=``."""
-    texts = [text.decode("utf-8", "replace") for text in islice(_first_texts(path), _ROWS)]
+    texts = _first_texts(path)
     head = texts[0] if texts else ""
     tried = (",", "\t", ";", "|") if suffix == ".csv" else ("\t", ",", ";", "|")
     separator = next((one for one in tried if one in head), tried[0])
@@ -137,13 +135,34 @@ def _table(path: Path, suffix: str, start: bytes) -> RawFile:
     return RawFile(path, TABLE, rows[0] if rows else (), separator, rows, start=start)
 
 
-def _first_texts(path: Path) -> Iterator[bytes]:
+def _start(path: Path) -> bytes:
+    """Return the first bytes of a text, of one that is damaged those before the damage."""
+    found = b""
+    try:
+        with reading(path), open_text(path) as text:
+            while len(found) < _HEAD and (block := text.read1(_STEP)):
+                found += block
+    except UserError:
+        if not found:
+            raise
+    return found
+
+
+def _first_texts(path: Path) -> list[str]:
+    """Return a text's first lines that are not blank, as far as they can be read; reading it tells of what is wrong."""
+    found: list[str] = []
     seen = 0
-    for row, line in lines(path):
-        if (seen := seen + len(line)) > opened.MAX_TEXT:
-            return
-        if line.strip() and not (row == 1 and line.strip().lower()[:4] == b"sep="):
-            yield line
+    try:
+        for row, line in lines(path):
+            seen += len(line)
+            if line.strip() and not (row == 1 and line.strip().lower()[:4] == b"sep="):
+                found.append(line.decode("utf-8", "replace"))
+            if len(found) == _ROWS or seen > opened.MAX_TEXT:
+                break
+    except UserError:
+        if not found:
+            raise
+    return found
 
 
 def _fields(texts: list[str], separator: str) -> Iterator[list[str]]:

@@ -79,7 +79,8 @@ def draft_or_count(dataset: str, one: Query, side: str | None, unfit: str | None
     if unfit:
         dropped[dataset][unfit] += 1
         return
-    dropped[dataset][RAISED] += one.raised
+    if one.raised:
+        dropped[dataset][RAISED] += one.raised
     task = RankingTask(f"{dataset}:{one.id}", "passage", dataset, one.text, one.passages, one.relevance)
     yield Draft(task, query_key(one.text), side)
 

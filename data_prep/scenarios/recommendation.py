@@ -99,7 +99,7 @@ def _fill_catalogue(folder: Path, data: Interactions) -> None:
     place: dict[str, int] = {}
     places = [place.setdefault(texts[id], len(place)) for id in ids]
     firsts = np.unique(np.array(places, np.int64), return_index=True)[1]
-    dropped["items: shown like another item, and one with it"] += len(ids) - len(place)
+    dropped["items: shown like another item"] += len(ids) - len(place)
     _write_arrow(folder / "ids.arrow", {"id": pa.array(ids, pa.string()), "place": pa.array(places, pa.int32())})
     shown_ids = pa.array([ids[first] for first in firsts], pa.string())
     _write_arrow(folder / "items.arrow", {"id": shown_ids, "text": pa.array(place, pa.string())})

@@ -26,7 +26,7 @@ from typing import Any
 from data_prep.options import Options
 from data_prep.readers.lines import check_columns, column_key, table_columns, table_header
 from data_prep.readers.parquet import parquet_batches, parquet_file
-from data_prep.readers.sniff import PARQUET, RawFile
+from data_prep.readers.sniff import RawFile
 from data_prep.scenarios.routing import DESCRIPTIONS, ROUTERS, Described, Query, Results, readable, router_source, value
 from data_prep.tasks import Source, Unit
 from iranker_verl.errors import UserError
@@ -43,7 +43,7 @@ def find_routerbench(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
     for file in files:
         path, named = file.path, file.name.lower().startswith("routerbench")
         if path.name.endswith(_CONVERTED) and (named or _has_columns(file)):
-            reader = partial(read_routerbench, path, file.form == PARQUET)
+            reader = partial(read_routerbench, path)
             yield router_source("RouterBench", [path], DESCRIPTIONS, reader, files, raw)
         if path.suffix in _PICKLES and named and not any(path.with_suffix(s).exists() for s in _CONVERTED):
             yield Source("RouterBench", ROUTERS, (path,), partial(_refuse_pickle, path))
@@ -61,17 +61,17 @@ def _refuse_pickle(path: Path, options: Options, datasets: Collection[str], work
     )
 
 
-def read_routerbench(path: Path, parquet: bool, described: Mapping[str, Described] | None = None) -> Results:
+def read_routerbench(path: Path, described: Mapping[str, Described] | None = None) -> Results:
     """Return the rows of the file in the neutral form; its costs need no prices. Raise UserError with row and column."""
     results = Results()
-    names = _names(path, parquet)
+    names = _names(path)
     check_columns(COLUMNS, names, path, _HINT)
     whole = "model_name" not in names
     llms = [name.removesuffix(_COST) for name in names if name.endswith(_COST)]
     outcomes = [(llm, llm, llm + _COST) for llm in llms] if whole else [("", *LONG[1:])]
     check_columns([effect for _, effect, _ in outcomes] or [f"NAME{_COST}"], names, path, _HINT)
     wanted = {name: own for name, own in names.items() if name in (*COLUMNS, *LONG, *llms) or name.endswith(_COST)}
-    for at, row in _rows(path, parquet, wanted, results.dropped):
+    for at, row in _rows(path, wanted, results.dropped):
         text = prompt_text(row["prompt"])
         query = Query(text, str(row["sample_id"]), str(row["eval_name"]))
         if not text:
@@ -88,9 +88,9 @@ def read_routerbench(path: Path, parquet: bool, described: Mapping[str, Describe
     return results
 
 
-def _names(path: Path, parquet: bool) -> dict[str, str]:
+def _names(path: Path) -> dict[str, str]:
     """Return ``{name: as it is written}`` of the columns; LLMs are called as they are written."""
-    if parquet:
+    if path.suffix == ".parquet":
         with parquet_file(path) as file:
             written = list(file.schema_arrow.names)
     else:
@@ -99,10 +99,8 @@ def _names(path: Path, parquet: bool) -> dict[str, str]:
     return {known.get(column_key(name), name): name for name in written}
 
 
-def _rows(
-    path: Path, parquet: bool, names: Mapping[str, str], dropped: Counter[str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    if parquet:
+def _rows(path: Path, names: Mapping[str, str], dropped: Counter[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    if path.suffix == ".parquet":
         for first, batch in parquet_batches(path, list(names.values())):
             columns = {name: batch[own].to_pylist() for name, own in names.items()}
             for place, cells in enumerate(zip(*columns.values(), strict=True)):

@@ -166,13 +166,13 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
     """Rank all lists of a file; ``out`` appears when all is done."""
     import hashlib
 
-    from data_prep.custom.lists import read
+    from data_prep.custom.lists import read_lists
     from iranker_verl.evaluation.journal import Journal
     from iranker_verl.inference.ranker import Ranker, Unrankable
 
     if out.suffix != ".jsonl":
         raise UserError(f"--out {out}: rankings are written as JSON lines; give a name that ends in .jsonl")
-    listed = read(path)
+    listed = read_lists(path)
     for one in listed:  # before the model is loaded
         try:
             ranker.check(one.query, list(one.candidates.values()), scenario)

@@ -16,22 +16,23 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from data_prep.readers.lines import columns, first_line, rows
+from data_prep.readers.lines import table_columns, table_rows
+from data_prep.readers.sniff import sniff
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.trec import Qrels, Run
 
-TRUTH_HEADER = "user_id:token\t"
+TRUTH_HEADER = ("user_id:token", "item_id:token")
 
 
 def is_truth(path: Path) -> bool:
-    """Return whether a file's first line is the header of such a truth."""
-    return first_line(path).startswith(TRUTH_HEADER)
+    """Return whether a file's header is that of such a truth."""
+    return sniff(path).has(*TRUTH_HEADER)
 
 
 def read_candidates(path: Path) -> Run:
     """Return each user's candidates; scores fall by one a rank. Raise UserError for a user twice, or without candidates."""
     run: Run = {}
-    for row, (user, listed) in rows(path, "\t", 2, Counter()):
+    for row, (user, listed) in table_rows(path, "\t", 2, Counter()):
         items = list(dict.fromkeys(listed.split()))
         if not user or not items:
             raise UserError(f"{path} row {row}: a user and candidates are needed; correct or remove the row")
@@ -44,7 +45,7 @@ def read_candidates(path: Path) -> Run:
 def read_truth(path: Path, users: Run) -> Qrels:
     """Return the item that each of ``users`` chose next, with grade 1. Raise UserError where a user is missing or has two."""
     truth: Qrels = {}
-    for row, (user, item) in columns(path, "\t", [["user_id:token"], ["item_id:token"]], 2, Counter()):
+    for row, (user, item) in table_columns(path, "\t", [[name] for name in TRUTH_HEADER], 2, Counter()):
         if user not in users:
             continue
         if user in truth:

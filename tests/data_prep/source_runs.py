@@ -4,6 +4,7 @@ import pickle
 from collections import Counter
 
 from data_prep.options import Options
+from data_prep.readers.sniff import NotRead, sniff
 from data_prep.tasks import TASKS, nothing_dropped
 
 
@@ -11,13 +12,19 @@ def files_in(raw):
     return [raw] if raw.is_file() else sorted(path for path in raw.rglob("*") if path.is_file())
 
 
-def find(module, raw):
-    return list(module.find(files_in(raw), raw))
+def sources(finder, paths, raw):
+    """The sources that one format finds among some files, without what it leaves aside."""
+    found = list(finder([sniff(path) for path in paths], raw))
+    return [one for one in found if not isinstance(one, NotRead)]
 
 
-def run(module, raw, options=None, datasets=None):
+def find(finder, raw):
+    return sources(finder, files_in(raw), raw)
+
+
+def run(finder, raw, options=None, datasets=None):
     """``(rows, dropped, source)``: the tasks of the one source in ``raw`` and what was dropped, ``{dataset: {reason: n}}``."""
-    (source,) = find(module, raw)
+    (source,) = find(finder, raw)
     units = source.units(options or Options(), datasets or source.datasets, None)
     assert len({unit.name for unit in units}) == len(units)
     rows, dropped = [], nothing_dropped()

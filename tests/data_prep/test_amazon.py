@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from data_prep.readers import lines
+from data_prep.readers import opened
 from data_prep.sources import amazon
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts
+from tests.data_prep.source_runs import sources
 
 REVIEWS_2018 = [
     {"reviewerID": "A2", "asin": "B000000001", "overall": 5.0, "reviewText": "a\u2028b", "unixReviewTime": 1393545600},
@@ -55,7 +56,7 @@ def write(path, content):
 def test_reviews(tmp_path, name, content, meta, told, expected, end):
     write(tmp_path / (name + end), content)
     write(tmp_path / (meta + end), told)
-    data, files = interactions(amazon, tmp_path)
+    data, files = interactions(amazon.find_amazon, tmp_path)
     assert (data.dataset, files) == ("rec-music", [name + end, meta + end])
     assert events(data) == (expected, {})
     assert texts(data) == (TEXTS, {})
@@ -79,7 +80,7 @@ def test_reviews(tmp_path, name, content, meta, told, expected, end):
 def test_ratings(tmp_path, name, content, expected):
     write(tmp_path / name, content)
     write(tmp_path / "meta_Video_Games.json.gz", META_2018)
-    data, files = interactions(amazon, tmp_path)
+    data, files = interactions(amazon.find_amazon, tmp_path)
     assert (data.dataset, files) == ("rec-game", [name, "meta_Video_Games.json.gz"])
     assert events(data) == ([(expected or "A2", "B000000001", 20.0), ("A1", "B000000002", 10.0)], {})
 
@@ -88,7 +89,7 @@ def test_ratings(tmp_path, name, content, expected):
 def test_columns_that_cannot_be_told_apart(tmp_path, line):
     write(tmp_path / "Video_Games.csv", line + "\n")
     write(tmp_path / "meta_Video_Games.json", META_2018)
-    data, _ = interactions(amazon, tmp_path)
+    data, _ = interactions(amazon.find_amazon, tmp_path)
     with pytest.raises(UserError, match=f"Video_Games.csv row 1: '{line}': it cannot be told which column is the item"):
         events(data)
 
@@ -100,26 +101,26 @@ def test_the_three_parts_of_a_split_are_one(tmp_path):
             f"user_id,parent_asin,rating,timestamp\nA1,B00000000{number},5.0,{number}\n",
         )
     write(tmp_path / "meta_CDs_and_Vinyl.jsonl", META_2023)
-    data, files = interactions(amazon, tmp_path)
+    data, files = interactions(amazon.find_amazon, tmp_path)
     assert files == [f"CDs_and_Vinyl.{part}.csv" for part in ("train", "valid", "test")] + ["meta_CDs_and_Vinyl.jsonl"]
     assert [time for *_, time in events(data)[0]] == [1.0, 0.0, 2.0]
-    assert interactions(amazon, tmp_path / "CDs_and_Vinyl.valid.csv")[1] == files
+    assert interactions(amazon.find_amazon, tmp_path / "CDs_and_Vinyl.valid.csv")[1] == files
     (tmp_path / "CDs_and_Vinyl.test.csv").unlink()
     with pytest.raises(UserError, match=r"CDs_and_Vinyl.train.csv: CDs_and_Vinyl.test.csv is missing beside it"):
-        interactions(amazon, tmp_path)
+        interactions(amazon.find_amazon, tmp_path)
 
 
 def test_the_meta_file_may_lie_elsewhere_but_once(tmp_path):
     path = write(tmp_path / "review_categories" / "Video_Games.jsonl", REVIEWS_2023)
     with pytest.raises(UserError, match=r"Video_Games.jsonl: meta_Video_Games.json or .jsonl is missing beside it"):
-        interactions(amazon, tmp_path)
+        interactions(amazon.find_amazon, tmp_path)
     meta = write(tmp_path / "meta_categories" / "meta_Video_Games.jsonl", META_2023)
-    assert interactions(amazon, tmp_path)[0].items == (meta,)
+    assert interactions(amazon.find_amazon, tmp_path)[0].items == (meta,)
     write(tmp_path / "old" / "meta_Video_Games.json.gz", META_2014)
     with pytest.raises(UserError, match="is there 2 times, but not beside it"):
-        interactions(amazon, tmp_path)
+        interactions(amazon.find_amazon, tmp_path)
     beside = write(path.with_name("meta_Video_Games.json"), META_2018)
-    assert interactions(amazon, tmp_path)[0].items == (beside,)
+    assert interactions(amazon.find_amazon, tmp_path)[0].items == (beside,)
 
 
 def test_other_categories_need_a_folder_that_says_what_they_are(tmp_path):
@@ -128,7 +129,7 @@ def test_other_categories_need_a_folder_that_says_what_they_are(tmp_path):
         write(tmp_path / folder / "meta_Movies_and_TV.json.gz", META_2018)
         write(tmp_path / folder / "unrelated.jsonl", REVIEWS_2023)
         write(tmp_path / folder / "unrelated.csv", "1,2,3.0,4\n")
-    data, files = interactions(amazon, tmp_path)
+    data, files = interactions(amazon.find_amazon, tmp_path)
     assert (data.dataset, files) == ("rec-movie", ["Movies_and_TV_5.json.gz", "meta_Movies_and_TV.json.gz"])
     assert data.events[0].parent.name == "rec-movie"
 
@@ -137,7 +138,7 @@ def test_what_is_somebody_else_s(tmp_path):
     write(tmp_path / "video_games.csv", "user_id,item_id,timestamp,title\n1,2,3,x\n")
     write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,2,3,4\n")
     write(tmp_path / "meta_Video_Games.json", META_2018)
-    assert not list(amazon.find(sorted(tmp_path.iterdir()), tmp_path))
+    assert not sources(amazon.find_amazon, sorted(tmp_path.iterdir()), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +159,14 @@ def test_bad_reviews(tmp_path, line, message):
     write(tmp_path / "Video_Games_5.json", json.dumps(REVIEWS_2018[0]) + "\n" + line)
     write(tmp_path / "meta_Video_Games.json", META_2018)
     with pytest.raises(UserError, match="Video_Games_5.json " + message) as error:
-        events(interactions(amazon, tmp_path)[0])
+        events(interactions(amazon.find_amazon, tmp_path)[0])
     assert "\n" not in str(error.value)
 
 
 def test_a_truncated_download(tmp_path):
     path = write(tmp_path / "Video_Games_5.json.gz", [{**REVIEWS_2018[0], "n": i} for i in range(5000)])
     write(tmp_path / "meta_Video_Games.json", META_2018)
-    data, _ = interactions(amazon, tmp_path)
+    data, _ = interactions(amazon.find_amazon, tmp_path)
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(UserError, match=r"Video_Games_5.json.gz: gzip data cut off or damaged; \d{4} rows were readab"):
         events(data)
@@ -174,11 +175,11 @@ def test_a_truncated_download(tmp_path):
 
 
 def test_a_huge_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE", 1 << 20)
+    monkeypatch.setattr(opened, "MAX_TEXT", 1 << 20)
     write(tmp_path / "Video_Games_5.json", [REVIEWS_2018[0], {"reviewText": "x" * (1 << 20)}])
     write(tmp_path / "meta_Video_Games.json", META_2018)
     with pytest.raises(UserError, match=r"row 2: a line of more than 1 MB, beginning with '{\"reviewText\": \"xx"):
-        events(interactions(amazon, tmp_path)[0])
+        events(interactions(amazon.find_amazon, tmp_path)[0])
 
 
 def test_a_huge_literal_is_no_food_for_python_s_parser(tmp_path, monkeypatch):
@@ -186,12 +187,12 @@ def test_a_huge_literal_is_no_food_for_python_s_parser(tmp_path, monkeypatch):
     write(tmp_path / "Video_Games_5.json", REVIEWS_2018)
     write(tmp_path / "meta_Video_Games.json", "{'asin': 'B1', 'title': '%s'}" % ("x" * 100))
     with pytest.raises(UserError, match="row 1: not a JSON object"):
-        texts(interactions(amazon, tmp_path)[0])
+        texts(interactions(amazon.find_amazon, tmp_path)[0])
 
 
 def test_blank_lines_and_half_characters(tmp_path):
     write(tmp_path / "Video_Games_5.json", json.dumps(REVIEWS_2018[0])[:-1] + ', "summary": "cut \\ud83d"}\n\n')
     write(tmp_path / "meta_Video_Games.json", '{"asin": "B1", "title": "half \\ud83d"}')
-    data, _ = interactions(amazon, tmp_path)
+    data, _ = interactions(amazon.find_amazon, tmp_path)
     assert events(data) == (EVENTS_2018[:1], {"lines: blank": 1})
     assert texts(data)[0] == [("B1", "half ?")]

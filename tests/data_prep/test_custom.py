@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.custom import passage, routing
-from data_prep.discover import find
+from data_prep.discover import discover
 from data_prep.options import Options
 from data_prep.sources import custom as own
 from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts
+from tests.data_prep.source_runs import sources
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -38,15 +39,15 @@ def write_lines(folder, name, *objects):
     return write(folder, name, "".join(json.dumps(one) + "\n" for one in objects))
 
 
-def sources(*paths, raw=None):
-    return list(own.find(paths, raw or paths[0].parent))
+def found(*paths, raw=None):
+    return sources(own.find_own, paths, raw or paths[0].parent)
 
 
 def passages(path, **options):
     """The drafts of a passage file, and what was dropped."""
-    ((dataset,),) = (source.datasets for source in sources(path))
+    ((dataset,),) = (source.datasets for source in found(path))
     dropped = nothing_dropped()
-    return list(passage.drafts(path, dataset, Options(**options), dropped)), +dropped[dataset]
+    return list(passage.own_passage_drafts(path, dataset, Options(**options), dropped)), +dropped[dataset]
 
 
 def shape(draft):
@@ -74,12 +75,14 @@ def test_the_documentation_has_an_example_for_every_kind():
 )
 def test_examples_are_found_by_nobody_else(tmp_path, name, datasets):
     path = write(tmp_path, name, EXAMPLES[name])
-    assert [(source.format, source.datasets, source.files) for source in find(path)] == [("own", datasets, (path,))]
+    assert [(source.format, source.datasets, source.files) for source in discover(path).sources] == [
+        ("own", datasets, (path,))
+    ]
 
 
 def test_the_clicks_of_the_documentation(tmp_path):
     path = write(tmp_path, "clicks.csv", EXAMPLES["clicks.csv"])
-    data, files = interactions(own, tmp_path)
+    data, files = interactions(own.find_own, tmp_path)
     assert (data.dataset, files) == ("clicks", ["clicks.csv"])
     expected = [("ann", "m1", 978300760.0), ("ann", "m2", 978302109.0), ("bob", "m3", 978301968.0)]
     assert events(data) == ([*expected, ("bob", "m1", 978300275.0)], {})
@@ -87,7 +90,7 @@ def test_the_clicks_of_the_documentation(tmp_path):
     told.append(("m3", "Fish Called Wanda, A (1988), Comedy"))
     assert texts(data) == (told, {})
     write(tmp_path, "clicks.items.csv", EXAMPLES["clicks.items.csv"])
-    data, files = interactions(own, tmp_path)
+    data, files = interactions(own.find_own, tmp_path)
     assert (data.events, files) == ((path,), ["clicks.csv", "clicks.items.csv"])
     assert texts(data) == ([*told, ("m4", "Heat")], {})
 
@@ -119,7 +122,7 @@ def test_the_results_of_the_documentation(tmp_path):
     path = write(tmp_path, "router.csv", EXAMPLES["router.csv"])
     dropped = nothing_dropped()
     wanted = ("router-performance", "router-cost")
-    drafts = list(routing.drafts(path, "router", wanted, Options(split="test"), dropped))
+    drafts = list(routing.own_routing_drafts(path, "router", wanted, Options(split="test"), dropped))
     # Equally good on the sum, so the cheap one; only the large one can prove.
     assert [(d.task.dataset, d.group, d.task.candidates[d.task.target].id) for d in drafts if "2" in d.group] == [
         ("router-performance", "what is 2 + 3?", "small-3b"),
@@ -151,7 +154,7 @@ def test_the_results_of_the_documentation(tmp_path):
 )
 def test_nearly_right_columns(tmp_path, columns, message):
     with pytest.raises(UserError, match=f"x.csv: {message}"):
-        sources(write(tmp_path, "x.csv", columns + "\n1,2,3,4\n"))
+        found(write(tmp_path, "x.csv", columns + "\n1,2,3,4\n"))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,6 @@ def test_nearly_right_columns(tmp_path, columns, message):
         ("x.csv", b"\xff\xfeu\0s\0e\0r\0_\0i\0d\0"),
         ("x.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 9, mtime=0)[:12]),
         ("x.items.csv", "item_id,title\n"),
-        ("x.tsv", "query\tpassage\trelevance\n"),
         ("x.json", '{"query": "q", "candidates": []}'),
         ("x.jsonl", '{"task_name": "t", "query": "q", "ground_truth": "a", "metric": "em"}\n'),  # LLMRouter
         ("x.jsonl", '{"problem": "p", "gt": "g", "candidates": ["a"], "task_name": "t"}\n'),  # Ranking-bench
@@ -184,7 +186,7 @@ def test_nearly_right_columns(tmp_path, columns, message):
     ],
 )
 def test_what_is_somebody_else_s(tmp_path, name, content):
-    assert not sources(write(tmp_path, name, content))
+    assert not found(write(tmp_path, name, content))
 
 
 @pytest.mark.parametrize(
@@ -202,16 +204,16 @@ def test_what_is_somebody_else_s(tmp_path, name, content):
 def test_what_a_dataset_is_called(tmp_path, name, columns, datasets):
     content = columns.encode() + b"\n1,2,3,4\n"
     path = write(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
-    assert [source.datasets for source in sources(path, raw=tmp_path)] == [datasets]
+    assert [source.datasets for source in found(path, raw=tmp_path)] == [datasets]
 
 
 def test_a_name_that_is_taken(tmp_path):
     with pytest.raises(
         UserError, match=r"rec-game.csv: rec-game is a dataset for recommendation, and its columns are for"
     ):
-        sources(write(tmp_path, "rec-game.csv", "query,passage,relevance\n"))
+        found(write(tmp_path, "rec-game.csv", "query,passage,relevance\n"))
     with pytest.raises(UserError, match=r"---.csv: its name has no letter or digit"):
-        sources(write(tmp_path, "---.csv", "query,passage,relevance\n"))
+        found(write(tmp_path, "---.csv", "query,passage,relevance\n"))
 
 
 # ------------------------------------------------------------------------------------------------------ recommendation
@@ -225,7 +227,7 @@ def test_interactions_as_json_lines(tmp_path):
     write_lines(tmp_path, "x.jsonl", *rows)
     items = [{"item_id": "a", "title": "A\u2028B", "year": 1999, "genres": ["X", "Y|Z"]}, {"item_id": 1, "title": None}]
     write_lines(tmp_path, "x.items.jsonl", *items)
-    data, files = interactions(own, tmp_path)
+    data, files = interactions(own.find_own, tmp_path)
     assert files == ["x.jsonl", "x.items.jsonl"]
     assert events(data) == ([("7", "a", 20.0), ("8", "1", 1.5)], {})
     assert texts(data) == ([("a", "A B (1999), X, Y|Z"), ("1", "")], {})
@@ -234,7 +236,7 @@ def test_interactions_as_json_lines(tmp_path):
 def test_titles_in_the_events_tell_once(tmp_path):
     rows = ["u,a,1,", "u,b,2,B", "v,a,3,A", "v,b,4,B", "", "w,a,5,Not A", "w,a,6, ", "w,c,7,"]
     write(tmp_path, "x.csv", "user_id,item_id,timestamp,title\n" + "\n".join(rows))
-    data, _ = interactions(own, tmp_path)
+    data, _ = interactions(own.find_own, tmp_path)
     assert texts(data) == ([("b", "B"), ("a", "A")], {"items: told of in another way by a later row": 1})
     assert len(events(data)[0]) == 7
     assert events(data)[1] == {"lines: blank": 1}
@@ -245,7 +247,7 @@ def test_items_twice(tmp_path):
     for end in ("csv", "jsonl"):
         write(tmp_path, f"x.items.{end}", "item_id,title\n")
     with pytest.raises(UserError, match=r"x.csv: its items are there twice, as x.items.csv and as x.items.jsonl"):
-        sources(tmp_path / "x.csv")
+        found(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_bad_interactions(tmp_path, name, content, message):
     if name == "x.jsonl":
         first = b'{"user_id": 1, "item_id": 1, "timestamp": 1, "title": "T"}\n'
     write(tmp_path, name, first + content)
-    data, _ = interactions(own, tmp_path)
+    data, _ = interactions(own.find_own, tmp_path)
     with pytest.raises(UserError, match=f"{name} {message}"):
         events(data)
 
@@ -286,7 +288,7 @@ def test_bad_interactions(tmp_path, name, content, message):
 def test_bad_items(tmp_path, item, message):
     write(tmp_path, "x.csv", "user_id,item_id,timestamp\n1,2,3\n")
     write_lines(tmp_path, "x.items.jsonl", item)
-    data, _ = interactions(own, tmp_path)
+    data, _ = interactions(own.find_own, tmp_path)
     with pytest.raises(UserError, match="x.items.jsonl " + message):
         texts(data)
 
@@ -332,15 +334,16 @@ def test_rows_of_a_query_may_stand_anywhere(tmp_path, rows, with_ids):
 def test_a_query_is_let_go_with_its_last_row(tmp_path):
     rows = [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("c", 1), ("b", 1)]
     content = "query,passage,relevance\n" + "".join(f"{query},p{grade},{grade}\n" for query, grade in rows)
-    drafts = passage.drafts(write(tmp_path, "x.csv", content), "x", Options(), nothing_dropped())
+    drafts = passage.own_passage_drafts(write(tmp_path, "x.csv", content), "x", Options(), nothing_dropped())
     assert [draft.task.id for draft in drafts] == ["x:2", "x:5", "x:3"]
 
 
-def test_passages_of_one_text_stay_two(tmp_path):
+def test_passages_of_one_text_stay_two_with_the_best_grade(tmp_path):
     content = "query,passage,relevance,passage_id\nq,same,1,a\nq,same,0,b\nq,Q,0,c\n"
     (draft,), dropped = passages(write(tmp_path, "x.csv", content))
     assert [c.id for c in draft.task.candidates] == ["a", "b", "c"]
-    assert not dropped
+    assert draft.task.relevance == (1, 1, 0)
+    assert dropped == {"passages: graded as an equal one": 1}
 
 
 @pytest.mark.parametrize(
@@ -446,7 +449,7 @@ def test_results_under_the_name_of_the_file(tmp_path):
     ]
     path = write_lines(tmp_path, "ours.jsonl", *rows, {"query": "q9", "llm": "A", "effect": None, "cost": 1})
     dropped = nothing_dropped()
-    drafts = list(routing.drafts(path, "ours", ("ours-cost", "ours-performance"), Options(), dropped))
+    drafts = list(routing.own_routing_drafts(path, "ours", ("ours-cost", "ours-performance"), Options(), dropped))
     assert Counter((d.task.dataset, d.task.candidates[d.task.target].id) for d in drafts) == {
         ("ours-performance", "A"): 4,
         ("ours-cost", "B"): 4,
@@ -465,7 +468,7 @@ def test_the_split_of_the_file(tmp_path):
     path = write(
         tmp_path, "x.csv", "query,llm,effect,cost,split\n" + rows.replace("A,1", "A,0.5").replace("B,0", "B,0.5")
     )
-    drafts = routing.drafts(path, "x", ("x-performance",), Options(), nothing_dropped())
+    drafts = routing.own_routing_drafts(path, "x", ("x-performance",), Options(), nothing_dropped())
     assert {(draft.group, draft.side) for draft in drafts} == {("q0", "train"), ("q1", "test")}
 
 
@@ -487,7 +490,7 @@ def test_the_split_of_the_file(tmp_path):
 def test_bad_results(tmp_path, rows, message):
     path = write(tmp_path, "x.csv", f"query,llm,effect,cost,description,price,split\n{rows}\n")
     with pytest.raises(UserError, match=rf"x.csv:? {message}"):
-        list(routing.drafts(path, "x", ("x-performance",), Options(), nothing_dropped()))
+        list(routing.own_routing_drafts(path, "x", ("x-performance",), Options(), nothing_dropped()))
 
 
 # ----------------------------------------------------------------------------------------------------------- real data
@@ -497,10 +500,10 @@ def test_bad_results(tmp_path, rows, message):
 def test_real_interactions_under_our_columns(tmp_path):
     """A sample of MovieLens-1M with titles, whose columns have other names; the file itself is left alone."""
     given = DATA / "rec" / "ml1m_sample" / "interactions.csv"
-    assert not sources(given)
+    assert not found(given)
     content = given.read_text("utf-8").replace("uid,iid,", "user_id,item_id,", 1)
     write(tmp_path, "sample.csv", content)
-    data, _ = interactions(own, tmp_path)
+    data, _ = interactions(own.find_own, tmp_path)
     with given.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert events(data) == ([(row["uid"], row["iid"], float(row["timestamp"])) for row in rows], {})
@@ -512,4 +515,4 @@ def test_real_interactions_under_our_columns(tmp_path):
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
 def test_of_the_real_files_none_is_taken_for_one_s_own():
     files = sorted(path for path in DATA.rglob("*") if path.is_file())
-    assert not sources(*files, raw=DATA)
+    assert not found(*files, raw=DATA)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data_prep.custom.lists import read
+from data_prep.custom.lists import read_lists
 from iranker_verl.errors import UserError
 
 
@@ -15,7 +15,7 @@ def write(folder, name, content):
 
 
 def shape(path):
-    return [(one.row, one.id, one.query, one.candidates) for one in read(path)]
+    return [(one.row, one.id, one.query, one.candidates) for one in read_lists(path)]
 
 
 def test_a_row_a_list(tmp_path):
@@ -80,4 +80,4 @@ def test_white_space_and_repeats_are_as_in_preparation(tmp_path):
 )
 def test_what_is_refused(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words):
-        read(write(tmp_path, name, content))
+        read_lists(write(tmp_path, name, content))

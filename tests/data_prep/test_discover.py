@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.discover import find
+from data_prep.discover import discover
 from iranker_verl.errors import UserError
 
 ROUTERS = ("router-performance", "router-cost", "router-balance")
@@ -26,7 +26,7 @@ def touch(folder, *names):
 
 
 def found(raw, *wanted):
-    sources = find(raw, wanted) if wanted else find(raw)
+    sources = discover(raw, wanted).sources
     return {source.datasets: [file.name for file in source.files] for source in sources}
 
 
@@ -95,7 +95,7 @@ def test_two_sources_of_one_dataset(tmp_path, first, second, dataset):
     partners = ["a/u.item", "b/movies.dat"] if "u.data" in first else ["Games.item", "Games.orderonly.item"]
     touch(tmp_path, first, second, *partners)
     with pytest.raises(UserError) as error:
-        find(tmp_path)
+        discover(tmp_path)
     assert f"{dataset} is there twice, as {tmp_path / first} and as {tmp_path / second}; give the path" in str(
         error.value
     )
@@ -107,24 +107,24 @@ def test_two_sources_of_one_dataset(tmp_path, first, second, dataset):
 def test_half_of_a_pair(tmp_path, name, partner):
     touch(tmp_path, name, "train.parquet")
     with pytest.raises(UserError, match=f"{name}: {partner} is missing beside it"):
-        find(tmp_path)
+        discover(tmp_path)
     assert list(found(tmp_path, *PASSAGES)) == [PASSAGES]
 
 
 def test_a_recbole_file_of_no_known_dataset(tmp_path):
     touch(tmp_path, "yelp.inter", "yelp.item")
     with pytest.raises(UserError, match=r"yelp.inter: which dataset is it\? Put it into a folder called rec-movie"):
-        find(tmp_path)
+        discover(tmp_path)
 
 
 def test_nothing(tmp_path):
     touch(tmp_path, "readme.txt", "u.item", "Games.item")
     with pytest.raises(UserError, match=r"nothing to prepare for rec-movie; docs/data.md lists"):
-        find(tmp_path, ["rec-movie"])
+        discover(tmp_path, ["rec-movie"])
     with pytest.raises(UserError, match="nothing to prepare"):
-        find(tmp_path / "u.item")
+        discover(tmp_path / "u.item")
     with pytest.raises(UserError, match="no such file or folder"):
-        find(tmp_path / "gone")
+        discover(tmp_path / "gone")
 
 
 def test_a_wrong_delimiter_is_found_so_that_its_loader_can_say_so(tmp_path):
@@ -136,11 +136,11 @@ def test_a_broken_parquet_is_named_where_passages_are_wanted(tmp_path):
     touch(tmp_path, "u.data", "u.item")
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"train.parquet: not a whole Parquet file"):
-        find(tmp_path)
+        discover(tmp_path)
     assert list(found(tmp_path, "rec-movie")) == [("rec-movie",)]
 
 
 def test_a_link_to_nowhere(tmp_path):
     (tmp_path / "router.csv").symlink_to(tmp_path / "gone.csv")
     with pytest.raises(UserError, match=r"router.csv: a link to a file that is not there"):
-        find(tmp_path)
+        discover(tmp_path)

@@ -1,5 +1,6 @@
 """The fast reader of events and the slow one give the same, whatever is in the file."""
 
+import codecs
 import gzip
 from collections import Counter
 
@@ -7,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.readers import events, lines
+from data_prep.readers import events, opened
 from data_prep.readers.events import Layout
 from data_prep.scenarios.interactions import EVENTS
 from iranker_verl.errors import UserError
+from tests.data_prep.reading import exact
 
 LAYOUTS = [
     Layout("::", 4, user=0, item=1, time=3),
@@ -24,14 +26,24 @@ def outcome(path, layout):
     """All rows and what was dropped, or the error."""
     dropped = Counter()
     try:
-        batches = list(events.read(path, layout, dropped))
+        batches = list(events.table_events(path, layout, dropped))
     except UserError as error:
         return str(error)
     assert all(batch.schema == EVENTS and 0 < batch.num_rows <= events.BATCH for batch in batches)
-    return [tuple(row.values()) for batch in batches for row in batch.to_pylist()], +dropped
+    return [exact(row) for batch in batches for row in batch.to_pylist()], +dropped
 
 
-GOOD_IDS = [b"1", b"u7", b"B00X", "Zoé".encode(), "\u2028\x85".encode(), b"a b", b"x\x00y", b"9" * 40, lines.BOM + b"x"]
+GOOD_IDS = [
+    b"1",
+    b"u7",
+    b"B00X",
+    "Zoé".encode(),
+    "\u2028\x85".encode(),
+    b"a b",
+    b"x\x00y",
+    b"9" * 40,
+    codecs.BOM_UTF8 + b"x",
+]
 GOOD_TIMES = [b"978300760", b"0", b"1.5e1", b"-3", b".5", b"5.", b" 7 ", b"+3", b"1e-400"]
 BAD_FIELDS = [b"", b"nan", b"inf", b"1e400", b"0x1", b"1_0", b"--1", b"Monday", b":", b"\xff", b"\xe9", b"\r"]
 QUOTED = [b'"5"', b'a"b', b'"5', b'"a""b"', b'"\n"']
@@ -60,7 +72,7 @@ def lines_of(layout, spoilt):
 def files(draw):
     layout = draw(st.sampled_from(LAYOUTS))
     head = layout.separator.encode().join([b"h"] * layout.columns) + b"\n" if layout.header else b""
-    head = draw(st.sampled_from([b"", lines.BOM])) + b"\n" * (layout.header - 1) + head
+    head = draw(st.sampled_from([b"", codecs.BOM_UTF8])) + b"\n" * (layout.header - 1) + head
     body = [*draw(st.lists(lines_of(layout, False), max_size=15)), *draw(st.lists(lines_of(layout, True), max_size=2))]
     if draw(st.booleans()):
         body = draw(st.permutations(body))
@@ -131,7 +143,7 @@ def test_ordinary_files_are_read_fast(tmp_path, monkeypatch, layout):
     path = tmp_path / "events"
     monkeypatch.setattr(events, "_slow", None)
     event = (row[layout.user], row[layout.item], float(row[layout.time]))
-    for start in (b"", lines.BOM):
+    for start in (b"", codecs.BOM_UTF8):
         path.write_bytes(start + "\r\n".join(lines_).encode())
         assert outcome(path, layout) == ([event, event], {"lines: blank": 1 + (layout.header == 2)})
 
@@ -170,7 +182,7 @@ def test_gzip(tmp_path):
 
 
 def test_a_huge_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE", 1000)
+    monkeypatch.setattr(opened, "MAX_TEXT", 1000)
     monkeypatch.setattr(events, "BLOCK_BYTES", 256)
     path = tmp_path / "events"
     path.write_bytes(b"u\ti\t5\t1\n" + b"x" * 999 + b"\n")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.readers import lines
-from data_prep.readers.lines import columns, first_line, identifier, number, parse_json, places, records, rows
+from data_prep.readers import opened
+from data_prep.readers.documents import json_records, parse_json
+from data_prep.readers.lines import identifier, number, places, table_columns, table_rows
 from iranker_verl.errors import UserError
 
 NO_SURROGATES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -25,7 +26,7 @@ def write(folder, content, name="file"):
 
 def table(path, separator, columns=None, encoding="utf-8"):
     dropped = Counter()
-    return list(rows(path, separator, columns, dropped, encoding)), dropped
+    return list(table_rows(path, separator, columns, dropped, encoding)), dropped
 
 
 def test_rows_are_lines_of_the_file(tmp_path):
@@ -49,7 +50,7 @@ def test_csv_that_is_written_is_read(tmp_path, table_, packed):
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows(table_)
     content = text.getvalue().encode()
     path = write(tmp_path, gzip.compress(content) if packed else content)
-    assert [tuple(fields) for _, fields in rows(path, ",", 2, Counter())] == table_
+    assert [tuple(fields) for _, fields in table_rows(path, ",", 2, Counter())] == table_
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_csv_that_is_written_is_read(tmp_path, table_, packed):
         ('a,b\n\n"1,2\n3,4\n', ",", "file row 3: not well-formed CSV"),
         ("a,b\rc,d\r", ",", "file row 1: not well-formed CSV"),
         (b"a\tb\n\xe9\tb\n", "\t", "file row 2: byte 1 of the row is not utf-8 text"),
-        ("a,b\n".encode("utf-16"), ",", "file row 1: byte 1 of the row is not utf-8 text"),
+        ("a,b\n".encode("utf-16")[:-1], ",", "file: not whole utf-16 text; save it as UTF-8"),
     ],
 )
 def test_what_is_refused(tmp_path, content, separator, message):
@@ -74,17 +75,19 @@ def test_what_is_refused(tmp_path, content, separator, message):
 
 
 def test_a_quote_that_is_never_closed_is_not_followed_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE", 5000)
+    monkeypatch.setattr(opened, "MAX_TEXT", 5000)
     content = b'a,b\n"1,2\n' + b"3,4\n" * 100_000
-    with pytest.raises(UserError, match=r"row 2: not well-formed CSV \(field larger than field limit"):
+    with pytest.raises(
+        UserError, match=r"row 2: not well-formed CSV \(a record of more than 0 MB; is a quote not closed"
+    ):
         table(write(tmp_path, content), ",")
 
 
 def test_columns_are_found_by_name(tmp_path):
     path = write(tmp_path, " b ,a,unread\n1,2,3\n")
-    assert list(columns(path, ",", (("a",), ("x", "b"), ("gone",)), 2, Counter())) == [(2, ["2", "1", ""])]
+    assert list(table_columns(path, ",", (("a",), ("x", "b"), ("gone",)), 2, Counter())) == [(2, ["2", "1", ""])]
     with pytest.raises(UserError, match=r"file: no column x or y; its columns are b, a, unread"):
-        list(columns(path, ",", (("a",), ("x", "y")), 2, Counter()))
+        list(table_columns(path, ",", (("a",), ("x", "y")), 2, Counter()))
     # The earlier name goes before the later one.
     assert places(path, ["title", "name"], (("name", "title"),), 1) == [1]
     with pytest.raises(UserError, match="file: the column a is there twice"):
@@ -94,7 +97,7 @@ def test_columns_are_found_by_name(tmp_path):
 def test_blank_lines_are_counted_once_where_there_is_a_header(tmp_path):
     dropped = Counter()
     path = write(tmp_path, "\n\na,b\n\n1,2\n")
-    assert list(columns(path, ",", (("b",),), 1, dropped)) == [(5, ["2"])]
+    assert list(table_columns(path, ",", (("b",),), 1, dropped)) == [(5, ["2"])]
     assert dropped == {"lines: blank": 3}
 
 
@@ -103,7 +106,7 @@ def test_json_lines(tmp_path):
         '\ufeff{"a": "x\u2028y\x85z"}\r\n\n {"a": 12345678901234567890}\n{"a": "\\ud83d"}\n{"a": "\\ud83d\\ude00"}'
     )
     dropped = Counter()
-    assert list(records(write(tmp_path, content), dropped)) == [
+    assert list(json_records(write(tmp_path, content), dropped)) == [
         (1, {"a": "x\u2028y\x85z"}),
         (3, {"a": 12345678901234567890}),
         (4, {"a": "?"}),
@@ -116,7 +119,7 @@ def test_json_lines(tmp_path):
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers(-(2**63), 2**63) | st.none()), min_size=1))
 def test_json_that_is_written_is_read(tmp_path, objects):
     path = write(tmp_path, "".join(json.dumps(one) + "\n" for one in objects))
-    found = [record for _, record in records(path, Counter())]
+    found = [record for _, record in json_records(path, Counter())]
     assert found == json.loads(json.dumps(objects, ensure_ascii=False).encode(errors="replace"))
 
 
@@ -134,25 +137,16 @@ def test_json_that_is_written_is_read(tmp_path, objects):
 def test_what_is_no_json_object(tmp_path, line, shown):
     path = write(tmp_path, b'{"a": 1}\n' + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     with pytest.raises(UserError, match=f"file row 2: not a JSON object, but .*{shown}") as error:
-        list(records(path, Counter()))
+        list(json_records(path, Counter()))
     assert len(str(error.value)) < 300
     with pytest.raises(UserError, match="the file is empty"):
-        list(records(write(tmp_path, "\n"), Counter()))
+        list(json_records(write(tmp_path, "\n"), Counter()))
 
 
 def test_parse_json_takes_no_other_liberties():
     for line in (b"", b"nul", b"{'a': 1}", b'{"a": 1e999}', b'{"a": Infinity}'):
         with pytest.raises(ValueError):
             parse_json(line)
-
-
-def test_first_line(tmp_path):
-    assert first_line(write(tmp_path, "\ufeff\n \n a,b \r\nc")) == "a,b"
-    assert first_line(write(tmp_path, "")) == ""
-    packed = gzip.compress(b"a,b\n" + bytes(range(256)) * 5000)
-    assert first_line(write(tmp_path, packed[: len(packed) // 2])) == "a,b"
-    assert first_line(write(tmp_path, packed[:12])) == ""
-    assert first_line(tmp_path / "gone") == ""
 
 
 @pytest.mark.parametrize("text", ["", "x", "nan", "-inf", "1e999", "1_000", "1,5", "0x10"])

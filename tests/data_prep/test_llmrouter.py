@@ -10,9 +10,10 @@ import pytest
 
 from data_prep.options import Options
 from data_prep.scenarios.routing import ROUTERS, descriptions
-from data_prep.sources.llmrouter import find, read
+from data_prep.sources.llmrouter import find_llmrouter, read_llmrouter
 from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError
+from tests.data_prep.source_runs import sources as found_by
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "router"
 REAL = pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
@@ -44,7 +45,7 @@ def prices(folder, content=PRICES):
 def run(raw, options=None):
     """The rows of all tasks, and what was dropped, as preparation gets at them."""
     files = [raw] if raw.is_file() else sorted(path for path in raw.rglob("*") if path.is_file())
-    (source,) = find(files, raw)
+    (source,) = found_by(find_llmrouter, files, raw)
     assert (source.format, source.datasets) == ("LLMRouter", ROUTERS)
     (unit,) = source.units(options or Options(), ROUTERS, None)
     dropped = nothing_dropped()
@@ -73,7 +74,9 @@ def test_the_long_form_with_prices_and_sides(tmp_path):
     }
     assert next(r for r in rows if r["group"] == "a b")["context"] == "Query: a\u2028b\nPreference: quality only"
     assert best(rows, "router-performance") == {"a b": "tiny", "c": "big", "d": "tiny", "e": "big"}
-    raw = read(((tmp_path / "default_routing_train_data.jsonl", None),), descriptions(tmp_path / "default_llm.json"))
+    raw = read_llmrouter(
+        ((tmp_path / "default_routing_train_data.jsonl", None, 0),), descriptions(tmp_path / "default_llm.json")
+    )
     assert raw.matrices()[1][0, :, 2].tolist() == pytest.approx([500e-6, 150e-6])
     # Costs in dollars / 1e6: a, d, e: big 500, tiny 150; c: big 0, tiny 1000. By train's 0 to 1000: .5, .15; 0, 1.
     # .5e - .5c of e: big .125, tiny .05; .2e - .8c of e: big -.25, tiny -.07.
@@ -191,9 +194,11 @@ def test_which_files_belong_together(tmp_path, names, sources):
         lines(tmp_path / name, both("a"))
         if name.endswith(".gz"):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
-    found = list(find(sorted(p for p in tmp_path.rglob("*") if p.is_file()), tmp_path))
+    found = list(found_by(find_llmrouter, sorted(p for p in tmp_path.rglob("*") if p.is_file()), tmp_path))
     units = [unit for source in found for unit in source.units(Options(), ROUTERS, None)]
-    parts = [" ".join(f"{p.relative_to(tmp_path)}={side}" for p, side in unit.arguments[0].args[0]) for unit in units]
+    parts = [
+        " ".join(f"{p.relative_to(tmp_path)}={side}" for p, side, _ in unit.arguments[0].args[0]) for unit in units
+    ]
     assert sorted(parts) == sources
     assert len({unit.name for unit in units}) == len(units)
     assert all(unit.arguments[0]({}).queries for unit in units)
@@ -202,18 +207,20 @@ def test_which_files_belong_together(tmp_path, names, sources):
 @pytest.mark.parametrize("content", ["", "{", "[", "[]", "[1]", "3", '{"user": 1}', "\x00\xff", '{"query": "a"}'])
 def test_files_of_others_are_left_alone(tmp_path, content):
     (tmp_path / "train.json").write_text(content, encoding="latin-1")
-    assert not list(find([tmp_path / "train.json", tmp_path / "gone.json", tmp_path / "a.parquet"], tmp_path))
+    assert not list(
+        found_by(find_llmrouter, [tmp_path / "train.json", tmp_path / "gone.json", tmp_path / "a.parquet"], tmp_path)
+    )
 
 
 def test_queries_alone_are_refused_unless_there_is_more(tmp_path):
     query = {"task_name": "mmlu", "query": "a", "ground_truth": "b", "metric": "em", "choices": None}
     file = lines(tmp_path / "default_query_train.jsonl", [query])
-    (source,) = find([file], tmp_path)
+    (source,) = found_by(find_llmrouter, [file], tmp_path)
     with pytest.raises(UserError, match=r"default_query_train\.jsonl: queries only") as error:
         source.units(Options(), ROUTERS, None)
     assert "default_routing_train_data.jsonl" in str(error.value)
     more = lines(tmp_path / "routing_data_train.jsonl", both("a"))
-    assert [source.files for source in find([file, more], tmp_path)] == [(more,)]
+    assert [source.files for source in found_by(find_llmrouter, [file, more], tmp_path)] == [(more,)]
 
 
 GOOD = json.dumps(called("a", "big", 1, (1, 1))).encode() + b"\n"
@@ -236,8 +243,8 @@ GOOD = json.dumps(called("a", "big", 1, (1, 1))).encode() + b"\n"
         (b"{broken", "row 1: not a JSON object, but '{broken'"),
         (b"", "the file is empty"),
         (b'[{"question": "a", "scores": {"x": 1, "y": 2}}, {"quest', "not a whole JSON file"),
-        (b'[{"question": "a", "scores": {"x": 1, "y": NaN}}, 3]', "not a whole JSON file"),
-        (b'[{"question": "a", "scores": {"x": 1, "y": 2}}, 3]', "row 2: '3' is no object"),
+        (b'[{"question": "a", "scores": {"x": 1, "y": NaN}}, 3]', "row 2: not a JSON object, but '3'"),
+        (b'[{"question": "a", "scores": {"x": 1, "y": 2}}, 3]', "row 2: not a JSON object, but '3'"),
         (b'[{"question": "a", "scores": [1]}]', "row 1: scores is '[1]', not an object {LLM: score}"),
         (b'[{"question": "a", "scores": {"x": 1}}, {"question": "a"}]', "row 2: no field 'scores'"),
         (
@@ -272,7 +279,7 @@ def test_a_byte_order_mark_and_half_a_surrogate_pair(tmp_path):
 def test_real_scores():
     folder = DATA / "llmrouter"
     files = [folder / name for name in ("train.json", "test.json", "default_llm.json", "default_query_train.jsonl")]
-    (source,) = find(files, folder)
+    (source,) = found_by(find_llmrouter, files, folder)
     assert source.files == (*files[:2], files[2])
     (unit,) = source.units(Options(), ROUTERS, None)
     dropped = nothing_dropped()

@@ -8,6 +8,7 @@ from data_prep.sources import movielens
 from data_prep.sources.movielens import GENRES
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts
+from tests.data_prep.source_runs import sources
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "rec"
 
@@ -42,17 +43,17 @@ def ml25m(tmp_path):
 
 
 def test_100k(ml100k):
-    data, files = interactions(movielens, ml100k)
+    data, files = interactions(movielens.find_movielens, ml100k)
     assert (data.dataset, files) == ("rec-movie", ["u.data", "u.item"])
     # Genres in GroupLens' order, whatever the order of the call.
     assert texts(data) == ([("10", "Café au lait (1993), Comedy, Drama"), ("11", "unknown")], {})
     assert events(data) == ([("1", "10", 300.0), ("2", "11", 100.0), ("1", "11", 200.0)], {"lines: blank": 1})
-    alone, files = interactions(movielens, ml100k / "u.data")
+    alone, files = interactions(movielens.find_movielens, ml100k / "u.data")
     assert (alone.events, files) == (data.events, ["u.data", "u.item"])
 
 
 def test_1m(ml1m):
-    data, files = interactions(movielens, ml1m)
+    data, files = interactions(movielens.find_movielens, ml1m)
     assert (data.dataset, files) == ("rec-movie", ["ratings.dat", "movies.dat"])
     assert texts(data)[0] == [("10", "Amélie: Part 2 (2001), Comedy, Romance"), ("11", "X (1999)")]
     assert events(data) == ([("1", "10", 300.0), ("1", "11", 200.0)], {})
@@ -61,11 +62,14 @@ def test_1m(ml1m):
 def test_a_file_that_somebody_has_converted_to_utf_8(ml1m):
     path = ml1m / "movies.dat"
     path.write_bytes("\ufeff".encode() + path.read_bytes().decode("latin-1").encode())
-    assert texts(interactions(movielens, ml1m)[0])[0][0] == ("10", "Amélie: Part 2 (2001), Comedy, Romance")
+    assert texts(interactions(movielens.find_movielens, ml1m)[0])[0][0] == (
+        "10",
+        "Amélie: Part 2 (2001), Comedy, Romance",
+    )
 
 
 def test_csv(ml25m):
-    data, files = interactions(movielens, ml25m)
+    data, files = interactions(movielens.find_movielens, ml25m)
     assert (data.dataset, files) == ("rec-movie", ["ratings.csv", "movies.csv"])
     assert texts(data)[0] == [
         ("10", "American President, The (1995), Comedy, Drama"),
@@ -79,7 +83,7 @@ def test_a_folder_called_like_another_dataset(ml1m):
     folder.mkdir()
     for name in ("ratings.dat", "movies.dat"):
         (ml1m / name).rename(folder / name)
-    assert interactions(movielens, ml1m)[0].dataset == "rec-game"
+    assert interactions(movielens.find_movielens, ml1m)[0].dataset == "rec-game"
 
 
 @pytest.mark.parametrize(
@@ -88,14 +92,14 @@ def test_a_folder_called_like_another_dataset(ml1m):
 def test_half_of_a_pair(tmp_path, name, partner):
     (tmp_path / name).write_text("userId,movieId,rating,timestamp\n")
     with pytest.raises(UserError, match=f"{name}: {partner} is missing beside it"):
-        list(movielens.find([tmp_path / name], tmp_path))
+        sources(movielens.find_movielens, [tmp_path / name], tmp_path)
 
 
 def test_what_is_somebody_else_s(tmp_path):
     (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\n")
     for name in ("u.item", "movies.dat", "movies.csv", "x.data"):
         (tmp_path / name).write_text("x")
-    assert not list(movielens.find(sorted(tmp_path.iterdir()), tmp_path))
+    assert not sources(movielens.find_movielens, sorted(tmp_path.iterdir()), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_what_is_somebody_else_s(tmp_path):
 def test_bad_events(ml100k, content, message):
     (ml100k / "u.data").write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        events(interactions(movielens, ml100k)[0])
+        events(interactions(movielens.find_movielens, ml100k)[0])
     assert "\n" not in str(error.value)
 
 
@@ -128,11 +132,11 @@ def test_bad_items(ml100k):
     ):
         (ml100k / "u.item").write_text(content)
         with pytest.raises(UserError, match=message):
-            texts(interactions(movielens, ml100k)[0])
+            texts(interactions(movielens.find_movielens, ml100k)[0])
 
 
 def test_bad_1m(ml1m):
-    data, _ = interactions(movielens, ml1m)
+    data, _ = interactions(movielens.find_movielens, ml1m)
     (ml1m / "ratings.dat").write_text("1\t10\t5\t300\n")
     with pytest.raises(UserError, match=r"ratings.dat row 1: 1 fields separated by '::', 4 expected"):
         events(data)
@@ -142,7 +146,7 @@ def test_bad_1m(ml1m):
 
 
 def test_bad_csv(ml25m):
-    data, _ = interactions(movielens, ml25m)
+    data, _ = interactions(movielens.find_movielens, ml25m)
     (ml25m / "ratings.csv").write_text("userId,movieId,rating\n1,10,5.0\n")
     with pytest.raises(UserError, match=r"ratings.csv: no column timestamp; its columns are userId, movieId, rating"):
         events(data)
@@ -153,7 +157,7 @@ def test_bad_csv(ml25m):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
 def test_the_real_100k():
-    data, _ = interactions(movielens, DATA / "ml100k_grouplens")
+    data, _ = interactions(movielens.find_movielens, DATA / "ml100k_grouplens")
     found, dropped = events(data)
     # Independent of the readers: the file's own words.
     lines = (DATA / "ml100k_grouplens" / "u.data").read_text().split("\n")

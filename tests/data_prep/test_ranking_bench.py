@@ -98,7 +98,7 @@ def short(row):
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_gives_the_same_tasks(tmp_path, name):
     FORMS[name](tmp_path / name, ROWS)
-    tasks, dropped, source = run(ranking_bench, tmp_path)
+    tasks, dropped, source = run(ranking_bench.find_ranking_bench, tmp_path)
     history = "Toy Story; Schindler's List; 12. Angry & Men"
     query = "Who, said 'it'?"
     assert [short(task) for task in tasks] == [
@@ -125,7 +125,7 @@ def test_every_form_gives_the_same_tasks(tmp_path, name):
 
 def test_only_what_is_wanted(tmp_path):
     write_parquet(tmp_path / "a.parquet", ROWS)
-    tasks, dropped, _ = run(ranking_bench, tmp_path, datasets=["router-cost"])
+    tasks, dropped, _ = run(ranking_bench.find_ranking_bench, tmp_path, datasets=["router-cost"])
     assert [task["dataset"] for task in tasks] == ["router-cost"]
     assert not dropped
 
@@ -134,7 +134,7 @@ def test_iterative_rows_are_tasks_as_they_are(tmp_path):
     state = {"passage 4": "last", "passage 0": "first"}
     rows = [passages("q", state, "passage 4"), passages("q", state, "passage 4"), passages("q", FIVE, "passage 0")]
     write_parquet(tmp_path / "iterative" / "train.parquet", rows)
-    tasks, _, _ = run(ranking_bench, tmp_path, Options(passages=9, max_chars=1))
+    tasks, _, _ = run(ranking_bench.find_ranking_bench, tmp_path, Options(passages=9, max_chars=1))
     assert [task["candidates"] for task in tasks] == [["last", "first"]] * 2 + [list(FIVE.values())]
     assert [task["relevance"] for task in tasks] == [[1, 0]] * 2 + [[1, 0, 0, 0, 0]]
     assert len({task["task_id"] for task in tasks}) == 3
@@ -150,7 +150,7 @@ def test_iterative_rows_are_tasks_as_they_are(tmp_path):
 @pytest.mark.parametrize("gt", ["passage 3", None])
 def test_passages_may_be_texts_names_or_both(tmp_path, candidates, gt):
     write_parquet(tmp_path / "a.parquet", [passages("q", FIVE, gt or candidates[3]) | {"candidates": candidates}])
-    (task,) = run(ranking_bench, tmp_path)[0]
+    (task,) = run(ranking_bench.find_ranking_bench, tmp_path)[0]
     assert (task["candidates"], task["relevance"]) == (list(FIVE.values()), [0, 0, 0, 1, 0])
 
 
@@ -160,18 +160,22 @@ def test_passages_that_are_not_the_listed_ones_have_no_names(tmp_path):
     rows = [passages("q", FIVE, gt) | {"candidates": other} for gt in ("passage 0", "text 0")]
     broken = passages("q", FIVE | {"passage 1": "a line\npassage 7: that misleads"}, "passage 1")
     write_parquet(tmp_path / "a.parquet", [*rows, broken])
-    tasks, dropped, _ = run(ranking_bench, tmp_path)
+    tasks, dropped, _ = run(ranking_bench.find_ranking_bench, tmp_path)
     assert [task["relevance"] for task in tasks] == [[0, 1, 0, 0, 0]]
     assert dropped == {"passage-5": {"rows: gt is not a candidate": 2}}
 
 
 def test_passages_keep_their_own_lines(tmp_path):
     named = {"passage 1": "one\nline: more\n\nPlease think step by step\nend", "passage 0": "same", "passage 2": "same"}
-    write_parquet(tmp_path / "a.parquet", [passages("q", named, "passage 2"), passages("q", named, "same")])
-    (task,), dropped, _ = run(ranking_bench, tmp_path)
-    assert task["candidates"] == ["one line: more Please think step by step end", "same", "same"]
-    assert task["relevance"] == [0, 0, 1]
-    assert dropped == {"passage-5": {"rows: gt is several candidates": 1}}
+    twins = named | {"passage 3": "other"}
+    write_parquet(
+        tmp_path / "a.parquet",
+        [passages("q", twins, "passage 3"), passages("q", named, "passage 2"), passages("q", named, "same")],
+    )
+    (task,), dropped, _ = run(ranking_bench.find_ranking_bench, tmp_path)
+    assert task["candidates"] == ["one line: more Please think step by step end", "same", "same", "other"]
+    assert task["relevance"] == [0, 0, 0, 1]
+    assert dropped == {"passage-5": {"rows: gt is several candidates": 2}}
 
 
 TITLES = st.lists(
@@ -187,17 +191,19 @@ TITLES = st.lists(
 @given(TITLES, st.sampled_from("'\""))
 def test_any_history_is_taken_apart(titles, quote):
     listed = "[" + ", ".join(f"{quote}{i}. {title}{quote}" for i, title in enumerate(titles)) + "]"
-    found = problems.read("rec-game", f"Bought, in order:\n{listed}\n\nNow there are 2", ["a", "b"])
+    found = problems.read_problem("rec-game", f"Bought, in order:\n{listed}\n\nNow there are 2", ["a", "b"])
     assert found.context == "; ".join(" ".join(title.split()) for title in titles)
 
 
 def test_a_history_of_another_form_stays_as_it_is():
-    found = problems.read("rec-music", "in order: A, B <b>and</b> C\n\nNow there are 2 items", ["x &amp; y", "z"])
+    found = problems.read_problem(
+        "rec-music", "in order: A, B <b>and</b> C\n\nNow there are 2 items", ["x &amp; y", "z"]
+    )
     assert (found.context, found.candidates, found.names) == ("A, B and C", ["x & y", "z"], [])
 
 
 def test_a_routing_problem_without_marks_is_the_query():
-    found = problems.read("router-balance", " What\nis it? ", ["A", "B"])
+    found = problems.read_problem("router-balance", " What\nis it? ", ["A", "B"])
     assert found == problems.Problem(
         "Query: What is it?\nPreference: quality 0.5, cost 0.5", "What is it?", ["A", "B"], ["A", "B"]
     )
@@ -217,7 +223,7 @@ def test_every_reason_to_drop(tmp_path):
     ]
     rows[4]["problem"] = "in order: \n\nNow there are 2"
     write_parquet(tmp_path / "a.parquet", rows)
-    tasks, dropped, _ = run(ranking_bench, tmp_path)
+    tasks, dropped, _ = run(ranking_bench.find_ranking_bench, tmp_path)
     assert len(tasks) == 1
     assert dropped == {
         "rec-movie": {
@@ -255,7 +261,7 @@ def test_every_reason_to_drop(tmp_path):
 def test_a_bad_row(tmp_path, name, change, message):
     (write_json if name == "a.json" else write_lines)(tmp_path / name, [ROWS[0], ROWS[0] | change])
     with pytest.raises(UserError, match=f"{name} row 2: .*{message}") as error:
-        run(ranking_bench, tmp_path)
+        run(ranking_bench.find_ranking_bench, tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -263,7 +269,9 @@ def test_blank_lines_are_counted(tmp_path):
     write_lines(tmp_path / "a.jsonl", [ROWS[0]])
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write("\n")
-    assert run(ranking_bench, tmp_path, datasets=["rec-movie"])[1] == {"rec-movie": {"lines: blank": 1}}
+    assert run(ranking_bench.find_ranking_bench, tmp_path, datasets=["rec-movie"])[1] == {
+        "rec-movie": {"lines: blank": 1}
+    }
 
 
 @settings(deadline=None, max_examples=40)
@@ -275,9 +283,9 @@ def test_a_file_that_is_cut_off_never_passes_for_a_whole_one(tmp_path_factory, n
     cut = content[: int(len(content) * where)]
     (raw / name).write_bytes(cut)
     try:
-        tasks, _, _ = run(ranking_bench, raw)
+        tasks, _, _ = run(ranking_bench.find_ranking_bench, raw)
     except ValueError:
-        assert not find(ranking_bench, raw)
+        assert not find(ranking_bench.find_ranking_bench, raw)
     except UserError as error:
         assert name in str(error)
         assert "\n" not in str(error)
@@ -293,7 +301,7 @@ def test_files_of_something_else_are_left_alone(tmp_path):
     (tmp_path / "c.json").write_text('{"problem": 1}')
     (tmp_path / "d.arrow").write_bytes(b"no")
     (tmp_path / "e.txt").write_text(json.dumps(ROWS))
-    assert not find(ranking_bench, tmp_path)
+    assert not find(ranking_bench.find_ranking_bench, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------- files and splits
@@ -302,8 +310,8 @@ def test_files_of_something_else_are_left_alone(tmp_path):
 def named(tmp_path, *names):
     for name in names:
         write_parquet(tmp_path / name, [rec([name], ["a", "b"], "a")])
-    (source,) = find(ranking_bench, tmp_path)
-    tasks, _, _ = run(ranking_bench, tmp_path)
+    (source,) = find(ranking_bench.find_ranking_bench, tmp_path)
+    tasks, _, _ = run(ranking_bench.find_ranking_bench, tmp_path)
     assert len({task["task_id"] for task in tasks}) == len(tasks)
     return {path.relative_to(tmp_path).as_posix() for path in source.files}, {t["context"]: t["side"] for t in tasks}
 
@@ -335,14 +343,14 @@ def test_a_config_may_be_the_folder_itself(tmp_path):
 def test_two_copies_are_two_sources(tmp_path):
     for copy in ("one", "two"):
         write_parquet(tmp_path / copy / "direct" / "train.parquet", ROWS)
-    assert len(find(ranking_bench, tmp_path)) == 2
+    assert len(find(ranking_bench.find_ranking_bench, tmp_path)) == 2
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl"])
 def test_a_column_may_decide_the_side(tmp_path, name):
     write = {".parquet": write_parquet, ".csv": write_csv, ".jsonl": write_lines}[Path(name).suffix]
     write(tmp_path / name, [ROWS[0] | {"split": side} for side in ("train", "test", "train")])
-    assert [task["side"] for task in run(ranking_bench, tmp_path)[0]] == ["train", "test", "train"]
+    assert [task["side"] for task in run(ranking_bench.find_ranking_bench, tmp_path)[0]] == ["train", "test", "train"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- hub
@@ -363,16 +371,16 @@ def test_fetch(tmp_path, monkeypatch, name, revision, folder, pattern):
 
     asked = []
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    fetched = ranking_bench.fetch(name, tmp_path)
+    fetched = ranking_bench.fetch_from_hub(name, tmp_path)
     assert fetched == tmp_path / "ulab-ai--Ranking-bench" / folder
     assert asked == [("ulab-ai/Ranking-bench", "dataset", revision, True)]
-    assert len(run(ranking_bench, fetched)[0]) == 3
+    assert len(run(ranking_bench.find_ranking_bench, fetched)[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["", "Ranking-bench", "a/b/c", "../../etc/x", "a/b/iterative/more"])
 def test_fetch_refuses_other_names(tmp_path, name):
     with pytest.raises(UserError, match=r"not a dataset's name; write hf://datasets/ulab-ai/Ranking-bench"):
-        ranking_bench.fetch(name, tmp_path)
+        ranking_bench.fetch_from_hub(name, tmp_path)
 
 
 def test_fetch_says_that_it_is_offline(tmp_path, monkeypatch):
@@ -380,7 +388,7 @@ def test_fetch_says_that_it_is_offline(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"^hf://datasets/ulab-ai/Ranking-bench: cannot be fetched \(.+\); try again"
     ) as error:
-        ranking_bench.fetch("ulab-ai/Ranking-bench", tmp_path)
+        ranking_bench.fetch_from_hub("ulab-ai/Ranking-bench", tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -389,4 +397,4 @@ def test_fetch_says_that_the_client_is_missing(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"huggingface_hub is not installed; install it, or download ulab-ai/Ranking-bench"
     ):
-        ranking_bench.fetch("ulab-ai/Ranking-bench", tmp_path)
+        ranking_bench.fetch_from_hub("ulab-ai/Ranking-bench", tmp_path)

@@ -27,19 +27,37 @@ def run(raw, tmp_path, tasks=None):
 @pytest.mark.parametrize(
     ("path", "dataset", "train", "test", "dropped"),
     [
-        # 714 users, 687 of them with 21 events or more; the other copy has two users with 3 events each on top.
-        ("ml100k_recbole", "rec-movie", 550, 137, {"users: fewer than 21 items": 27}),
-        ("ml100k_grouplens", "rec-movie", 550, 137, {"users: fewer than 21 items": 29, "lines: blank": 1}),
+        # 714 users, 687 of them with 21 events or more, 686 with 21 different films; the other copy has two users with 3 events each on top.
         (
-            "amazon/Amazon_CDs_and_Vinyl.inter",  # 60 users by raw events, 58 by different items with a title
+            "ml100k_recbole",
+            "rec-movie",
+            549,
+            137,
+            {"items: shown like another item": 18, "events: repeated item": 227, "users: fewer than 21 items": 28},
+        ),
+        (
+            "ml100k_grouplens",
+            "rec-movie",
+            549,
+            137,
+            {
+                "items: shown like another item": 18,
+                "events: repeated item": 227,
+                "users: fewer than 21 items": 30,
+                "lines: blank": 1,
+            },
+        ),
+        (
+            "amazon/Amazon_CDs_and_Vinyl.inter",  # 60 users by raw events, 55 by different titles
             "rec-music",
-            46,
-            12,
+            44,
+            11,
             {
                 "items: no title": 29,
                 "events: item without a title": 134,
-                "events: repeated item": 183,
-                "users: fewer than 21 items": 2193,
+                "items: shown like another item": 412,
+                "events: repeated item": 509,
+                "users: fewer than 21 items": 2196,
             },
         ),
         (
@@ -47,21 +65,28 @@ def run(raw, tmp_path, tasks=None):
             "rec-game",
             22,
             5,
-            {"events: repeated item": 291, "users: fewer than 21 items": 2666},
+            {"items: shown like another item": 49, "events: repeated item": 302, "users: fewer than 21 items": 2666},
         ),
         (
             "amazon/Amazon_CDs_and_Vinyl.orderonly.inter",
             "rec-music",
-            205,
-            51,
+            201,
+            50,
             {
                 "items: no title": 29,
                 "events: item without a title": 301,
-                "events: repeated item": 749,
-                "users: fewer than 21 items": 5183,
+                "items: shown like another item": 436,
+                "events: repeated item": 1633,
+                "users: fewer than 21 items": 5188,
             },
         ),
-        ("amazon/Amazon_Video_Games.orderonly.inter", "rec-game", 1480, 370, {}),
+        (
+            "amazon/Amazon_Video_Games.orderonly.inter",
+            "rec-game",
+            1474,
+            368,
+            {"items: shown like another item": 456, "events: repeated item": 97, "users: fewer than 21 items": 8},
+        ),
     ],
 )
 def test_recommendation(tmp_path, path, dataset, train, test, dropped):
@@ -79,19 +104,30 @@ def test_recommendation(tmp_path, path, dataset, train, test, dropped):
 
 NINE = {
     # train, test, candidates and what was dropped
-    "rec-movie": (550, 137, 20, {"users: fewer than 21 items": 27}),
+    "rec-movie": (
+        549,
+        137,
+        20,
+        {"items: shown like another item": 18, "events: repeated item": 227, "users: fewer than 21 items": 28},
+    ),
     "rec-music": (
-        46,
-        12,
+        44,
+        11,
         20,
         {
             "items: no title": 29,
             "events: item without a title": 134,
-            "events: repeated item": 183,
-            "users: fewer than 21 items": 2193,
+            "items: shown like another item": 412,
+            "events: repeated item": 509,
+            "users: fewer than 21 items": 2196,
         },
     ),
-    "rec-game": (22, 5, 20, {"events: repeated item": 291, "users: fewer than 21 items": 2666}),
+    "rec-game": (
+        22,
+        5,
+        20,
+        {"items: shown like another item": 49, "events: repeated item": 302, "users: fewer than 21 items": 2666},
+    ),
     # 1,421 task ids and queries, two queries occur in two tasks: 1,419 by text
     **dict.fromkeys(
         ("router-performance", "router-cost", "router-balance"), (1135, 284, 10, {"rows: repeated query and LLM": 20})
@@ -129,10 +165,15 @@ def passages_by_hand():
         counts, dropped = {}, Counter()
         for side, frame in sides.items():
             size = frame.passages.map(lambda p: len(p["passage_text"]))
-            one = frame.passages.map(lambda p: sum(p["is_selected"]) == 1)
+            single = frame.passages.map(lambda p: sum(p["is_selected"]) == 1)
+            twin = frame.passages.map(
+                lambda p: [*p["passage_text"]].count(p["passage_text"][p["is_selected"].argmax()]) > 1
+            )
+            one = single & ~twin
             length = frame.passages.map(lambda p: sum(len(" ".join(t.split())) for t in p["passage_text"]))
             dropped[f"queries: not {n} passages"] += int((size != n).sum())
-            dropped["queries: not exactly one selected passage"] += int(((size == n) & ~one).sum())
+            dropped["queries: not exactly one selected passage"] += int(((size == n) & ~single).sum())
+            dropped["queries: equal passages, selected and not"] += int(((size == n) & single & twin).sum())
             dropped["queries: passages longer than 2600 characters"] += int(((size == n) & one & (length > 2600)).sum())
             counts[side] = int(((size == n) & one & (length <= 2600)).sum())
         result[f"passage-{n}"] = (counts["train"], counts["test"], n, dict(+dropped))
@@ -157,7 +198,10 @@ def test_a_time_split_of_real_interactions(tmp_path):
     assert all(check["ok"] for check in manifest["checks"])
     events = pd.read_csv(REC / "ml100k_recbole" / "ml-100k.inter", sep="\t").set_axis(list("uirt"), axis=1)
     rows = pq.read_table(tmp_path / "out" / "test.parquet")["extra_info"].to_pylist()
-    last = events.sort_values("t", kind="stable").groupby("u").tail(1).set_index("u")
+    items = pd.read_csv(REC / "ml100k_recbole" / "ml-100k.item", sep="\t", dtype=str).set_axis(list("inyc"), axis=1)
+    events["film"] = events.i.astype(str).map(dict(zip(items.i, items.n + items.y + items["c"], strict=True)))
+    films = events.sort_values("t", kind="stable").drop_duplicates(["u", "film"])
+    last = films.groupby("u").tail(1).set_index("u")
     for info in rows:
         assert float(last.t[int(info["group"])]) == info["time"]
     trained = pq.read_table(tmp_path / "out" / "train.parquet")["extra_info"].to_pylist()

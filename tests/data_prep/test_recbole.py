@@ -7,6 +7,7 @@ import pytest
 from data_prep.sources import recbole
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts
+from tests.data_prep.source_runs import sources
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "rec"
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\t1\t3\t20\nu\t2\t3.0\t1.5e1\n"
@@ -25,7 +26,7 @@ def pair(tmp_path):
 
 
 def test_read(pair):
-    data, files = interactions(recbole, pair[0].parent)
+    data, files = interactions(recbole.find_recbole, pair[0].parent)
     assert (data.dataset, files) == ("rec-movie", ["ml.inter", "ml.item"])
     assert texts(data) == ([("1", "Toy Story (1995), Film-Noir, Children's"), ("2", "V"), ("3", "")], {})
     assert events(data) == ([("u", "1", 20.0), ("u", "2", 15.0)], {})
@@ -34,7 +35,7 @@ def test_read(pair):
 def test_only_id_and_title_and_any_order(pair):
     pair[1].write_text("title:token_seq\titem_id:token\nÜber &quot;quoted&quot;, with comma\t7\n", encoding="utf-8")
     pair[0].write_text("\ntimestamp:float\titem_id:token\tuser_id:token\n\n5\t7\tu\n")
-    data, _ = interactions(recbole, pair[0])
+    data, _ = interactions(recbole.find_recbole, pair[0])
     assert texts(data) == ([("7", 'Über "quoted", with comma')], {})
     assert events(data) == ([("u", "7", 5.0)], {"lines: blank": 2})
 
@@ -54,14 +55,14 @@ def test_only_id_and_title_and_any_order(pair):
 def test_bad_events(pair, old, new, message):
     pair[0].write_text(INTER.replace(old, new))
     with pytest.raises(UserError, match=message) as error:
-        events(interactions(recbole, pair[0].parent)[0])
+        events(interactions(recbole.find_recbole, pair[0].parent)[0])
     assert "ml.inter" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_bad_items(pair):
     pair[1].write_text(ITEM.replace("movie_title", "label"))
-    data, _ = interactions(recbole, pair[0].parent)
+    data, _ = interactions(recbole.find_recbole, pair[0].parent)
     with pytest.raises(UserError, match=r"ml.item: no column title or movie_title or name; its columns are class"):
         texts(data)
     pair[1].write_bytes(ITEM.replace("Toy", "Caf\xe9").encode("latin-1"))
@@ -76,21 +77,24 @@ def test_which_dataset_it_is(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text(content)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.stem != "yelp")
-    assert [source.datasets for source in recbole.find(files, tmp_path)] == [("rec-music",), ("rec-movie",)]
+    assert [source.datasets for source in sources(recbole.find_recbole, files, tmp_path)] == [
+        ("rec-music",),
+        ("rec-movie",),
+    ]
     with pytest.raises(UserError, match=r"yelp.inter: which dataset is it\? Put it into a folder called rec-movie"):
-        list(recbole.find([tmp_path / "yelp.inter"], tmp_path))
+        sources(recbole.find_recbole, [tmp_path / "yelp.inter"], tmp_path)
 
 
 def test_half_of_a_pair(tmp_path):
     (tmp_path / "ml.x.inter").write_text(INTER)
     with pytest.raises(UserError, match=r"ml.x.inter: ml.x.item is missing beside it"):
-        list(recbole.find([tmp_path / "ml.x.inter"], tmp_path))
+        sources(recbole.find_recbole, [tmp_path / "ml.x.inter"], tmp_path)
 
 
 def test_sequences_that_are_cut_already_are_left_alone(tmp_path):
     path = tmp_path / "Games.test.inter"
     path.write_text("user_id:token\titem_id_list:token_seq\titem_id:token\nu\t1 2\t3\n")
-    assert not list(recbole.find([path], tmp_path))
+    assert not sources(recbole.find_recbole, [path], tmp_path)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
@@ -104,7 +108,7 @@ def test_sequences_that_are_cut_already_are_left_alone(tmp_path):
     ],
 )
 def test_the_real_files(path, dataset, untitled):
-    data, _ = interactions(recbole, DATA / f"{path}.inter")
+    data, _ = interactions(recbole.find_recbole, DATA / f"{path}.inter")
     assert data.dataset == dataset
     found, dropped = events(data)
     lines = (DATA / f"{path}.inter").read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]

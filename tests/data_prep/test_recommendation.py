@@ -22,13 +22,14 @@ SMALL = Options(history=2, candidates=3)
 def read_events(path, dropped):
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     users, items, times = zip(*rows, strict=True) if rows else ((), (), ())
-    yield pa.record_batch([pa.array(users, pa.string()), items, list(map(float, times))], schema=EVENTS)
+    columns = [pa.array(users, pa.string()), items, list(map(float, times)), [0] * len(rows)]
+    yield pa.record_batch(columns, schema=EVENTS)
 
 
 def read_items(path, dropped):
-    for line in path.read_text().splitlines():
+    for row, line in enumerate(path.read_text().splitlines(), 1):
         id, title = line.split("\t")
-        yield Item(id, title)
+        yield Item(id, title, row=row)
 
 
 def interactions(folder, *files, items="abcdefgh", dataset="rec-movie", crowd=True):
@@ -51,7 +52,7 @@ def interactions(folder, *files, items="abcdefgh", dataset="rec-movie", crowd=Tr
 def made(data, options, folder):
     """All tasks, as dicts by id, and what was dropped."""
     dropped = nothing_dropped()
-    units = recommendation.units(data, options, (data.dataset,), Work(folder / "work"))
+    units = recommendation.bucket_units(data, options, (data.dataset,), Work(folder / "work"))
     table = pa.concat_tables([TASKS.empty_table(), *(t for unit in units for t in unit.run(dropped))])
     tasks = {row["task_id"]: row for row in table.to_pylist()}
     assert len(tasks) == table.num_rows
@@ -101,7 +102,7 @@ def test_unknown_items_and_short_users_are_dropped_and_counted(tmp_path):
         for time, item in enumerate(items)
     ]
     data = interactions(tmp_path, events)
-    data.items[0].write_text(data.items[0].read_text() + "x\t<br>\na\tAgain\n")
+    data.items[0].write_text(data.items[0].read_text() + "x\t<br>\na\tTitle  a\n")
     tasks, dropped = made(data, SMALL, tmp_path)
     assert list(tasks) == ["rec-movie:u"] and tasks["rec-movie:u"]["context"] == "Title a; Title b"
     assert dropped == {
@@ -137,7 +138,7 @@ def test_negatives_are_new_different_and_the_same_whatever_the_buckets(tmp_path,
     monkeypatch.setattr(recommendation, "CHUNK", 3)
     half = len(events) // 2
     cut = interactions(tmp_path / "many", events[:half], events[half:], items=items)
-    assert len(recommendation.units(cut, options, (), Work(tmp_path / "count"))) > 30
+    assert len(recommendation.bucket_units(cut, options, (), Work(tmp_path / "count"))) > 30
     assert made(cut, options, tmp_path / "many") == (tasks, dropped)
 
 
@@ -219,15 +220,16 @@ def test_against_a_slow_reference(tmp_path_factory, events, history):
         assert tasks[name]["history_ids"] == before
 
 
-WHOLE = st.integers(-(2**60), 2**60).map(float) | st.integers(0, 3).map(float)
+WHOLE = st.integers(-(2**60), 2**60) | st.integers(0, 3) | st.integers(10**18, 10**18 + 300)
 BIG = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), WHOLE)) | st.lists(st.tuples(st.integers(0, 3), BIG | WHOLE)))
 def test_events_in_order_whatever_their_times_are(events):
-    user, time = np.array([u for u, _ in events], np.int64), np.array([t for _, t in events])
+    user, time = np.array([u for u, _ in events], np.int64), np.array([float(t) for _, t in events])
+    rest = np.array([t - int(float(t)) if isinstance(t, int) else 0 for _, t in events], np.int64)
     expected = sorted(range(len(events)), key=lambda place: events[place])  # stable
-    assert recommendation._by_user_and_time(user, time).tolist() == expected
+    assert recommendation._by_user_and_time(user, time, rest).tolist() == expected
 
 
 @given(st.lists(st.integers(0, 5)))

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from data_prep.options import Options
 from data_prep.scenarios.routing import ROUTERS
-from data_prep.sources.routerbench import find, prompt, read
+from data_prep.sources.routerbench import find_routerbench, prompt_text, read_routerbench
 from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError
+from tests.data_prep.source_runs import sources
 
 # sample_id, prompt, eval_name, then (score, dollars) of gpt-4 and of mistral
 QUERIES = [
@@ -60,7 +61,7 @@ def write(table, path):
 
 def run(path, options=None, datasets=ROUTERS):
     """The rows of all tasks, and what was dropped, as preparation gets at them."""
-    (source,) = find(sorted(path.parent.iterdir()), path.parent)
+    (source,) = sources(find_routerbench, sorted(path.parent.iterdir()), path.parent)
     assert (source.format, source.datasets) == ("RouterBench", ROUTERS)
     (unit,) = source.units(options or Options(), datasets, None)
     dropped = nothing_dropped()
@@ -173,13 +174,13 @@ def test_descriptions_beside(tmp_path):
     ],
 )
 def test_prompts(given, text):
-    assert prompt(given) == text
+    assert prompt_text(given) == text
 
 
 @given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=4, unique_by=str.strip))
 @settings(deadline=None)
 def test_prompts_come_back_as_they_were(turns):
-    assert prompt(str(turns)) == prompt(turns) == "\n\n".join(turn.strip() for turn in turns)
+    assert prompt_text(str(turns)) == prompt_text(turns) == "\n\n".join(turn.strip() for turn in turns)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +200,20 @@ def test_prompts_come_back_as_they_were(turns):
 )
 def test_what_is_found(tmp_path, name, header, own):
     (tmp_path / name).write_text(header + "\n")
-    assert len(list(find([tmp_path / name, tmp_path / "gone.csv", tmp_path / "gone.parquet"], tmp_path))) == own
+    assert (
+        len(
+            list(
+                sources(find_routerbench, [tmp_path / name, tmp_path / "gone.csv", tmp_path / "gone.parquet"], tmp_path)
+            )
+        )
+        == own
+    )
 
 
 def test_a_pickle_is_refused_unless_it_was_converted(tmp_path):
     file = tmp_path / "routerbench_0shot.pkl"
     file.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
-    (source,) = find([file], tmp_path)
+    (source,) = sources(find_routerbench, [file], tmp_path)
     with pytest.raises(UserError, match="not opened; convert it where it can do no harm") as error:
         source.units(Options(), ROUTERS, None)
     assert "to_parquet('routerbench_0shot.parquet')" in str(error.value)
@@ -254,8 +262,8 @@ def test_broken_files(tmp_path):
             run(file)
         assert "\n" not in str(error.value)
     file.unlink()
-    with pytest.raises(UserError, match="no such file"):
-        read(file)
+    with pytest.raises(UserError, match="No such file"):
+        read_routerbench(file)
     semicolons = tmp_path / "routerbench.csv"
     wide().to_csv(semicolons, sep=";")
     with pytest.raises(UserError, match=r"no column 'sample_id'.*separated by commas"):

@@ -18,11 +18,11 @@ from data_prep.scenarios.routing import (
     Query,
     Results,
     descriptions,
-    drafts,
     leads,
     nearest,
     outcomes,
     readable,
+    routing_drafts,
     value,
 )
 from data_prep.tasks import nothing_dropped
@@ -52,7 +52,7 @@ def results(*queries, llms=LLMS):
 
 def run(made, options=None, described=None, datasets=ROUTERS, source="file"):
     dropped = nothing_dropped()
-    found = list(drafts(made, described or {}, options or Options(), datasets, dropped, source))
+    found = list(routing_drafts(made, described or {}, options or Options(), datasets, dropped, source))
     return found, {name: dict(+counts) for name, counts in dropped.items() if +counts}
 
 

@@ -34,7 +34,7 @@ def test_a_task(tmp_path, end):
         ("Q2", "c", "1"),
     ]
     write(tmp_path / "WikiQA-dev.tsv", rows, end=end)
-    (one, two), dropped, source = run(wikiqa, tmp_path)
+    (one, two), dropped, source = run(wikiqa.find_wikiqa, tmp_path)
     assert one == {
         "task_id": "wikiqa:Q1",
         "dataset": "wikiqa",
@@ -65,7 +65,7 @@ def test_every_reason_to_drop(tmp_path):
     ]
     path = write(tmp_path / "WikiQA-dev.tsv", rows)
     path.write_text(path.read_text().replace("what is  \t", " \t") + "\n")
-    tasks, dropped, _ = run(wikiqa, tmp_path, Options(max_chars=10, passages=7))
+    tasks, dropped, _ = run(wikiqa.find_wikiqa, tmp_path, Options(max_chars=10, passages=7))
     assert [task["task_id"] for task in tasks] == ["wikiqa:Q1"]
     assert dropped["wikiqa"] == {
         "queries: no answer": 1,
@@ -89,7 +89,7 @@ def test_every_reason_to_drop(tmp_path):
 def test_names_decide_the_sides(tmp_path, names, sides):
     for name in names.split():
         write(tmp_path / f"WikiQA-{name}.tsv", [(name, "a", "0"), (name, "b", "1")])
-    tasks, _, _ = run(wikiqa, tmp_path)
+    tasks, _, _ = run(wikiqa.find_wikiqa, tmp_path)
     assert {task["task_id"].removeprefix("wikiqa:"): task["side"] for task in tasks} == sides
 
 
@@ -99,10 +99,10 @@ def test_a_file_without_labels(tmp_path):
     with pytest.raises(
         UserError, match=r"WikiQA-test.tsv row 1: no column Label; put the file with labels beside it, or"
     ):
-        find(wikiqa, tmp_path)
+        find(wikiqa.find_wikiqa, tmp_path)
     gold = write(tmp_path / "WikiQA-test-gold.tsv", [("Q1", "a", "0"), ("Q1", "b", "1")])
-    assert bare not in run(wikiqa, tmp_path)[2].files
-    assert gold in run(wikiqa, tmp_path)[2].files
+    assert bare not in run(wikiqa.find_wikiqa, tmp_path)[2].files
+    assert gold in run(wikiqa.find_wikiqa, tmp_path)[2].files
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_is_refused(tmp_path, change, message):
     path = write(tmp_path / "WikiQA-dev.tsv", [("Q1", "a", "0"), ("Q1", "b", "1")])
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(UserError, match=f"WikiQA-dev.tsv {message}") as error:
-        run(wikiqa, tmp_path)
+        run(wikiqa.find_wikiqa, tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -127,7 +127,7 @@ def test_another_encoding(tmp_path):
     path = write(tmp_path / "WikiQA-dev.tsv", [("Q1", "a", "0"), ("Q1", "é", "1")])
     path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
     with pytest.raises(UserError, match=r"WikiQA-dev.tsv row 3: byte .* is not utf-8 text"):
-        run(wikiqa, tmp_path)
+        run(wikiqa.find_wikiqa, tmp_path)
 
 
 def test_files_of_something_else_are_left_alone(tmp_path):
@@ -135,12 +135,12 @@ def test_files_of_something_else_are_left_alone(tmp_path):
     (tmp_path / "b.tsv").write_text("")
     (tmp_path / "c.csv").write_text(HEADER)
     (tmp_path / "d.tsv").write_bytes(b"\xff\xfe")
-    assert not find(wikiqa, tmp_path)
+    assert not find(wikiqa.find_wikiqa, tmp_path)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
 def test_real_files():
-    tasks, dropped, source = run(wikiqa, DATA, Options(max_chars=20_000))  # sentences of whole articles
+    tasks, dropped, source = run(wikiqa.find_wikiqa, DATA, Options(max_chars=20_000))  # sentences of whole articles
     assert [path.name for path in source.files] == ["WikiQA-dev.tsv", "WikiQA-test-gold.tsv"]
     labels = defaultdict(list)
     for path in source.files:

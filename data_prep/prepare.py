@@ -135,7 +135,7 @@ def _prepare(
         made = assemble(folders, ranges, part, template, options, dropped, inspect, work.progress)
         _check_made(made, dropped, raw, asked)
         manifest = made_of | _outcome(made, dropped, names) | {"not_read": not_read}
-        manifest["files"] = {f"{split}.parquet": provenance.file_digest(part / f"{split}.parquet") for split in SPLITS}
+        manifest["files"] = {f"{split}.parquet": file_digest(part / f"{split}.parquet") for split in SPLITS}
         found = checks.check(part, manifest)
         manifest["checks"] = [asdict(one) for one in found]
         if failed := [one for one in found if not one.ok]:

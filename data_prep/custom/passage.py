@@ -28,7 +28,6 @@ import pyarrow as pa
 
 from data_prep.custom import Side, identified, own_rows, text
 from data_prep.options import Options
-from data_prep.readers.lines import number
 from data_prep.readers.sniff import sniff
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
@@ -75,7 +74,7 @@ class Open:
     def add(self, values: tuple[Any, Any, Any], row: int, dropped: Counter[str]) -> None:
         """Take a passage in: its id ("" for one that is called by its place), text and relevance."""
         id = identified(values[0], self.path, row, "passage id") or str(len(self.passages))
-        given = text(values[1], self.path, row, "passage"), number(values[2], self.path, row, "relevance")
+        given = text(values[1], self.path, row, "passage"), passage.relevance_of(values[2], self.path, row, "relevance")
         if given[1] < 0:
             raise UserError(f"{self.path} row {row}: relevance is {given[1]:g}; it has to be 0 or more")
         if id not in self.passages:

@@ -225,7 +225,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     grades: dict[str, dict[str, float]] = defaultdict(dict)
     for row, fields in _judgements(path):
         query, document, given = fields[0], fields[-2], fields[-1]
-        value = number(given, path, row, "grade")
+        value = passage.relevance_of(given, path, row, "grade")
         if grades[query].setdefault(document, value) != value:
             raise UserError(f"{path} row {row}: passage {shown(document)} of query {shown(query)} has a second grade")
     if not grades:

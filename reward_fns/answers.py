@@ -1,18 +1,18 @@
-"""Reading an answer: which candidate does a response exclude, or which order does it give?
+"""Read a response: which candidate does it exclude, or which order does it give?
 
-The parser sees the *response* only, never the prompt (a prompt that shows the answer format would otherwise be read as an
-answer, see fault 2 of the published code), and it never guesses: what it cannot read is a reported failure.
+The parser reads the *response* only, never the prompt (otherwise a prompt that has the answer format would be read as an answer,
+fault 2 of the published code), and it never guesses: what it cannot read is a failure with a status.
 
 A response is read in this order:
 
-1. everything up to the last ``</think>`` is thought and is dropped; a ``<think>`` that never closes leaves no answer;
-2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content, or one more that
-   never closes, are ``several``;
-3. otherwise the whole rest is the answer, and it has to be nothing but names.
+1. everything up to the last ``</think>`` is reasoning and is dropped; a ``<think>`` without an end leaves no answer;
+2. if ``<answer>…</answer>`` occurs, its content is the answer; several blocks with different content, or another one
+   without an end, are ``several``;
+3. otherwise the whole rest is the answer, and it has to consist of names alone.
 
 A name is a label (``[C]``, ``C``, ``(C)``, ``C.``), the text of a candidate, or a label with the text of the same
 candidate: exact first, then normalised (:mod:`reward_fns.names`). A name that fits candidates of different texts is
-``several``: a film called "B" at the first place can be excluded by ``[A]`` but not by ``B``.
+``several``: a film called "B" with the label A can be excluded by ``[A]`` but not by ``B``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "OK",
     "PARTIAL",
     "SEVERAL",
-    "Answer",
+    "Exclusion",
     "Ranking",
     "answer_text",
     "exclusion_from",
@@ -49,24 +49,27 @@ OK = "ok"
 NO_ANSWER = "no_answer"
 NOT_A_CANDIDATE = "not_a_candidate"
 SEVERAL = "several"
-# A ranking that names somebody, but not every candidate once and nothing else.
+# A ranking that names some candidate, but not every candidate once and nothing else.
 PARTIAL = "partial"
 
-# What stands between the items of a ranking. A model may well write an arrow, or ">" as HTML does.
+# Separators of the items of a ranking: models also write arrows, and ">" as HTML does.
 _LINE, _COMMA = re.compile("\n"), re.compile("[,\uff0c\u3001]")
 _ABOVE = re.compile("[-=\u2013\u2014]{0,2}(?:[>\uff1e\u2192\u21d2]|&(?:gt|rarr|rArr);)")
 _SEPARATORS = (_LINE, _ABOVE, _COMMA)
 
-# Longer answers than this name nothing: it bounds the work on hostile input.
+# Longer answers than this are not read, to bound the work on hostile input.
 MAX_ANSWER_CHARS = 20_000
 
 _ANSWER, _END_ANSWER, _THINK, _END_THINK = TAGS
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a response names. ``index`` is the candidate's place (0-based) or None; ``status`` says why; ``tidy`` is
-    :func:`tidy` of a response that names one (equal answers may be written differently, so it is not compared)."""
+class Exclusion:
+    """The candidate that a response excludes.
+
+    ``index`` is the candidate's (0-based), or None, for the reason ``status``. ``tidy`` is :func:`tidy` of a response that names
+    one; it is not compared, since equal exclusions may be written differently.
+    """
 
     index: int | None
     status: str
@@ -74,15 +77,19 @@ class Answer:
 
     @property
     def ok(self) -> bool:
+        """Return whether the response was read without a fault."""
         return self.status == OK
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a response ranks. ``order`` holds candidates' places (0-based), best first, each once, as far as the answer
-    goes. ``repeated`` and ``unknown`` count its other items: named before, and naming nobody. ``status`` is ``ok`` where
-    every candidate is named once and nothing else is, ``partial`` for any other order, else why there is none. ``ranks`` is
-    ``order`` with None at the rank of every item that names nobody (two answers of one order are equal, it is not compared)."""
+    """The order that a response gives.
+
+    ``order`` has the candidates' indices (0-based), best first, each once, as far as the answer goes. ``repeated`` and ``unknown``
+    count its other items: candidates named before, and items that name none. ``status`` is ``ok`` where every candidate is named
+    once and nothing else is, ``partial`` for any other order, otherwise the reason why there is none. ``ranks`` is ``order`` with
+    None at the rank of every item that names no candidate; it is not compared.
+    """
 
     order: tuple[int, ...]
     status: str
@@ -92,30 +99,34 @@ class Ranking:
 
     @property
     def ok(self) -> bool:
+        """Return whether the response was read without a fault."""
         return self.status == OK
 
 
 def answer_text(response: str) -> tuple[str | None, str]:
-    """The part of a response that is the answer, as ``(text, status)``; text is None where status is a failure."""
+    """Return the part of a response that is the answer, as ``(text, status)``; text is None where status is a failure."""
     return _read(response)[:2]
 
 
 def tidy(response: str) -> bool:
-    """Is a response nothing but an optional ``<think>…</think>`` (or ``…</think>``, where the prompt opened it) and then
-    either one ``<answer>…</answer>`` or an answer without tags?"""
+    """Return whether a response has the form that prompts ask for, and nothing else.
+
+    It is an optional ``<think>…</think>`` (or ``…</think>``, where the prompt opened it), and then one ``<answer>…</answer>``
+    or an answer without tags.
+    """
     return _read(response)[2]
 
 
 def _read(response: str) -> tuple[str | None, str, bool]:
-    """The answer, the status, and whether the response is tidy. All of it is str.find: linear on hostile input."""
+    """Return the answer, the status, and whether the response is tidy; by str.find alone, which is linear on hostile input."""
     if not isinstance(response, str):
         return None, NO_ANSWER, False
     closed, neat = response.rfind(_END_THINK), True
     if closed >= 0:
         begin = len(_THINK) if response.startswith(_THINK) else 0
-        if response.find("<", begin, closed) >= 0:  # one letter is found faster than a tag, and mostly is not there
-            thought = response[:closed].lstrip().removeprefix(_THINK)
-            neat = _THINK not in thought and _END_THINK not in thought
+        if response.find("<", begin, closed) >= 0:  # finding one letter is faster than finding a tag
+            reasoning = response[:closed].lstrip().removeprefix(_THINK)
+            neat = _THINK not in reasoning and _END_THINK not in reasoning
         response = response[closed + len(_END_THINK) :]
     marked = "<" in response
     if marked and _THINK in response:
@@ -145,31 +156,31 @@ def _read(response: str) -> tuple[str | None, str, bool]:
     return answer, OK, neat and not response[end + len(_END_ANSWER) :].strip()
 
 
-def parse_exclusion(response: str, candidates: Sequence[str]) -> Answer:
-    """Which of ``candidates`` (the i-th bears the i-th label) does ``response`` exclude?
+def parse_exclusion(response: str, candidates: Sequence[str]) -> Exclusion:
+    """Return which of ``candidates`` (the i-th has the i-th label) ``response`` excludes.
 
-    Equal texts: the text means the first of them, a label tells them apart.
+    Of equal texts, the text means the first, and a label tells them apart.
     """
     return exclusion_from(response, pool(tuple(candidates)))
 
 
-def exclusion_from(response: str, names: Pool) -> Answer:
-    """:func:`parse_exclusion` for a pool that is known already."""
+def exclusion_from(response: str, names: Pool) -> Exclusion:
+    """Return :func:`parse_exclusion` for the names of a known pool."""
     text, status, neat = _read(response)
     readings = names.find(text) if text is not None else []
     if names.tagged and isinstance(response, str):
-        spelt = [names.bearers(t) for t in names.tagged if _spells(response, t)]
+        spelt = [names.with_text(t) for t in names.tagged if _spells(response, t)]
         readings += [group for group in spelt if group not in readings]
     if len(readings) == 1:
-        return _answer(readings[0][0], OK, neat)
-    return _answer(None, SEVERAL if readings else NOT_A_CANDIDATE if text is not None else status)
+        return _exclusion(readings[0][0], OK, neat)
+    return _exclusion(None, SEVERAL if readings else NOT_A_CANDIDATE if text is not None else status)
 
 
-_answer = lru_cache(maxsize=1024)(Answer)
+_exclusion = lru_cache(maxsize=1024)(Exclusion)
 
 
 def _spells(response: str, text: str) -> bool:
-    """Is ``text``, which holds a tag itself, all of the answer: bare or inside ``<answer>``, after a thought or none?"""
+    """Return whether ``text``, which contains a tag itself, is the whole answer: bare or inside ``<answer>``, with reasoning or without."""
     bare = response.strip()
     forms = [(bare, "")]
     if bare.endswith(_END_ANSWER):
@@ -177,21 +188,21 @@ def _spells(response: str, text: str) -> bool:
     for form, opening in forms:
         before = form.removesuffix(text).rstrip()
         if form.endswith(text) and before.endswith(opening):
-            thought = before.removesuffix(opening).rstrip()
-            if not thought or thought.endswith(_END_THINK):
+            reasoning = before.removesuffix(opening).rstrip()
+            if not reasoning or reasoning.endswith(_END_THINK):
                 return True
     return False
 
 
 def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
-    """The order that ``response`` gives to ``candidates`` (the i-th bears the i-th label), best first.
+    """Return the order that ``response`` gives to ``candidates`` (the i-th has the i-th label), best first.
 
     Names stand one a line, or in a row between ``>`` (or an arrow) or commas, numbered or not: ``[B] > [A]``, ``1. Heat``
     and ``2. Alien`` on two lines, ``C, A, B``. The separator is the one under which the whole answer is names, otherwise the
     one that finds most of them; where two find different orders, or texts that hold the separator can be cut in two
-    ways, the answer is ``several``. A comma is trusted beside unknown items only where all are labels: it is part of
-    many titles. In an answer without tags every item has to be a name, if only a label that nobody bears: else it would be
-    prose, or the prompt said again. Equal texts are taken in the order shown.
+    ways, the answer is ``several``. A comma is trusted beside unknown items only where all are labels, since it is part of
+    many titles. In an answer without tags every item has to be a name, if only a label that no candidate has: otherwise it is
+    prose, or the prompt repeated. Equal texts are taken in the order of the prompt.
     """
     names = pool(tuple(candidates))
     text, status = answer_text(response)
@@ -219,8 +230,10 @@ def parse_ranking(response: str, candidates: Sequence[str]) -> Ranking:
 
 
 class _Cut(NamedTuple):
-    """An answer cut into items. An item holds the candidates (of one text) that it names; it is empty where it names none.
-    ``ways``: in how many ways it could be cut as well as this. ``prose``: some item is not even a label."""
+    """An answer cut into items. An item has the candidates (of one text) that it names, and is empty where it names none.
+
+    ``ways``: the number of equally good cuts. ``prose``: some item is not even a label.
+    """
 
     items: tuple[tuple[int, ...], ...]
     ways: int
@@ -232,14 +245,16 @@ def _understood(cut: _Cut) -> float:
 
 
 def _cut(names: Pool, text: str, separator: re.Pattern[str]) -> _Cut | None:
-    """``text`` cut at ``separator`` so that the fewest parts are unknown; an item is one part, or as many as the text of a
-    candidate that holds the separator itself. None where that cannot be a ranking."""
+    """Return ``text`` cut at ``separator`` so that the fewest parts are unknown; None where that cannot be a ranking.
+
+    An item is one part, or as many as the text of a candidate that contains the separator has.
+    """
     spans = cut(text, separator)
     parts = [text[start:end] for start, end in spans]
-    if not 0 < len(parts) <= 4 * names.parts(separator):  # more would be everybody four times over
+    if not 0 < len(parts) <= 4 * names.parts(separator):  # more would be every candidate four times
         return None
     joints = names.joints(separator)
-    find = cache(names.find)  # hostile answers repeat themselves
+    find = cache(names.find)  # hostile answers repeat items
     inner = list(map(cache(plain), parts[1:])) if joints else []
     # for parts[at:]: how many are unknown, in how many ways that is so, the first item, and its number of parts
     tails: list[tuple[int, int, tuple[int, ...], int]] = [(0, 1, (), 0)] * (len(parts) + 1)

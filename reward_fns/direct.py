@@ -40,7 +40,7 @@ if __package__ != "reward_fns":
 try:
     from reward_fns.answers import PARTIAL, parse_ranking, tidy
     from reward_fns.exclusion import relevance_of
-    from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
+    from reward_fns.shaping import STATUS_PARTS, in_batches, shaping_of
 finally:
     if __package__ != "reward_fns":
         del sys.path[0]
@@ -56,25 +56,18 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     kind: str = "ndcg",
-    malformed: float = MALFORMED,
-    format_weight: float = FORMAT_WEIGHT,
-    length_weight: float = 0.0,
-    free_chars: float = 4_000,
-    max_chars: float = 8_000,
     coverage_weight: float = 0.2,
     extra_weight: float = 0.1,
-    **others: Any,
+    **settings: Any,
 ) -> dict[str, float]:
     """Return the reward of one whole ranking, ``score``, and its parts, all logged by verl; the signature is verl's.
 
-    ``ground_truth`` is that of :func:`reward_fns.exclusion.compute_score`. Raise ValueError for one of another shape, and for
+    ``settings`` are those of :class:`reward_fns.shaping.Shaping`. ``ground_truth`` is that of :func:`reward_fns.exclusion.compute_score`. Raise ValueError for one of another shape, and for
     settings out of range.
     """
-    if others:
-        refuse_unknown(others, OWN_SETTINGS)
     if kind not in KINDS:
         raise ValueError(f"unknown direct reward {kind!r}; choose one of {', '.join(KINDS)}")
-    shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
+    shape = shaping_of(settings, OWN_SETTINGS)
     if not (coverage_weight >= 0 and extra_weight >= 0):
         raise ValueError(
             f"coverage_weight and extra_weight must be 0 or more, got {coverage_weight} and {extra_weight}"

@@ -50,7 +50,7 @@ if __package__ != "reward_fns":
 try:
     from reward_fns.answers import exclusion_from
     from reward_fns.names import Pool
-    from reward_fns.shaping import FORMAT_WEIGHT, MALFORMED, STATUS_PARTS, in_batches, refuse_unknown, shaping
+    from reward_fns.shaping import STATUS_PARTS, in_batches, shaping_of
 finally:
     if __package__ != "reward_fns":
         del sys.path[0]
@@ -68,24 +68,17 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     kind: str = "published",
-    malformed: float = MALFORMED,
-    format_weight: float = FORMAT_WEIGHT,
-    length_weight: float = 0.0,
-    free_chars: float = 4_000,
-    max_chars: float = 8_000,
     effect_weight: float | None = None,
     cost_weight: float | None = None,
     scale: float | None = None,
-    **others: Any,
+    **settings: Any,
 ) -> dict[str, float]:
     """Return the reward of one exclusion, ``score``, and its parts, all logged by verl; the signature is verl's.
 
-    ``ground_truth`` is ``{"candidates": [text, …], "target": index}``, with ``"relevance": [number, …]`` where graded; the
-    i-th candidate bears the i-th label. Raise ValueError for one of another shape, and for settings out of range.
+    ``settings`` are those of :class:`reward_fns.shaping.Shaping`. ``ground_truth`` is ``{"candidates": [text, …], "target": index}``, with ``"relevance": [number, …]`` where graded; the
+    i-th candidate has the i-th label. Raise ValueError for one of another shape, and for settings out of range.
     """
-    if others:
-        refuse_unknown(others, OWN_SETTINGS)
-    shape = shaping(malformed, format_weight, length_weight, free_chars, max_chars)
+    shape = shaping_of(settings, OWN_SETTINGS)
     if not (effect_weight is cost_weight is scale is None):
         if kind != "cost_aware":
             raise ValueError(f"{', '.join(OWN_SETTINGS)} have no meaning for kind={kind}")

@@ -1,9 +1,9 @@
-"""How an answer may name a candidate: by its label, by its text, or by both, exactly or up to what normalising removes.
+"""How an answer may name a candidate: by its label, by its text, or by both, exactly or normalised.
 
-Normalising removes what a model changes without meaning to: HTML entities, Unicode compatibility forms (NFKC), invisible
+Normalising removes what a model changes without intent: HTML entities, Unicode compatibility forms (NFKC), invisible
 characters, curly quotes and long dashes, case, white space, quotes and bullets around, a full stop at the end, and the
-number of a list's line. It never makes a choice: texts that it makes equal are all found, and whoever asked has to tell
-them apart or give up.
+number of a list's line. It never chooses: texts that it makes equal are all found, and the caller has to
+tell them apart or give up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"\(?\d{1,3}[.)\]:] ")
 _LISTED = re.compile(r"(?:[-\u2022]\s+)?(?:\(?\d{1,3}[.)\]:]\s+)?")
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*_"
 _AROUND = _QUOTES + " "
-# What looks alike is made alike; None deletes what cannot be seen (soft hyphen, zero width, direction, variation, byte order mark).
+# Characters that look alike become equal; None deletes invisible ones (soft hyphen, zero width, direction, variation, byte order mark).
 _ALIKE: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u00b4\u1ffd"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
@@ -35,14 +35,18 @@ _ALIKE: dict[int, str | None] = {
     **dict.fromkeys((0xAD, 0x34F, 0x61C, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)), None),
     **dict.fromkeys((*range(0x2060, 0x2070), *range(0xFE00, 0xFE10)), None),
 }
-# Numerals of one character mean numbers, and are no labels, though NFKC writes them with letters.
+# Numerals of one character are numbers and no labels, though NFKC writes them with letters.
 _NUMERALS = dict.fromkeys(range(0x2160, 0x2170), "#")
-# NFKC sorts a run of combining marks in quadratic time; UAX #15 calls a text "stream-safe" up to this many in a row.
+# NFKC sorts a run of combining marks in quadratic time; a "stream-safe" text (UAX #15) has at most this many in a row.
 _MOST_MARKS = 30
 
 
 def label(index: int) -> str:
-    """The label of the ``index``-th candidate (0-based): A, B, …, Z, AA, AB, … Raises ValueError below 0."""
+    """Return the label of the ``index``-th candidate (0-based): A, B, …, Z, AA, AB, … Raise ValueError below 0.
+
+    >>> label(0), label(25), label(26)
+    ('A', 'Z', 'AA')
+    """
     if index < 0:
         raise ValueError(f"a candidate's index is 0 or more, got {index}")
     letters = ""
@@ -54,7 +58,7 @@ def label(index: int) -> str:
 
 
 def label_index(text: str) -> int:
-    """The inverse of :func:`label`. Raises ValueError for anything but capital letters A to Z."""
+    """Return the index of a label, as :func:`label` writes it. Raise ValueError for anything but capital letters A to Z."""
     if not text or any(not "A" <= c <= "Z" for c in text):
         raise ValueError(f"a label is made of the letters A to Z, got {text!r}")
     value = 0
@@ -64,12 +68,12 @@ def label_index(text: str) -> int:
 
 
 def plain(text: str) -> str:
-    """``text`` normalised, except that the number of a list's line stays: "2. Fast 2 Furious" may be a title."""
+    """Return ``text`` normalised, but with the number of a list's line: "2. Fast 2 Furious" may be a title."""
     return _fold(_clean(text))
 
 
 def _clean(text: str) -> str:
-    """The part of normalising that keeps case, and so labels: entities, Unicode forms, white space."""
+    """Return ``text`` with entities, Unicode forms and white space normalised; case, and so labels, stay."""
     return _even(_unescape(text))
 
 
@@ -92,13 +96,17 @@ def _fold(cleaned: str) -> str:
 
 
 def bare(plain_text: str) -> str:
-    """A :func:`plain` text without the number of a list's line."""
+    """Return a :func:`plain` text without the number of a list's line."""
     found = _NUMBER.match(plain_text)
     return _strip_end(plain_text[found.end() :]) if found else plain_text
 
 
 def normalise(text: str) -> str:
-    """Text reduced to what identifies a candidate, list numbering removed too."""
+    """Return ``text`` reduced to what identifies a candidate, without the number of a list's line.
+
+    >>> normalise("2.  &quot;The Film&quot;.")
+    'the film'
+    """
     return bare(plain(text))
 
 
@@ -107,7 +115,7 @@ def _strip_end(text: str) -> str:
 
 
 def _compatible(text: str) -> str:
-    """NFKC, in linear time: a text with an absurd run of combining marks stays as it is."""
+    """Return ``text`` in NFKC, in linear time: a text with an absurd run of combining marks stays as it is."""
     marks = {c for c in set(text) if not c.isascii() and unicodedata.combining(unicodedata.normalize("NFKD", c)[0])}
     if marks:
         run = 0
@@ -119,33 +127,34 @@ def _compatible(text: str) -> str:
 
 
 class Pool:
-    """The candidates of one prompt, and every name that they go by; :func:`pool` makes and keeps it.
+    """The candidates of one prompt, and every name that they have; :func:`pool` makes and caches it.
 
-    ``texts`` are theirs, stripped; the i-th bears the i-th label. ``tagged`` are the texts that hold a tag themselves, which
+    ``texts`` are theirs, stripped; the i-th has the i-th label. ``tagged`` are the texts that contain a tag themselves, which
     may not be taken for the response's own.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        """Index the candidates' ``texts``."""
         self.texts = tuple(map(str.strip, texts))  # as an answer is
-        self._place = dict(zip(self.texts, range(len(self.texts)), strict=True))
-        # An answer much longer than any candidate names none, however it is written: it bounds the work.
+        self._index = dict(zip(self.texts, range(len(self.texts)), strict=True))
+        # A name is not much longer than any candidate; this bounds the work.
         self._longest = 4 * max(map(len, self.texts), default=0) + 100
         marked = "<" in "".join(self.texts)
-        self.tagged = tuple(t for t in self._place if any(tag in t for tag in TAGS)) if marked else ()
+        self.tagged = tuple(t for t in self._index if any(tag in t for tag in TAGS)) if marked else ()
         self._cut: dict[re.Pattern[str], tuple[int, dict[str, set[tuple[int, str]]]]] = {}
 
-    def bearers(self, text: str) -> tuple[int, ...]:
-        """The candidates whose text is exactly ``text``."""
-        if len(self._place) < len(self.texts):
+    def with_text(self, text: str) -> tuple[int, ...]:
+        """Return the candidates whose text is exactly ``text``."""
+        if len(self._index) < len(self.texts):
             return tuple(i for i, other in enumerate(self.texts) if other == text)
-        return (self._place[text],) if text in self._place else ()
+        return (self._index[text],) if text in self._index else ()
 
     @cached_property
     def _normal(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-        """Candidates' texts by their plain and by their bare form."""
+        """Return candidates' texts by their plain and by their bare form."""
         by_plain: dict[str, set[str]] = {}
         by_bare: dict[str, set[str]] = {}
-        for text in self._place:
+        for text in self._index:
             form = _plain(text)
             by_plain.setdefault(form, set()).add(text)
             by_bare.setdefault(bare(form), set()).add(text)
@@ -153,40 +162,42 @@ class Pool:
 
     @cached_property
     def _hold_labels(self) -> bool:
-        """Does a text begin with what could be a label, once it is normalised? ("B." may mean the film "B".)"""
+        """Return whether a normalised text begins like a label ("B." may mean the film "B")."""
         return any(_label(form.upper())[0] >= 0 for form in self._normal[1])
 
     def find(self, name: str) -> list[tuple[int, ...]]:
-        """Whom does ``name`` name? Each tuple is one reading: a candidate, or several of one text.
+        """Return the readings of ``name``, each a tuple of one candidate, or of several of one text.
 
-        Empty: nobody. More than one: it is ambiguous. What fits exactly goes before what fits normalised. A label
-        and a full stop do not: normalised, they are a text without one.
+        It names no candidate where there is none, and is ambiguous where there is more than one. An exact reading goes before a
+        normalised one, except that of a label and a full stop: normalised, it is a text without one.
         """
         name = name.strip()
         if not name or len(name) > self._longest:
             return []
-        exact = self._with_label([self.bearers(name)] if name in self._place else [], name, near=False)
+        exact = self._with_label([self.with_text(name)] if name in self._index else [], name, near=False)
         dotted = name.endswith(".") and not _label(name)[1]
-        if exact and (name in self._place or not dotted or not self._hold_labels):
+        if exact and (name in self._index or not dotted or not self._hold_labels):
             return exact
         name = _unescape(name)
         cleaned = _even(name)
-        similar = [self.bearers(text) for text in self._similar(cleaned)]
+        similar = [self.with_text(text) for text in self._similar(cleaned)]
         return similar if _numbered(name) else self._with_label(similar, _unlisted(cleaned), near=True)
 
     def _with_label(self, readings: list[tuple[int, ...]], name: str, near: bool) -> list[tuple[int, ...]]:
-        """``readings`` of a name as a text, and its reading as a label, alone or before the text of the same candidate."""
+        """Return ``readings`` of a name as a text, and that as a label, alone or before the text of the same candidate."""
         index, rest = _label(name)
         if not 0 <= index < len(self.texts):
             return readings
         if rest and self.texts[index] not in (self._similar(rest) if near else (rest,)):
             return readings
-        # a label tells apart what has one text
+        # a label tells candidates of one text apart
         return [group for group in readings if index not in group] + [(index,)]
 
     def _similar(self, cleaned: str) -> set[str]:
-        """Candidates' texts that a cleaned text equals once normalised. A list's number may be on one side only: "3. Heat" is
-        "Heat", and so is "Heat" for "3. Heat", but "3. Heat" is not "2. Heat"."""
+        """Return the candidates' texts that a cleaned text equals once normalised.
+
+        A list's number may be on one side only: "3. Heat" is "Heat", and so is "Heat" for "3. Heat", but not "2. Heat".
+        """
         whole = _fold(cleaned)
         by_plain, by_bare = self._normal
         found = set[str]()
@@ -195,11 +206,11 @@ class Pool:
         return found
 
     def parts(self, separator: re.Pattern[str]) -> int:
-        """How many parts ``separator`` cuts all texts into."""
+        """Return how many parts ``separator`` cuts all texts into."""
         return self._cut_at(separator)[0]
 
     def joints(self, separator: re.Pattern[str]) -> dict[str, set[tuple[int, str]]]:
-        """For texts that hold ``separator``: by their second part, how many parts they have and the last; normalised."""
+        """Return, for texts with ``separator``, by their second part, their number of parts and the last; normalised."""
         return self._cut_at(separator)[1]
 
     def _cut_at(self, separator: re.Pattern[str]) -> tuple[int, dict[str, set[tuple[int, str]]]]:
@@ -215,14 +226,14 @@ class Pool:
 
 
 def cut(text: str, separator: re.Pattern[str]) -> list[tuple[int, int]]:
-    """Where the parts of ``text`` between separators begin and end; blank ones are none."""
+    """Return where the parts of ``text`` between separators begin and end, without blank ones."""
     edges = [0, *(edge for found in separator.finditer(text) for edge in found.span()), len(text)]
     return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if text[start:end].strip()]
 
 
 @lru_cache(maxsize=2048)
 def pool(texts: tuple[str, ...]) -> Pool:
-    """The :class:`Pool` of candidates' texts: rollouts answer the same prompt many times."""
+    """Return the :class:`Pool` of candidates' texts, cached, since rollouts answer the same prompt many times."""
     return Pool(texts)
 
 
@@ -230,7 +241,7 @@ _plain = lru_cache(maxsize=16_384)(plain)
 
 
 def is_label(name: str) -> bool:
-    """Is it a label and nothing else, whether or not a candidate bears it?"""
+    """Return whether ``name`` is a label and nothing else, whether or not a candidate has it."""
     if len(name) > _LONGEST_WRITTEN_LABEL:
         return False
     name = _unescape(name)
@@ -239,7 +250,7 @@ def is_label(name: str) -> bool:
 
 
 def _numbered(unescaped: str) -> bool:
-    """Does a numeral of one character stand where a label would?"""
+    """Return whether a numeral of one character stands where a label would."""
     if unescaped.isascii():
         return False
     without = unescaped.translate(_NUMERALS)
@@ -247,13 +258,13 @@ def _numbered(unescaped: str) -> bool:
 
 
 def _unlisted(cleaned: str) -> str:
-    """A cleaned name without the number, the bullet and the quotes of a list's line."""
+    """Return a cleaned name without the number, the bullet and the quotes of a list's line."""
     name = cleaned.strip(_AROUND)
     return name[len(_LISTED.match(name)[0]) :].strip(_AROUND)  # type: ignore[index]  # it matches the empty text too
 
 
 def _label(name: str) -> tuple[int, str]:
-    """The index of the label that ``name`` is, or begins with, and the text behind it; -1 where it has none."""
+    """Return the index of the label that ``name`` is, or begins with, and the text behind it; -1 where it has none."""
     if len(name) <= _LONGEST_LABEL and (index := _label_alone(name)) >= 0:
         return index, ""
     match = _LABELLED_TEXT.fullmatch(name)

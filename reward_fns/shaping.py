@@ -31,8 +31,8 @@ VERL_PASSES = frozenset(
 )
 MALFORMED = -0.5
 FORMAT_WEIGHT = 0.05
-# The reward_kwargs that make a Shaping; every reward has them, and a kind.
-SETTINGS = ("kind", "malformed", "format_weight", "length_weight", "free_chars", "max_chars")
+# The reward_kwargs that every reward has, besides its kind.
+SHAPING_SETTINGS = ("malformed", "format_weight", "length_weight", "free_chars", "max_chars")
 _REASON_PARTS = {"no_answer": NO_ANSWER, "not_a_candidate": NOT_A_CANDIDATE, "several_answers": SEVERAL}
 # Why an answer could not be read, as parts that verl can average.
 STATUS_PARTS = {
@@ -43,7 +43,7 @@ STATUS_PARTS = {
 
 @dataclass(frozen=True)
 class Shaping:
-    """The terms beside the value of an answer. Raise ValueError where a malformed response would not earn the least."""
+    """The terms beside the value of an answer, each a reward_kwarg. Raise ValueError where a malformed response would not earn the least."""
 
     malformed: float = MALFORMED
     format_weight: float = FORMAT_WEIGHT
@@ -82,13 +82,22 @@ class Shaping:
         return value - self.format_weight * (not tidy) - self.length_weight * overlong
 
 
-shaping = lru_cache(maxsize=64)(Shaping)
+_DEFAULT = Shaping()
+_shaping = lru_cache(maxsize=64)(Shaping)
 
 
-def refuse_unknown(settings: Mapping[str, Any], own: Sequence[str]) -> None:
-    """Raise ValueError for a reward_kwarg outside ``SETTINGS`` and a reward's ``own``; a misspelt one would have no effect."""
-    if unknown := sorted(set(settings) - VERL_PASSES):
-        raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {', '.join((*SETTINGS, *own))}")
+def shaping_of(settings: Mapping[str, Any], own: Sequence[str]) -> Shaping:
+    """Return the :class:`Shaping` of a recipe's reward_kwargs, without ``kind`` and the reward's ``own``.
+
+    Raise ValueError for an unknown one, which would have no effect, and for values that a Shaping refuses.
+    """
+    if not settings:
+        return _DEFAULT
+    known = {name: settings[name] for name in SHAPING_SETTINGS if name in settings}
+    if unknown := sorted(set(settings) - set(known) - VERL_PASSES):
+        names = ", ".join(("kind", *SHAPING_SETTINGS, *own))
+        raise ValueError(f"unknown reward_kwargs {unknown[0]!r}; known are {names}")
+    return _shaping(**known)
 
 
 def in_batches(compute_score: Callable[..., dict[str, float]]) -> Callable[..., list[dict[str, float]]]:

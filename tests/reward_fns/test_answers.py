@@ -16,7 +16,7 @@ from reward_fns.answers import (
     OK,
     PARTIAL,
     SEVERAL,
-    Answer,
+    Exclusion,
     Ranking,
     answer_text,
     label,
@@ -120,12 +120,12 @@ def test_the_answer_in_a_response(response, expected):
 
 @pytest.mark.parametrize("response", [None, 3, b"[A]", ["[A]"]])
 def test_a_response_that_is_no_text_is_no_answer(response):
-    assert parse_exclusion(response, FILMS) == Answer(None, NO_ANSWER)
+    assert parse_exclusion(response, FILMS) == Exclusion(None, NO_ANSWER)
 
 
 def test_an_answer_as_long_as_the_limit_is_read():
     text = "x" * MAX_ANSWER_CHARS
-    assert parse_exclusion(text, ["y", text]) == Answer(1, OK)
+    assert parse_exclusion(text, ["y", text]) == Exclusion(1, OK)
 
 
 # ---------------------------------------------------------------- which candidate it names
@@ -161,7 +161,7 @@ def test_an_answer_as_long_as_the_limit_is_read():
     ],
 )
 def test_answers_that_name_a_candidate(answer, index):
-    assert parse_exclusion(answer, FILMS) == Answer(index, OK)
+    assert parse_exclusion(answer, FILMS) == Exclusion(index, OK)
 
 
 @pytest.mark.parametrize(
@@ -204,37 +204,37 @@ def test_html_entities_unicode_forms_and_case():
 
 
 def test_a_numeric_entity_of_many_digits_is_text():
-    assert parse_exclusion("&#" + "9" * 5000 + ";", FILMS) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("&#" + "9" * 5000 + ";", FILMS) == Exclusion(None, NOT_A_CANDIDATE)
     long = "&#" + "9" * 5000 + ";"
-    assert parse_exclusion(long, ["a", long]) == Answer(1, OK)
+    assert parse_exclusion(long, ["a", long]) == Exclusion(1, OK)
 
 
 def test_texts_that_look_like_labels():
     # "M" is the film in a pool of three; where thirteen stand, it could be the label as well, and nobody guesses
     assert parse_exclusion("M", ["A", "B", "M"]).index == 2
-    assert parse_exclusion("[M]", ["A", "B", "M"]) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("[M]", ["A", "B", "M"]) == Exclusion(None, NOT_A_CANDIDATE)
     many = ["M", *(f"film {i}" for i in range(12))]
-    assert parse_exclusion("M", many) == Answer(None, SEVERAL)
+    assert parse_exclusion("M", many) == Exclusion(None, SEVERAL)
     assert parse_exclusion("[A]", many).index == 0
     assert parse_exclusion("[M]", many).index == 12
     assert parse_exclusion("[A] M", many).index == 0
     swapped = ["B", "A"]
     assert parse_exclusion("[A]", swapped).index == 0
-    assert parse_exclusion("A", swapped) == Answer(None, SEVERAL)
+    assert parse_exclusion("A", swapped) == Exclusion(None, SEVERAL)
     assert parse_exclusion("[B] A", swapped).index == 1
-    assert parse_exclusion("[A] A", swapped) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("[A] A", swapped) == Exclusion(None, NOT_A_CANDIDATE)
     assert parse_exclusion("A", ["A", "B"]).index == 0  # both readings are one candidate
-    assert parse_exclusion("A", ["x", "A", "A"]) == Answer(None, SEVERAL)
+    assert parse_exclusion("A", ["x", "A", "A"]) == Exclusion(None, SEVERAL)
     assert parse_exclusion("B", ["x", "B", "B"]).index == 1
     assert parse_exclusion("C", ["x", "C", "C"]).index == 2  # the label is one of the two that bear the text
     assert parse_exclusion("[REC]", ["Heat", "[REC]"]).index == 1
-    assert parse_exclusion("[B]", ["x", "y", "[B]"]) == Answer(None, SEVERAL)
-    assert parse_exclusion("[B] y", ["[B] y", "y"]) == Answer(None, SEVERAL)
+    assert parse_exclusion("[B]", ["x", "y", "[B]"]) == Exclusion(None, SEVERAL)
+    assert parse_exclusion("[B] y", ["[B] y", "y"]) == Exclusion(None, SEVERAL)
     # a label that normalising makes a text; brackets and colons make a label only
     for written in ("B", "B.", '"B"', "1. B"):
-        assert parse_exclusion(written, ["B", "x"]) == Answer(None, SEVERAL)
+        assert parse_exclusion(written, ["B", "x"]) == Exclusion(None, SEVERAL)
         if written != "B":  # the label exactly, and the film in another case only
-            assert parse_exclusion(written, ["b", "x"]) == Answer(None, SEVERAL)
+            assert parse_exclusion(written, ["b", "x"]) == Exclusion(None, SEVERAL)
     assert parse_exclusion("[A] ...", ["...", "B"]).index == 0  # with its text it is said who is meant
     assert parse_exclusion("B", ["b", "x"]).index == parse_exclusion("A", ["Alien", "Cedar", "a"]).index + 1 == 1
     for written in ("[B]", "(B)", "B:", "[B] x"):
@@ -245,7 +245,7 @@ def test_texts_that_look_like_labels():
         "**[A]**",
         "\uff3bA\uff3d",
     ):  # the label or the text, however it is written
-        assert parse_exclusion(written, ["x", "[A]"]) == Answer(None, SEVERAL)
+        assert parse_exclusion(written, ["x", "[A]"]) == Exclusion(None, SEVERAL)
 
 
 @pytest.mark.parametrize(
@@ -286,19 +286,19 @@ def test_a_number_of_a_list_is_not_the_number_of_a_title():
     assert parse_exclusion("1. 2. Fast 2 Furious", texts).index == 0
     assert parse_exclusion("4. se7en", texts).index == 3
     assert parse_exclusion("1984", texts).index == 2
-    assert parse_exclusion("3. Fast 2 Furious", texts) == Answer(None, NOT_A_CANDIDATE)
-    assert parse_exclusion("299: Rise of an Empire", texts) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("3. Fast 2 Furious", texts) == Exclusion(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("299: Rise of an Empire", texts) == Exclusion(None, NOT_A_CANDIDATE)
     both = ["2. fast", "Fast"]
-    assert parse_exclusion("2. FAST", both) == Answer(None, SEVERAL)
+    assert parse_exclusion("2. FAST", both) == Exclusion(None, SEVERAL)
 
 
 def test_texts_that_only_punctuation_tells_apart():
     texts = ["Help", "Help.", "'Help'", "help!"]
     assert [parse_exclusion(t, texts).index for t in texts] == [0, 1, 2, 3]
-    assert parse_exclusion("HELP", texts) == Answer(None, SEVERAL)
+    assert parse_exclusion("HELP", texts) == Exclusion(None, SEVERAL)
     assert parse_exclusion("HELP!", texts).index == 3
     assert parse_exclusion("...", ["...", "a"]).index == 0
-    assert parse_exclusion('"', ["...", "a"]) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion('"', ["...", "a"]) == Exclusion(None, NOT_A_CANDIDATE)
 
 
 def test_what_looks_alike_is_read_alike():
@@ -309,7 +309,7 @@ def test_what_looks_alike_is_read_alike():
     assert parse_exclusion('"Quoted" word', texts).index == 3
     alike = ["Schindler\u2019s List", "Schindler's List"]
     assert [parse_exclusion(t, alike).index for t in alike] == [0, 1]
-    assert parse_exclusion("schindler's list", alike) == Answer(None, SEVERAL)
+    assert parse_exclusion("schindler's list", alike) == Exclusion(None, SEVERAL)
 
 
 def test_what_cannot_be_seen_is_not_there():
@@ -344,7 +344,7 @@ def test_a_numeral_means_a_number_and_is_no_label(numeral, written):
     texts = ["film"] * 1000  # enough for XII to be a label
     answer = written.format(numeral)
     for form in (answer, answer.replace(numeral, f"&#{ord(numeral)};")):
-        assert parse_exclusion(f"<answer>{form}</answer>", texts) == Answer(None, NOT_A_CANDIDATE)
+        assert parse_exclusion(f"<answer>{form}</answer>", texts) == Exclusion(None, NOT_A_CANDIDATE)
         assert not is_label(form)
     assert parse_ranking(f"<answer>{numeral} > {numeral}</answer>", texts) == Ranking((), NOT_A_CANDIDATE)
 
@@ -365,20 +365,20 @@ def test_numerals_stay_part_of_texts_and_letters_in_other_forms_stay_labels():
 @pytest.mark.parametrize(
     ("response", "texts", "expected"),
     [
-        ("<answer>The <answer> tag</answer>", ["x", "The <answer> tag"], Answer(1, OK)),
-        ("<answer>Use </answer> to close</answer>", ["Use", "Use </answer> to close"], Answer(None, SEVERAL)),
-        ("<answer>Use </answer> to close</answer>", ["x", "Use </answer> to close"], Answer(1, OK)),
-        ("<think>hm</think><answer> The </think> tag </answer>", ["x", "The </think> tag"], Answer(1, OK)),
-        ("The </think> A", ["x", "The </think> A"], Answer(None, SEVERAL)),  # or a thought, and then the label
-        ("The </think> tag", ["tag", "The </think> tag"], Answer(None, SEVERAL)),
-        ("<answer>A</answer>", ["x", "<answer>A</answer>"], Answer(None, SEVERAL)),
-        ("<answer>A</answer>", ["<answer>A</answer>", "x"], Answer(0, OK)),
-        ("<answer>[B]</answer>", ["<answer>A</answer>", "x"], Answer(1, OK)),
-        ("<think>is it <answer>A</answer>?</think>[B]", ["<answer>A</answer>", "x"], Answer(1, OK)),
-        ("<think>", ["<think>", "x"], Answer(0, OK)),
-        ("well, <answer>", ["<answer>", "x"], Answer(None, NO_ANSWER)),
-        ("<answer>y <think></answer>", ["y <think>", "x"], Answer(0, OK)),
-        ("<answer>y <think>", ["y <think>", "x"], Answer(None, NO_ANSWER)),
+        ("<answer>The <answer> tag</answer>", ["x", "The <answer> tag"], Exclusion(1, OK)),
+        ("<answer>Use </answer> to close</answer>", ["Use", "Use </answer> to close"], Exclusion(None, SEVERAL)),
+        ("<answer>Use </answer> to close</answer>", ["x", "Use </answer> to close"], Exclusion(1, OK)),
+        ("<think>hm</think><answer> The </think> tag </answer>", ["x", "The </think> tag"], Exclusion(1, OK)),
+        ("The </think> A", ["x", "The </think> A"], Exclusion(None, SEVERAL)),  # or a thought, and then the label
+        ("The </think> tag", ["tag", "The </think> tag"], Exclusion(None, SEVERAL)),
+        ("<answer>A</answer>", ["x", "<answer>A</answer>"], Exclusion(None, SEVERAL)),
+        ("<answer>A</answer>", ["<answer>A</answer>", "x"], Exclusion(0, OK)),
+        ("<answer>[B]</answer>", ["<answer>A</answer>", "x"], Exclusion(1, OK)),
+        ("<think>is it <answer>A</answer>?</think>[B]", ["<answer>A</answer>", "x"], Exclusion(1, OK)),
+        ("<think>", ["<think>", "x"], Exclusion(0, OK)),
+        ("well, <answer>", ["<answer>", "x"], Exclusion(None, NO_ANSWER)),
+        ("<answer>y <think></answer>", ["y <think>", "x"], Exclusion(0, OK)),
+        ("<answer>y <think>", ["y <think>", "x"], Exclusion(None, NO_ANSWER)),
     ],
 )
 def test_candidates_that_hold_tags(response, texts, expected):
@@ -404,29 +404,29 @@ def test_candidates_that_hold_tags(response, texts, expected):
 )
 def test_tidy_responses(response, expected):
     assert tidy(response) is expected
-    assert parse_exclusion(response, FILMS) == Answer(1, OK) or "Well <think>" in response
+    assert parse_exclusion(response, FILMS) == Exclusion(1, OK) or "Well <think>" in response
     assert parse_exclusion(response, FILMS).tidy is expected
 
 
 def test_an_answer_far_longer_than_any_candidate_names_none():
     assert parse_exclusion("alien (1979)" + " " * 10_000, FILMS).index == 1  # white space around is nothing
-    assert parse_exclusion("alien" + " " * 10_000 + "(1979)", FILMS) == Answer(None, NOT_A_CANDIDATE)
+    assert parse_exclusion("alien" + " " * 10_000 + "(1979)", FILMS) == Exclusion(None, NOT_A_CANDIDATE)
 
 
 def test_equal_texts_are_told_apart_by_label_only():
     twins = ["Twin", "Other", "Twin"]
     assert parse_exclusion("Twin", twins).index == 0
     assert parse_exclusion("[C]", twins).index == 2
-    assert parse_exclusion("[C] Twin", twins) == Answer(2, OK)
+    assert parse_exclusion("[C] Twin", twins) == Exclusion(2, OK)
 
 
 def test_texts_that_differ_in_form_only_need_their_exact_form():
     texts = ["Taboo", "TABOO", "1. Taboo"]
     assert [parse_exclusion(t, texts).index for t in texts] == [0, 1, 2]
     assert [parse_exclusion(f" {t} ", texts).index for t in texts] == [0, 1, 2]
-    assert parse_exclusion("taboo", texts) == Answer(None, SEVERAL)
+    assert parse_exclusion("taboo", texts) == Exclusion(None, SEVERAL)
     # white space around a candidate's text is not in the answer either
-    assert parse_exclusion("1. Foo", [" Foo", "1. Foo "]) == Answer(1, OK)
+    assert parse_exclusion("1. Foo", [" Foo", "1. Foo "]) == Exclusion(1, OK)
 
 
 def test_steps_of_a_list_keep_their_numbers_where_that_tells_them_apart():
@@ -578,7 +578,7 @@ def test_a_bracketed_label_names_its_candidate(candidates, data):
     index = data.draw(st.integers(0, len(candidates) - 1))
     written = f"[{label(index)}]"
     if not any(normalise(written) in normalise(c) for c in candidates):
-        assert parse_exclusion(written, candidates) == Answer(index, OK)
+        assert parse_exclusion(written, candidates) == Exclusion(index, OK)
         assert parse_exclusion(f"<think>{label(0)}</think>\n<answer> {written} </answer>", candidates).index == index
 
 
@@ -588,13 +588,13 @@ def test_a_bracketed_label_names_its_candidate(candidates, data):
 def test_a_candidates_own_text_names_it(candidates, data):
     index = data.draw(st.integers(0, len(candidates) - 1))
     if not any(mark in candidates[index] for mark in TAGS) and not is_label(candidates[index]):
-        assert parse_exclusion(candidates[index], candidates) == Answer(index, OK)
-        assert parse_exclusion(f"<answer>{candidates[index]}</answer>", candidates) == Answer(index, OK)
+        assert parse_exclusion(candidates[index], candidates) == Exclusion(index, OK)
+        assert parse_exclusion(f"<answer>{candidates[index]}</answer>", candidates) == Exclusion(index, OK)
 
 
 @given(hostile_text)
 def test_nothing_but_the_response_can_answer(shown):
-    assert parse_exclusion("", [shown, "<answer> </answer>", "[A]", ""]) == Answer(None, NO_ANSWER)
+    assert parse_exclusion("", [shown, "<answer> </answer>", "[A]", ""]) == Exclusion(None, NO_ANSWER)
 
 
 @given(st.text(max_size=30))

@@ -1,7 +1,7 @@
 """A small share of the fuzzer's cases (`python -m benchmarks.reward` runs a million), and that it would find something."""
 
 from benchmarks import reward_fuzz
-from reward_fns.answers import Answer, Ranking
+from reward_fns.answers import Exclusion, Ranking
 
 
 def test_random_answers():
@@ -9,7 +9,7 @@ def test_random_answers():
 
 
 def test_the_fuzzer_finds_a_parser_that_guesses(monkeypatch):
-    monkeypatch.setattr(reward_fuzz, "parse_exclusion", lambda response, texts: Answer(0, "ok"))
+    monkeypatch.setattr(reward_fuzz, "parse_exclusion", lambda response, texts: Exclusion(0, "ok"))
     found = reward_fuzz.fuzz(50, seed=7)
     assert any("a wrong candidate" in case for case in found)
 

@@ -8,6 +8,7 @@ import pytest
 MODULES = [
     "reward_fns.direct",
     "reward_fns.exclusion",
+    "reward_fns.names",
     "iranker_verl.training.credit",
     "iranker_verl.training.curriculum",
     "iranker_verl.training.optimizer_steps",

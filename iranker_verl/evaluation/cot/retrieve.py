@@ -84,10 +84,10 @@ class EmbeddingRetriever:
 def load_encoder(model: str, device: str = "cpu") -> Encode:
     """Load a sentence-transformers model by folder or name. Raise UserError where it, or the library, cannot be loaded."""
     from iranker_verl.evaluation.baselines import Context, Unavailable
-    from iranker_verl.evaluation.baselines.loading import sentence_encoder
+    from iranker_verl.evaluation.baselines.loading import load_sentence_encoder
 
     try:
-        loaded = sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
+        loaded = load_sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
     except Unavailable as reason:
         raise UserError(str(reason)) from reason
     return lambda texts: loaded.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)

@@ -39,8 +39,11 @@ def default_device() -> str:
 
 @dataclass(frozen=True)
 class Context:
-    """What a baseline is made with. ``models`` maps baselines to the Hugging Face folder or name of their weights;
-    ``device`` is torch's; ``log`` gets a line of progress at least every ten seconds of long work."""
+    """What a baseline is made with.
+
+    ``models`` maps baselines to the Hugging Face folder or name of their weights; ``device`` is torch's; ``log`` gets a line of
+    progress at least every ten seconds of long work.
+    """
 
     seed: int = 0
     models: Mapping[str, str] = field(default_factory=dict)
@@ -49,16 +52,21 @@ class Context:
 
 
 class Baseline(Protocol):
-    """``fit`` gets the training tasks of all datasets; ``rank`` returns one ranking a task, in their order, or None where
-    the method does not apply. Both are deterministic for a seed (on a GPU up to rounding); ``rank`` reads neither a task's
-    relevance nor the order of its candidates. ``fit`` raises :class:`Unavailable` where the baseline cannot run."""
+    """A method that ranks tasks after it has seen the training tasks.
+
+    It is deterministic for a seed (on a GPU up to rounding), and :meth:`rank` reads neither a task's relevance nor the order of
+    its candidates.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in results."""
 
-    def fit(self, train: Sequence[RankingTask]) -> None: ...
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        """Learn from the training tasks of all datasets. Raise :class:`Unavailable` if the baseline cannot run."""
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]: ...
+    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Return one ranking a task, in their order, or None where the method does not apply."""
 
 
 @runtime_checkable
@@ -67,11 +75,9 @@ class PromptingBaseline(Protocol):
 
     def episodes(self) -> Sequence[Episode | None]:
         """Return the episodes of the last ``rank``, one a task, in their order; None where the ranking is None."""
-        ...
 
     def template(self) -> Template:
         """Return the template of its prompts. Needs no ``fit`` before it; raises what ``fit`` raises."""
-        ...
 
 
 def split_words(text: str) -> list[str]:

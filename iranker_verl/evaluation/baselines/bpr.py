@@ -1,5 +1,6 @@
-"""BPR-MF: matrix factorisation learned from pairs (Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit
-Feedback", UAI, with item biases as in its reference implementation).
+"""BPR-MF: matrix factorisation learned from pairs, with item biases as in its reference implementation.
+
+Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI.
 
 A user u's score of item i is ``x_ui = <w_u, h_i> + b_i``. The objective is the mean of ``-ln sigmoid(x_ui - x_uj)`` over a
 user's chosen items i and the items j that the user did not choose, plus an L2 penalty. In training the j of a pair is drawn
@@ -32,8 +33,11 @@ from iranker_verl.evaluation.baselines.loading import Progress
 
 @dataclass(frozen=True)
 class Settings:
-    """``penalty`` is the L2 weight of a pair's user and item factors, ``bias_penalty`` that of the item biases. A held-out
-    user's sequence is folded in up to ``known`` of its length; epochs are through the training pairs."""
+    """Settings of BPR.
+
+    ``penalty`` is the L2 weight of a pair's user and item factors, ``bias_penalty`` that of the item biases. A held-out user's
+    sequence is folded in up to ``known`` of its length; epochs are through the training pairs.
+    """
 
     width: int = 64
     lr: float = 0.01
@@ -161,6 +165,7 @@ class FoldIn:
         self._biases = factors.biases.double().cpu().numpy()
 
     def __call__(self, history: Sequence[int]) -> Tensor:
+        """Return the scores of all items for a user with this history: the user's factors are fitted to it first."""
         from scipy.optimize import minimize
         from scipy.special import expit
 

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Graph:
-    """``queries`` (n, features), ``task_of`` (n,) indices of tasks, ``tasks`` (T, features), ``llms`` (L, features), and
-    ``outcome`` (n, L), 0 where there is no edge; ``edge`` (n, L) is 1 where there is one and 0 elsewhere."""
+    """Queries, tasks, LLMs and the outcomes between them.
+
+    ``queries`` (n, features), ``task_of`` (n,) indices of tasks, ``tasks`` (T, features), ``llms`` (L, features), and
+    ``outcome`` (n, L), 0 where there is no edge; ``edge`` (n, L) is 1 where there is one and 0 elsewhere.
+    """
 
     queries: Tensor
     task_of: Tensor
@@ -51,8 +54,11 @@ def _mean(weights: Tensor, values: Tensor, count: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One round of messages. A node's new state is ``relu(own(h) + mean of the messages of each kind of neighbour)``; a
-    message over an edge of outcome e is ``plain(h) + e * weighed(h)``."""
+    """One round of messages.
+
+    A node's new state is ``relu(own(h) + mean of the messages of each kind of neighbour)``; a message over an edge of outcome e
+    is ``plain(h) + e * weighed(h)``.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

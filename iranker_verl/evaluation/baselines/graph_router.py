@@ -37,9 +37,12 @@ _EVERY = 10  # steps between two validations
 
 @dataclass(frozen=True)
 class Settings:
-    """At most ``features`` of a text (of TF-IDF), ``tasks`` that queries are grouped into, and the network's size and
-    training: at most ``steps``, until the loss on the share ``held`` of the queries has not fallen for ``patience``
-    validations. ``hidden`` is the share of the other queries whose edges a step predicts."""
+    """Settings of GraphRouter.
+
+    At most ``features`` of a text (of TF-IDF), ``tasks`` that queries are grouped into, and the network's size and training: at
+    most ``steps``, until the loss on the share ``held`` of the queries has not fallen for ``patience`` validations. ``hidden``
+    is the share of the other queries whose edges a step predicts.
+    """
 
     features: int = 64
     tasks: int = 8

@@ -160,6 +160,7 @@ class Progress:
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int) -> None:
+        """Log that ``done`` are done, if the last line is old enough."""
         now = time.monotonic()
         if now - self._last >= self._every_s:
             self._last = now

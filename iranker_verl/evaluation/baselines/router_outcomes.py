@@ -37,8 +37,11 @@ def query_text(context: str) -> str:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The training outcomes of one dataset. ``llms`` are ids in order, ``texts`` their descriptions; ``relevance`` is
-    float of shape (queries, LLMs), NaN where an LLM was not a candidate, and centred if ``graded``."""
+    """The training outcomes of one dataset.
+
+    ``llms`` are ids in order, ``texts`` their descriptions; ``relevance`` is float of shape (queries, LLMs), NaN where an LLM
+    was not a candidate, and centred if ``graded``.
+    """
 
     queries: tuple[str, ...]
     llms: tuple[str, ...]

@@ -1,5 +1,6 @@
-"""SASRec: self-attention over the sequence of chosen items predicts the next (Kang & McAuley 2018, "Self-Attentive
-Sequential Recommendation", ICDM, arXiv 1808.09781).
+"""SASRec: self-attention over the sequence of chosen items predicts the next.
+
+Kang & McAuley 2018, "Self-Attentive Sequential Recommendation", ICDM, arXiv 1808.09781.
 
 As in the paper: learned embeddings of items and of positions counted from the end, blocks of causal self-attention and a
 position-wise network (layer norm before each, dropout, residuals), the item embedding shared by input and output, and every

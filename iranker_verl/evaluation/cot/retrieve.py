@@ -21,15 +21,16 @@ Encode = Callable[[Sequence[str]], "np.ndarray"]  # texts to an array of shape (
 
 
 class Retriever(Protocol):
-    """``nearest`` returns indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar.
-    ``name`` identifies the method, and goes into the hash of a few-shot template."""
+    """What finds the traces that are most similar to a task."""
 
     store: Store
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What identifies the method in the hash of a few-shot template."""
 
-    def nearest(self, task: RankingTask, k: int) -> list[int]: ...
+    def nearest(self, task: RankingTask, k: int) -> list[int]:
+        """Return indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar."""
 
 
 class Bm25Retriever:

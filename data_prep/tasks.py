@@ -42,7 +42,6 @@ Dropped = defaultdict[str, Counter[str]]
 
 
 def nothing_dropped() -> Dropped:
-    """Return an empty count of what is dropped, by dataset and reason."""
     return defaultdict(Counter)
 
 

@@ -1,4 +1,4 @@
-"""What the person who started a job sees: lines marked by :func:`say`, from a stage or from a Ray worker below it.
+"""What a stage of a job tells whoever started it: lines marked by :func:`say`, from its process or a Ray worker below it.
 
 :mod:`iranker_verl.job.supervise` shows them; everything else that a stage prints goes to its log only.
 """
@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 MARK = "iranker| "
+DIED = "died of "  # before the exception that ended a stage
 
 
 def say(line: str) -> None:
-    """Print a line that the person who started the job sees."""
+    """Print a line that is shown to whoever started the job."""
     print(f"{MARK}{line}", flush=True)

@@ -49,7 +49,8 @@ class Option:
         if self.limits.get("choices"):
             words = f"one of {', '.join(self.limits['choices'])}"
         else:
-            words = ", ".join([_WORDS[get_origin(self.type) or self.type], *self._range()])
+            kind = _WORDS.get(get_origin(self.type) or self.type, "a group of options")
+            words = ", ".join([kind, *self._range()])
         return f"{words}, or null" if self.optional else words
 
     def _range(self) -> Iterator[str]:
@@ -66,7 +67,9 @@ class Option:
         kind = get_origin(self.type) or self.type
         if isinstance(value, bool) != (kind is bool):  # Python counts true and false as whole numbers
             return False
-        if not isinstance(value, (int, float) if kind is float else (list, tuple) if kind is list else kind):
+        if kind is list:  # OmegaConf has a list of its own
+            return isinstance(value, Sequence) and not isinstance(value, str)
+        if not isinstance(value, (int, float) if kind is float else kind):
             return False
         least, above, most = (self.limits.get(name) for name in ("least", "above", "most"))
         if kind in (int, float):
@@ -87,14 +90,40 @@ def options_of(made_of: type) -> list[Option]:
     return found
 
 
-def check_options(values: object, prefix: str = "") -> None:
-    """Raise UserError, with its name, for the first option of the dataclass instance ``values`` that has no valid value."""
-    for one in options_of(type(values)):
-        value = getattr(values, one.name)
-        if dataclasses.is_dataclass(value):
-            check_options(value, f"{prefix}{one.name}.")
+def check_options(values: Any, prefix: str = "", made_of: type | None = None) -> None:
+    """Raise UserError, with its name, for the first option that has no valid value.
+
+    Args:
+        values: an instance of a dataclass; or a mapping, which may hold more.
+        prefix: what stands before each name.
+        made_of: the dataclass of a mapping.
+    """
+    for one in options_of(made_of or type(values)):
+        value = values.get(one.name) if made_of else getattr(values, one.name)
+        if dataclasses.is_dataclass(one.type):
+            check_options(value, f"{prefix}{one.name}.", made_of and one.type)
         elif not one.admits(value):
             raise UserError(f"{prefix}{one.name}={value} has to be {one}")
+
+
+def check_known(values: Any, made_of: type, prefix: str) -> None:
+    """Raise UserError for the first name in the mapping ``values`` that the dataclass has no option of."""
+    options = {one.name: one.type for one in options_of(made_of)}
+    for name in values:
+        if name not in options:
+            raise UserError(f"{prefix.rstrip('.')} has no option {name}: {', '.join(options)}")
+        if dataclasses.is_dataclass(options[name]):
+            check_known(values[name], options[name], f"{prefix}{name}.")
+
+
+def find_option(made_of: type, path: str) -> Option | list[str]:
+    """Return the option at ``path`` (``a.b.c``), or, where there is none, the names that there are in its group."""
+    name, _, rest = path.partition(".")
+    options = {one.name: one for one in options_of(made_of)}
+    if name not in options:
+        return list(options)
+    found = options[name]
+    return find_option(found.type, rest) if rest and dataclasses.is_dataclass(found.type) else found
 
 
 def as_defaults(made_of: type, leave_out: Collection[str] = ()) -> type:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from iranker_verl import doctor
 from iranker_verl.errors import UserError
+from iranker_verl.preflight import machine
 
 
 def config(devices=1, nodes=1, units=1, **ray_init):
@@ -32,20 +33,20 @@ def no_cluster(monkeypatch):
 )
 def test_what_a_recipe_asks_for(devices, nodes, units, cpus):
     # three CPUs a device, one a storage unit, one for its controller, one to place the rest
-    assert doctor.demand(config(devices, nodes, units)) == doctor.Resources(cpus, devices * nodes)
+    assert machine.demand(config(devices, nodes, units)) == machine.Resources(cpus, devices * nodes)
 
 
 def test_what_ray_will_have():
-    assert doctor.supply(config(num_cpus=16, num_gpus=2)) == doctor.Resources(16, 2)
+    assert machine.supply(config(num_cpus=16, num_gpus=2)) == machine.Resources(16, 2)
 
 
 def test_what_ray_detects(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr("os.cpu_count", lambda: 12)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert doctor.supply(config(num_cpus=None, num_gpus=None)) == doctor.Resources(12, 3)
-    assert doctor.supply(config()) == doctor.Resources(12, 3)
-    assert doctor.supply(config(num_gpus=0)) == doctor.Resources(12, 0)
+    assert machine.supply(config(num_cpus=None, num_gpus=None)) == machine.Resources(12, 3)
+    assert machine.supply(config()) == machine.Resources(12, 3)
+    assert machine.supply(config(num_gpus=0)) == machine.Resources(12, 0)
 
 
 def test_what_a_running_cluster_has(monkeypatch):
@@ -57,15 +58,15 @@ def test_what_a_running_cluster_has(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert doctor.supply(config(num_cpus=1, num_gpus=1)) == doctor.Resources(96, 8)
+    assert machine.supply(config(num_cpus=1, num_gpus=1)) == machine.Resources(96, 8)
     assert calls[-1] == "shutdown"
     ray.cluster_resources = lambda: {"CPU": 4.0}
-    assert doctor.supply(config()) == doctor.Resources(4, 0)
+    assert machine.supply(config()) == machine.Resources(4, 0)
 
 
 def test_what_fits():
-    wanted, given = doctor.check_fits(config(num_cpus=6, num_gpus=1))
-    assert wanted == given == doctor.Resources(6, 1)
+    wanted, given = machine.check_fits(config(num_cpus=6, num_gpus=1))
+    assert wanted == given == machine.Resources(6, 1)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_what_fits():
 )
 def test_what_does_not_fit_is_refused_with_the_numbers(there, words):
     with pytest.raises(UserError) as error:
-        doctor.check_fits(config(**there))
+        machine.check_fits(config(**there))
     message = str(error.value)
     assert "\n" not in message and "wait for ever" in message
     assert all(word in message for word in words), message
@@ -88,12 +89,12 @@ def usage(free):
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", usage(doctor.MIN_DISK_BYTES))
-    doctor.check_room(tmp_path / "new" / "folder")
+    monkeypatch.setattr(shutil, "disk_usage", usage(machine.MIN_DISK_BYTES))
+    machine.check_room(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
-    monkeypatch.setattr(shutil, "disk_usage", usage(doctor.MIN_DISK_BYTES - 1))
+    monkeypatch.setattr(shutil, "disk_usage", usage(machine.MIN_DISK_BYTES - 1))
     with pytest.raises(UserError, match=r"2\.0 GiB free, at least 2\.0 GiB"):
-        doctor.check_room(tmp_path)
+        machine.check_room(tmp_path)
 
 
 def test_room_in_shared_memory(tmp_path, monkeypatch):
@@ -101,10 +102,10 @@ def test_room_in_shared_memory(tmp_path, monkeypatch):
         return usage(1 << 40 if path == tmp_path else 1 << 20)(path)
 
     monkeypatch.setattr(shutil, "disk_usage", by_path)
-    if not doctor.Path("/dev/shm").exists():
+    if not machine.Path("/dev/shm").exists():
         pytest.skip("no /dev/shm here")
     with pytest.raises(UserError, match=r"/dev/shm: 0\.0 GiB free, at least 0\.5 GiB"):
-        doctor.check_room(tmp_path)
+        machine.check_room(tmp_path)
 
 
 def test_versions_leave_out_what_is_not_installed(monkeypatch):
@@ -137,9 +138,9 @@ def test_rows_say_what_would_run_and_why(tmp_path, monkeypatch):
     ],
 )
 def test_flash_attention_that_is_not_there_is_refused_before_anything_starts(monkeypatch, override, installed, refused):
-    monkeypatch.setattr(doctor, "find_spec", lambda name: object() if installed and name == "flash_attn" else None)
+    monkeypatch.setattr(machine, "find_spec", lambda name: object() if installed and name == "flash_attn" else None)
     asked = OmegaConf.create({"actor_rollout_ref": {"model": {"override_config": override}}})
     if not refused:
-        return doctor.check_attention(asked)
+        return machine.check_attention(asked)
     with pytest.raises(UserError, match=r"flash_attn is not installed.*attn_implementation=sdpa"):
-        doctor.check_attention(asked)
+        machine.check_attention(asked)

@@ -10,7 +10,7 @@ import typer
 
 from iranker_verl import __version__
 from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, score, serving
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, user_error_of
 from iranker_verl.files import DISK_ERRORS, cannot_write
 
 app = typer.Typer(
@@ -53,7 +53,8 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
-    from iranker_verl.doctor import check_attention, check_fits, check_room, rows
+    from iranker_verl.doctor import rows
+    from iranker_verl.preflight import machine
 
     config = None
     if recipe is not None:
@@ -64,10 +65,10 @@ def doctor(
     for row in rows(config, Path.cwd()):
         table.add_row(*row)
     Console().print(table)
-    check_room(Path.cwd())
+    machine.check_room(Path.cwd())
     if config is not None:
-        check_attention(config)
-        check_fits(config)
+        machine.check_attention(config)
+        machine.check_fits(config)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +83,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {user_error_of(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

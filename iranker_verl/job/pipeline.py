@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import json
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from iranker_verl import doctor, provenance, vllm_cpu
+import iranker_verl
+from iranker_verl import doctor, preflight, provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.files import claimed, write_json, write_text
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
-from iranker_verl.ranking import DATASETS, templates
-from iranker_verl.training.checks import check, loggers
-from iranker_verl.training.main import compose_recipe
+from iranker_verl.preflight.machine import demand
+from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
-# verl's loggers that are a package of the same name.
-PACKAGES = ("wandb", "mlflow", "swanlab", "tensorboard", "clearml", "trackio")
 # Options in which two runs may differ and be the same run.
 FREE = ("trainer.save_freq", "trainer.logger", "iranker.run_dir")
 RESUME = "Run the same command again to go on from the last checkpoint"
@@ -38,79 +32,18 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     UserError for anything that a user can put right; nothing of a failed stage is left half done.
     """
     config = compose_recipe(recipe, overrides)
-    check_tasks(config)
-    if not dry_run:
-        check_machine(config)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # verl says here that all is well, and that there is no critic
-        check(config)
-    templates.load(config.iranker.template)
+    preflight.check(config, named_options(recipe, overrides))
     if dry_run:
-        wanted = doctor.demand(config)
+        wanted = demand(config)
         print(f"{recipe}: the config composes; it asks Ray for {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs")
         return None
-    doctor.check_attention(config)
-    doctor.check_fits(config)
+    preflight.check_machine(config)
     run = Path(config.iranker.run_dir).resolve()
-    doctor.check_room(run)
     with claimed(run):
         _same_run(config, run)
         for stage in STAGES:
             _run_stage(stage, config, run)
         return report(config, run)
-
-
-def check_tasks(config: DictConfig) -> None:
-    """UserError for datasets that the embedded world has not, and where those to test on are not apart from those to train on."""
-    given = [config.iranker.data[name] for name in ("tasks", "test_tasks")]
-    if not all(names is None or OmegaConf.is_list(names) for names in given):
-        raise UserError(f"iranker.data.tasks={given[0]}, test_tasks={given[1]}: each has to be a list, [rec-movie]")
-    trained, tested = (list(names or []) for names in given)
-    if config.iranker.data.raw is None and (strange := [name for name in trained + tested if name not in DATASETS]):
-        raise UserError(f"the embedded world has no {strange[0]}; it has {', '.join(DATASETS)}")
-    if tested and not trained:
-        raise UserError("iranker.data.test_tasks is set, but not iranker.data.tasks; name what to train on as well")
-    if both := [name for name in tested if name in trained]:
-        raise UserError(
-            f"{both[0]} is in iranker.data.tasks and in iranker.data.test_tasks; a zero-shot test is on datasets of "
-            "scenarios that are not trained on"
-        )
-
-
-def check_machine(config: DictConfig) -> None:
-    """UserError, in one line, where the recipe's device or model is not here."""
-    from iranker_verl.training.cpu.detect import chosen
-
-    on_cpu, why = chosen()
-    wants_cpu = config.trainer.device == "cpu"
-    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if on_cpu and not wants_cpu:
-        raise UserError(
-            f"this recipe needs {gpus} GPU(s), and this is a CPU installation ({why}). Submit it to a Ray cluster with GPUs, "
-            "or try `make train-tiny` here; DRY_RUN=1 checks its config on any machine"
-        )
-    if wants_cpu and not on_cpu:
-        raise UserError(
-            f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same"
-        )
-    model = config.actor_rollout_ref.model.path
-    if config.iranker.base.make is None and not Path(str(model)).is_dir():
-        raise UserError(
-            f"{model}: no such model folder; download the model and give its folder: actor_rollout_ref.model.path=FOLDER"
-        )
-    raw = config.iranker.data.raw
-    if raw is not None and not Path(str(raw)).exists():
-        raise UserError(f"{raw}: no such folder of raw files; see docs/data.md for what is read")
-    if raw is None and not wants_cpu and not config.iranker.data.world:
-        raise UserError(
-            "iranker.data.raw is not set: give the folder of your raw files (DATA=folder, iranker.data.raw=folder). The embedded "
-            "world is a toy for tiny models; to train on it all the same, name its size: +iranker.data.world.users=2100"
-        )
-    for name in loggers(config):
-        if name in PACKAGES and importlib.util.find_spec(name) is None:
-            raise UserError(
-                f"trainer.logger has {name}, which is not installed here: pip install {name}, or leave it out"
-            )
 
 
 def made_of(config: DictConfig) -> dict[str, Any]:
@@ -157,7 +90,7 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
         return
     if stage == "rl" and (step := last_step(Path(config.trainer.default_local_dir))):
         print(f"{stage:>9}  going on from the checkpoint of step {step}", flush=True)
-    command = [sys.executable, "-m", "iranker_verl.job.stages", stage, str(run)]
+    command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", stage, str(run)]
     start = time.monotonic()
     seconds, peak = done.get("seconds", 0.0), done.get("peak_rss_bytes", 0)
     try:
@@ -172,8 +105,9 @@ def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
 
 
 def environment(stage: str, run: Path) -> dict[str, str]:
-    """The environment of a stage. A user's own values win."""
+    """Return the environment of a stage. A user's own values win."""
     defaults = {
+        "PYTHONSAFEPATH": "1",  # no process of a stage imports from the present folder
         "HF_HUB_OFFLINE": "1",  # nothing is fetched
         "TOKENIZERS_PARALLELISM": "false",
         # threads that wait sleep: where anything else runs too, spinning ones made a step four to ten times as long
@@ -186,7 +120,10 @@ def environment(stage: str, run: Path) -> dict[str, str]:
     }
     if stage == "rl":
         defaults |= vllm_cpu.THREADS  # without it Ray cuts every worker down to one thread
-    return defaults | dict(os.environ)
+    root = Path(iranker_verl.__file__).parents[1]
+    if root.name != "site-packages":  # a copy of the sources, from which stages are to import too
+        defaults["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    return defaults | {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def report(config: DictConfig, run: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -16,8 +17,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from iranker_verl.console import say
-from iranker_verl.errors import UserError
+from iranker_verl.console import DIED, say
+from iranker_verl.errors import UserError, described, user_error_of
 from iranker_verl.files import replacing_folder, write_json
 from iranker_verl.inference.models import STAMP, Stamp
 from iranker_verl.ranking import templates
@@ -37,14 +38,14 @@ def prepare(config: DictConfig, run: Path) -> None:
     from data_prep.prepare import prepare as prepare_data
     from data_prep.world import WorldSize, write_world
 
-    given = {k: v for k, v in config.iranker.data.options.items() if v is not None}
+    given = _given(config.iranker.data.options)
     raw = config.iranker.data.raw
     if raw is None:
         raw = run / "raw"
         if not raw.exists():
             say("writing the embedded world's raw files")
             with replacing_folder(raw) as part:
-                write_world(part, config.iranker.seed, WorldSize(**config.iranker.data.world))
+                write_world(part, config.iranker.seed, WorldSize(**_given(config.iranker.data.world)))
         given = {"history": WORLD_HISTORY, "candidates": WORLD_CANDIDATES, "test_fraction": WORLD_TEST_FRACTION} | given
     wanted = {"data": list(config.iranker.data.tasks or [])}
     if unseen := list(config.iranker.data.test_tasks or []):
@@ -59,6 +60,11 @@ def prepare(config: DictConfig, run: Path) -> None:
             say,
         )
     prove_unseen(config, run)
+
+
+def _given(options: DictConfig) -> dict[str, Any]:
+    """Return the options that are set; null stands for the default."""
+    return {str(name): value for name, value in options.items() if value is not None}
 
 
 def test_folder(config: DictConfig, run: Path) -> Path:
@@ -225,13 +231,17 @@ STAGES: dict[str, Callable[[DictConfig, Path], None]] = {
 
 
 def main() -> None:
+    """Run the stage that the command line names; end with one line of what it died of."""
     stage, run = sys.argv[1], Path(sys.argv[2])
     config = OmegaConf.load(run / "config.yaml")
     assert isinstance(config, DictConfig)
     try:
         STAGES[stage](config, run)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if message := user_error_of(error):
+            sys.exit(f"error: {message}")
+        traceback.print_exc()
+        sys.exit(f"{DIED}{described(error)}")
 
 
 if __name__ == "__main__":

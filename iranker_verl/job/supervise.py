@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iranker_verl.console import MARK
-from iranker_verl.errors import UserError
+from iranker_verl.console import DIED, MARK
+from iranker_verl.errors import UserError, last_raised
 from iranker_verl.job.subreaper import descendants
 
 HEARTBEAT_S = 8.0
 MEMORY_S = 4.0  # how often memory is measured
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR = re.compile(r"^\s*(?:\(\w+ pid=[^)]*\)\s*)?([\w.]*(?:Error|Exception|Killed)\b.*)")
-# Ray wraps one error in another; these say nothing by themselves.
-_WRAPPERS = ("RayTaskError", "CalledProcessError", "SystemExit", "EngineDeadError")
+# What a line that may say why a stage ended holds, and how many of these are kept.
+TELLING = ("error: ", DIED, "Error", "Exception", "Killed", "SIGKILL")
+LAST_LINES = 2000
 
 
 class StageFailed(UserError):
@@ -41,11 +43,11 @@ class Finished:
 
 
 def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[str, str] | None = None) -> Finished:
-    """Run ``command`` to its end. StageFailed if it fails; KeyboardInterrupt passes through, after the clean-up."""
+    """Run ``command`` to its end. Raise StageFailed if it fails; KeyboardInterrupt passes through, after the clean-up."""
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "iranker_verl.job.subreaper", *command],
+        [sys.executable, "-P", "-m", "iranker_verl.job.subreaper", *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -54,7 +56,8 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
     )
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
-    peak, measured, spoken, error, last_error = 0, start, start, "", ""
+    peak, measured, spoken = 0, start, start
+    telling: deque[str] = deque(maxlen=LAST_LINES)
     try:
         with log.open("ab") as file:
             file.write(f"==== {name}: {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -72,10 +75,8 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
                     if MARK in text:
                         print(f"{name:>9}  {text.split(MARK, 1)[1]}", flush=True)
                         spoken = time.monotonic()
-                    elif text.startswith("error: "):
-                        error = text.removeprefix("error: ")
-                    elif (match := _ERROR.match(text)) and not re.split("[:(]", match.group(1))[0].endswith(_WRAPPERS):
-                        last_error = match.group(1)
+                    elif any(word in text for word in TELLING):
+                        telling.append(text)
                 now = time.monotonic()
                 if now - measured > MEMORY_S:
                     peak, measured = max(peak, memory_below(process.pid)), now
@@ -88,11 +89,33 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
             process.stdin.close()  # the guard ends what is left
         process.wait()
     if code:
-        if error:
-            raise StageFailed(error)
-        reason = last_error[:300] or f"its process ended with code {code}"
-        raise StageFailed(f"{name} stopped: {reason} (log: {log}). {hint}")
+        raise StageFailed(_message(name, code, telling, log, hint))
     return Finished(time.monotonic() - start, peak)
+
+
+def _message(name: str, code: int, lines: Collection[str], log: Path, hint: str) -> str:
+    """Return what a stage that ended with ``code`` died of: a user's mistake as it is, else its cause, log and way on."""
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    raised = last_raised(lines)
+    if raised and raised[0] == "UserError" and raised[1]:
+        return raised[1]
+    died = [line.removeprefix(DIED) for line in lines if line.startswith(DIED)]
+    killed = code - 128 if 128 < code < 128 + signal.NSIG else 0
+    if killed == signal.SIGKILL:
+        reason = f"its process was killed (signal {killed}), mostly because memory ran out"
+    elif killed:
+        reason = f"its process was ended by signal {killed} ({signal.strsignal(killed)})"
+    elif raised:
+        reason = ": ".join(part for part in raised if part)[:300]
+    elif died:
+        reason = died[-1][:300]
+    else:
+        reason = f"its process ended with code {code}"
+    if raised and raised[0].endswith("ActorDiedError") and any("SIGKILL" in line for line in lines):
+        reason = "a process of Ray's was killed, mostly because memory ran out"
+    return f"{name} stopped: {reason} (log: {log}). {hint}"
 
 
 def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:

@@ -1,12 +1,10 @@
-"""The training entry point: a recipe (Hydra YAML over verl's ``ppo_trainer``) plus overrides, run on Ray.
-
-``python -m iranker_verl.training.main recipes/tiny_cpu/tiny_cpu.yaml trainer.total_training_steps=10``
-"""
+"""A recipe (Hydra YAML over verl's ``ppo_trainer``) with overrides, composed, and run by verl on Ray."""
 
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from iranker_verl.errors import UserError
-from iranker_verl.training.checks import check
+from iranker_verl.options import check_known, find_option, options_of
+from iranker_verl.provenance import flatten
+from iranker_verl.training.config.schema import Composed, Recipe
 
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
@@ -28,11 +28,7 @@ FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_r
 
 def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
     """The composed config of a recipe folder or file. UserError, in one line, for a missing recipe or a wrong override."""
-    path = Path(recipe)
-    if path.is_dir():
-        path = path / f"{path.name}.yaml"
-    if not path.is_file():
-        raise UserError(f"{recipe}: no such recipe; give a folder of recipes/ or a YAML file")
+    path = _file_of(recipe)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base=None, config_dir=str(path.parent.resolve())):
@@ -41,21 +37,57 @@ def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
             )
             OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"{path}: {' '.join(lines[:2])}") from error
-    for name in (
-        "iranker.data",
-        "iranker.base",
-        "iranker.credit",
-        "iranker.curriculum",
-        "actor_rollout_ref.actor",
-        "critic",
-        "data",
-        "trainer",
-    ):
+        raise UserError(f"{path}: {_in_one_line(error)}") from error
+    for name in _groups(Composed):
         if not isinstance(OmegaConf.select(config, name), DictConfig):
             raise UserError(f"{path}: {name} is no group of options; its defaults list needs ppo_trainer and iranker")
+    check_known(config.iranker, Recipe, "iranker.")  # Hydra's "+" takes any name
     return config
+
+
+def _file_of(recipe: str | Path) -> Path:
+    """Return a recipe's YAML file: the recipe itself, or that of a folder's name in the folder."""
+    path = Path(recipe)
+    if path.is_dir():
+        path = path / f"{path.name}.yaml"
+    if not path.is_file():
+        raise UserError(f"{recipe}: no such recipe; give a folder of recipes/ or a YAML file")
+    return path
+
+
+def named_options(recipe: str | Path, overrides: list[str]) -> list[str]:
+    """Return the names of the options that a person has set: those in the recipe's own file, and the overrides.
+
+    ``recipe`` and ``overrides`` have been composed before.
+    """
+    own: Any = OmegaConf.to_container(OmegaConf.load(_file_of(recipe)))
+    own.pop("defaults", None)
+    return [*flatten(own), *(o.lstrip("+").partition("=")[0].partition("@")[0] for o in overrides if o[:1] != "~")]
+
+
+def _groups(made_of: type, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all groups of options of a dataclass, those above first."""
+    for one in options_of(made_of):
+        if is_dataclass(one.type):
+            yield f"{prefix}{one.name}"
+            yield from _groups(one.type, f"{prefix}{one.name}.")
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what Hydra or OmegaConf says; of an option of ours, what there is, or what its value has to be."""
+    text = str(error if error.__cause__ is None else f"{error}\n{error.__cause__}")
+    if found := re.search(
+        r"full_key: iranker\.(\S+)|Could not (?:override|append to config\.|find) '?iranker\.([\w.]+)", text
+    ):
+        name = found[1] or found[2]
+        option = find_option(Recipe, name)
+        group, _, last = f"iranker.{name}".rpartition(".")
+        if isinstance(option, list):
+            return f"{group} has no option {last}: {', '.join(option)}"
+        value = re.search(r"Value '(.*)' (?:of type|is not)", text)
+        return f"iranker.{name}{f'={value[1]}' if value else ''} has to be {option}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])
 
 
 def _quoted(override: str) -> str:
@@ -87,23 +119,7 @@ def task_runner_class() -> Any:
 
 
 def run(config: DictConfig) -> None:
-    """Train. Resumes from the last checkpoint in ``trainer.default_local_dir``."""
+    """Train. Resume from the last checkpoint in ``trainer.default_local_dir``."""
     from verl.trainer.main_ppo import run_ppo
-    from verl.utils.device import auto_set_device
 
-    auto_set_device(config)
-    check(config)
     run_ppo(config, task_runner_class())
-
-
-def main() -> None:
-    try:
-        if len(sys.argv) < 2:
-            raise UserError("usage: python -m iranker_verl.training.main RECIPE [override=value …]")
-        run(compose_recipe(sys.argv[1], sys.argv[2:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

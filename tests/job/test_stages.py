@@ -66,7 +66,7 @@ def test_other_settings_are_refused_once_something_is_made(tmp_path, monkeypatch
 
     monkeypatch.setattr(pipeline, "_run_stage", stage)
     monkeypatch.setattr(pipeline, "report", lambda config, folder: folder)
-    monkeypatch.setattr(pipeline.doctor, "check_fits", lambda config: None)
+    monkeypatch.setattr(pipeline.preflight.machine, "check_fits", lambda config: None)
 
     def train(raw):
         return pipeline.train("recipes/tiny_cpu", [f"iranker.run_dir={run}", f"iranker.data.raw={raw}"])

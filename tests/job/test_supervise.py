@@ -125,9 +125,58 @@ def test_the_reason_is_the_last_error_that_says_something(log, lines, reason):
     assert message == f"prepare stopped: {reason} (log: {log}). Run it again"
 
 
-def test_a_stage_that_is_killed(log):
-    message = failure("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", log)
-    assert f"code {128 + signal.SIGKILL} (log: {log})" in message
+# What a stage prints when it dies, and the one line that is made of it. Whole: a sentence for the user. Part: the cause.
+USER = "iranker_verl.errors.UserError: prompt 3 is too long; raise it"
+WAYS_TO_DIE = {
+    "a user's mistake": (
+        "import sys; sys.exit('error: prompt 3 is too long; raise it')",
+        "prompt 3 is too long; raise it",
+    ),
+    "a user's mistake in a worker": (
+        f"print('(TaskRunner pid=7, ip=10.0.0.2) {USER}'); 1/0",
+        "prompt 3 is too long; raise it",
+    ),
+    "a user's mistake in an agent loop, then others": (
+        f"print('(W pid=7) {USER}'); print('RuntimeError: the batch is empty'); raise SystemExit(1)",
+        "prompt 3 is too long; raise it",
+    ),
+    "an exception": ("raise ValueError('bad weather')", "prepare stopped: ValueError: bad weather (log: "),
+    "an exception without a message": ("assert False", "prepare stopped: AssertionError (log: "),
+    "an exception in a worker": (
+        "print('ray.exceptions.RayTaskError(KeyError): ray::f()'); print('(W pid=1) KeyError: 3'); raise SystemExit(1)",
+        "prepare stopped: KeyError: 3 (log: ",
+    ),
+    "an actor that died": (
+        "print('ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.')\n"
+        "print('causes: (1) the process was killed by SIGKILL by OOM killer'); raise SystemExit(1)",
+        "prepare stopped: a process of Ray's was killed, mostly because memory ran out (log: ",
+    ),
+    "an engine that died of something": (
+        "print('(EngineCore pid=3) RuntimeError: no room for the cache'); print('vllm.EngineDeadError: see above'); raise SystemExit(1)",
+        "prepare stopped: RuntimeError: no room for the cache (log: ",
+    ),
+    "kill -9, as the kernel does without memory": (
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "prepare stopped: its process was killed (signal 9), mostly because memory ran out (log: ",
+    ),
+    "a crash in C": ("import ctypes; ctypes.string_at(0)", "prepare stopped: its process was ended by signal 11 ("),
+    "an exit code alone": ("import os; os._exit(7)", "prepare stopped: its process ended with code 7 (log: "),
+    "an exception of another name": (
+        "print('died of Empty: nothing came'); raise SystemExit(1)",
+        "prepare stopped: Empty: nothing came (log: ",
+    ),
+    "memory of Ray's": (
+        "print('ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.'); raise SystemExit(1)",
+        "prepare stopped: ray.exceptions.OutOfMemoryError: Task was killed due to the node",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_DIE)
+def test_whatever_a_stage_dies_of_is_its_message(log, way):
+    code, words = WAYS_TO_DIE[way]
+    message = failure(code, log)
+    assert message.startswith(words) if words.endswith((" ", "(", "node")) else message == words
 
 
 def test_a_very_long_error_is_cut(log):

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from data_prep.options import Options
 from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
-from iranker_verl.job.pipeline import check_tasks, train
+from iranker_verl.job.pipeline import train
+from iranker_verl.preflight import check
 from iranker_verl.ranking import DATASETS, templates
-from iranker_verl.training.checks import check
 from iranker_verl.training.main import compose_recipe
 from reward_fns.exclusion import KINDS
 
@@ -141,7 +141,7 @@ def test_zero_shot_trains_on_all_but_one_scenario_and_tests_on_it(unseen):
         # what trains is the training side of those six, whatever is tested on
         assert config.data.train_files == f"{config.iranker.run_dir}/data/train.parquet"
         assert config.data.val_files == f"{config.iranker.run_dir}/data/test.parquet"
-        check_tasks(config)
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_the_published_hyper_parameters():
     assert (config.data.train_batch_size, actor.ppo_mini_batch_size) == (64, 32)
     assert (config.data.max_prompt_length, config.data.max_response_length) == (1400, 1024)
     assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 2e-6)
-    assert actor.use_kl_loss and actor.kl_loss_coef == 0.001 and config.algorithm.kl_ctrl.kl_coef == 0.001
+    assert actor.use_kl_loss and actor.kl_loss_coef == 0.001
     assert rollout.temperature == 1.0
     assert config.trainer.total_training_steps == 1501
     assert config.iranker.data.options.rows == "states"
@@ -254,7 +254,7 @@ def test_verl_never_cuts_a_critics_batch_to_another_size_than_the_actors():
         (["nokey=1"], ["nokey"]),
         (["data.nokey=1"], ["data.nokey"]),
         (["foo"], ["foo", "EQUAL"]),
-        (["iranker.data.options.years=3"], ["iranker.data.options.years"]),
+        (["iranker.data.options.years=3"], ["iranker.data.options has no option years: history"]),
         (["iranker.run_dir=${nowhere}"], ["nowhere"]),
         (["iranker=null"], ["iranker"]),
         (["actor_rollout_ref.actor.loss_agg_mode=token-mean"], ["loss_agg_mode", "balance_sessions=false"]),
@@ -328,10 +328,10 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("+iranker.token_buget=5", "iranker has no option token_buget"),
         ("+iranker.data.options.years=3", "iranker.data.options has no option years"),
         ("+iranker.data.options.seed=3", "no option seed"),
-        ("+iranker.data.world.users=0", "users is 0"),
-        ("+iranker.data.world.users=abc", "users is abc"),
+        ("+iranker.data.world.users=0", "users=0 has to be a whole number, 1 or more"),
+        ("+iranker.data.world.users=abc", "users=abc has to be a whole number"),
         ("iranker.data.world=[1]", "iranker.data.world"),
-        ("iranker.data.options.history=2.5", "history is 2.5"),
+        ("iranker.data.options.history=2.5", "history=2.5 has to be a whole number"),
         ("trainer.save_freq=true", "save_freq"),
         ("actor_rollout_ref.actor.optim.lr=inf", "optim.lr"),
         ("data.max_prompt_length=abc", "max_prompt_length"),
@@ -339,7 +339,7 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("actor_rollout_ref.actor.checkpoint.save_contents=null", "lacks model"),
         ("trainer.logger=null", "trainer.logger=None"),
         ("+iranker.data.world.usrs=3", "iranker.data.world has no option usrs: users"),
-        ("iranker.data.options.rows=stats", "rows is 'stats'"),
+        ("iranker.data.options.rows=stats", "rows=stats has to be one of episodes"),
         ("iranker.data.options.history=many", "iranker.data.options"),
         ("iranker.base.make=huge", "base.make=huge"),
         ("iranker.seed=abc", "iranker.seed"),
@@ -386,16 +386,16 @@ def test_what_this_machine_has_not_is_said_before_anything_starts(tmp_path, over
 
 
 def test_a_recipe_for_gpus_trains_on_the_toy_world_only_if_it_is_named(tmp_path, monkeypatch):
-    from iranker_verl.job.pipeline import check_machine
+    from iranker_verl.preflight.machine import check_here
     from iranker_verl.training.cpu import detect
 
     monkeypatch.setattr(detect, "chosen", lambda: (False, "a GPU is here"))
     recipe, model = ROOT / "recipes" / "iranker_3b", f"actor_rollout_ref.model.path={tmp_path}"
     with pytest.raises(UserError, match=r"DATA=folder.*toy for tiny models"):
-        check_machine(compose(recipe, model))
+        check_here(compose(recipe, model))
     with pytest.raises(UserError) as error:
-        check_machine(compose(recipe, model))
-    check_machine(compose(recipe, model, str(error.value).rpartition(" ")[2]))  # what it says is the way out
+        check_here(compose(recipe, model))
+    check_here(compose(recipe, model, str(error.value).rpartition(" ")[2]))  # what it says is the way out
 
 
 def test_an_estimator_with_a_critic_needs_one():

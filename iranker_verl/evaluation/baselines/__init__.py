@@ -1,4 +1,4 @@
-"""The baselines that a trained model is compared with. Each is found by its name, and imported when it is made."""
+"""What the trained model has to beat. One module a baseline; each is found by its name and imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Baseline, Context, PromptingBaseline, Ranking, Unavailable
+from iranker_verl.evaluation.baselines.base import Asking, Baseline, Context, Ranking, Unavailable
 
-__all__ = [
-    "BASELINES",
-    "STANDARD",
-    "Baseline",
-    "Context",
-    "PromptingBaseline",
-    "Ranking",
-    "Unavailable",
-    "make_baselines",
-]
+__all__ = ["BASELINES", "STANDARD", "Asking", "Baseline", "Context", "Ranking", "Unavailable", "make"]
 
 BASELINES = {
     "random": "random_order:RandomOrder",
-    "constant": "constant:Constant",
     "popularity": "popularity:Popularity",
     "bm25": "bm25:Bm25",
     "contriever": "dense:Contriever",
@@ -36,11 +26,11 @@ BASELINES = {
     "router-bert": "router_bert:RouterBert",
     "graph-router": "graph_router:GraphRouter",
 }
-STANDARD = ("random", "constant", "popularity", "bm25")  # in every table
+STANDARD = ("random", "popularity", "bm25")  # in every report
 
 
-def make_baselines(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Baseline]:
-    """Return the baselines of these names. Raise UserError for an unknown one."""
+def make(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Baseline]:
+    """The baselines of these names. UserError for a name that none has."""
     baselines: list[Baseline] = []
     for name in names:
         if name not in BASELINES:

@@ -21,16 +21,15 @@ Encode = Callable[[Sequence[str]], "np.ndarray"]  # texts to an array of shape (
 
 
 class Retriever(Protocol):
-    """What finds the traces that are most similar to a task."""
+    """``nearest`` returns indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar.
+    ``name`` identifies the method, and goes into the hash of a few-shot template."""
 
     store: Store
 
     @property
-    def name(self) -> str:
-        """What identifies the method in the hash of a few-shot template."""
+    def name(self) -> str: ...
 
-    def nearest(self, task: RankingTask, k: int) -> list[int]:
-        """Return indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar."""
+    def nearest(self, task: RankingTask, k: int) -> list[int]: ...
 
 
 class Bm25Retriever:
@@ -85,10 +84,10 @@ class EmbeddingRetriever:
 def load_encoder(model: str, device: str = "cpu") -> Encode:
     """Load a sentence-transformers model by folder or name. Raise UserError where it, or the library, cannot be loaded."""
     from iranker_verl.evaluation.baselines import Context, Unavailable
-    from iranker_verl.evaluation.baselines.loading import load_sentence_encoder
+    from iranker_verl.evaluation.baselines.loading import sentence_encoder
 
     try:
-        loaded = load_sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
+        loaded = sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
     except Unavailable as reason:
         raise UserError(str(reason)) from reason
     return lambda texts: loaded.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)

@@ -1,0 +1,259 @@
+"""What a person has named has an effect, or is refused with the option that has.
+
+Three kinds have none: keys of verl's earlier reward configuration (found by verl's own migration), options that nothing reads
+(:mod:`.reads`), and options of a mode that is off (:func:`off`).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import os
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator
+from copy import deepcopy
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from iranker_verl.errors import UserError
+from iranker_verl.preflight.reads import is_environment_variable, is_read, owner_of
+from iranker_verl.provenance import flatten
+from iranker_verl.training import credit
+
+LEGACY = ("custom_reward_function", "reward_model", "sandbox_fusion")
+# Groups whose options verl hands on whole, to Ray, vLLM, transformers, a reward function, a sampler or an optimizer.
+HANDED_ON = (
+    *("ray_kwargs.ray_init", "reward.custom_reward_function.reward_kwargs", "reward.reward_kwargs"),
+    *("actor_rollout_ref.model.override_config", "critic.model.override_config", "data.apply_chat_template_kwargs"),
+    *(
+        "actor_rollout_ref.rollout.engine_kwargs",
+        "actor_rollout_ref.rollout.custom",
+    ),
+    *("actor_rollout_ref.actor.optim.override_optimizer_config", "critic.optim.override_optimizer_config"),
+    *("global_profiler.global_tool_config", "iranker", "transfer_queue"),
+)
+# Names that verl's own defaults lists read.
+CHOICES = ("model_engine",)
+ENVIRONMENT = ("VERL_", "IRANKER_")
+
+
+def check_effect(config: DictConfig, named: Collection[str]) -> None:
+    """Raise UserError for the first of the options ``named`` that has no effect on this recipe."""
+    _check_legacy(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # verl says that there is no critic
+        modes = list(off(config))
+    for name in named:
+        value = OmegaConf.select(config, name)
+        if value is None or name in CHOICES:
+            continue
+        for option, why in modes:
+            if name == option or (option.endswith(".") and name.startswith(option)):
+                raise UserError(f"{name}={value} has no effect: {why}")
+        _check_gates(config, name, value)
+        _check_read(config, name, value)
+    for name in os.environ:
+        if name.startswith(ENVIRONMENT) and not is_environment_variable(name):
+            raise UserError(f"the environment variable {name} has no effect: nothing here reads it; unset it")
+
+
+def _check_legacy(config: DictConfig) -> None:
+    """Raise UserError for a key of verl's earlier reward configuration, with what verl's migration makes of it."""
+    asked = {
+        name: value
+        for name, value in flatten(
+            {group: OmegaConf.to_container(config)[group] for group in LEGACY if group in config}
+        ).items()  # type: ignore[call-overload,index]
+        if value is not None
+    }
+    if not asked:
+        return
+    from verl.experimental.reward_loop import migrate_legacy_reward_impl
+
+    migrated = deepcopy(config)
+    with open_dict(migrated):
+        migrate_legacy_reward_impl(migrated)
+    before, after = (flatten({"reward": OmegaConf.to_container(one.reward)}) for one in (config, migrated))
+    for name, value in asked.items():
+        last = name.rsplit(".", 1)[-1]
+        new = [key for key, now in after.items() if now == value and before.get(key) != now]
+        new.sort(key=lambda key: difflib.SequenceMatcher(None, key, last).ratio(), reverse=True)
+        way_out = f"set {new[0]}={value}" if new else "its options are under reward now"
+        raise UserError(f"{name}={value} has no effect: verl {version('verl')} reads another option; {way_out}")
+
+
+def _check_gates(config: DictConfig, name: str, value: Any) -> None:
+    """Raise UserError where a group that the option is in is switched off."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        group = ".".join(parts[:end])
+        for switch in ("enable", "enabled"):
+            node = OmegaConf.select(config, group)
+            if not isinstance(node, DictConfig) or parts[end] == switch or group == "transfer_queue":
+                continue
+            if node.get(switch) is False:
+                raise UserError(
+                    f"{name}={value} has no effect: {group}.{switch} is false; set {group}.{switch}=true, or leave it out"
+                )
+
+
+def _check_read(config: DictConfig, name: str, value: Any) -> None:
+    """Raise UserError for an option that nothing reads."""
+    if name.endswith("._target_") or name.startswith(tuple(f"{group}." for group in HANDED_ON)) or name in HANDED_ON:
+        return
+    group, _, last = name.rpartition(".")
+    owner = owner_of(OmegaConf.select(config, group) if group else None)
+    added = name not in _names_of_verl()
+    if added and owner and last not in (fields := [field.name for field in dataclasses.fields(owner)]):
+        near = difflib.get_close_matches(last, fields, n=1)
+        raise UserError(f"{group} has no option {last}{f'; {near[0]} is the nearest' if near else ''}")
+    if is_read(last, owner, group=(group.rpartition(".")[2] or "config") if added and owner is None else None):
+        return
+    words = set(last.split("_"))
+    same = [other for other in _names_of_verl() if set(other.rsplit(".", 1)[-1].split("_")) == words and other != name]
+    near = difflib.get_close_matches(name, same, n=1, cutoff=0) or difflib.get_close_matches(
+        name, [other for other in _names_of_verl() if other.startswith(f"{group}.")] if added else [], n=1, cutoff=0.8
+    )
+    way_out = f"{near[0]} is what has; set that" if near else "leave it out"
+    raise UserError(f"{name}={value} has no effect: nothing in verl {version('verl')} reads it here; {way_out}")
+
+
+@cache
+def _names_of_verl() -> list[str]:
+    """Return the names of all options of verl's own config, which verl keeps composed in one file."""
+    import verl
+
+    composed = OmegaConf.load(Path(verl.__file__).parent / "trainer" / "config" / "_generated_ppo_trainer.yaml")
+    return list(flatten(OmegaConf.to_container(composed)))  # type: ignore[arg-type]
+
+
+def off(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the options, and the groups (``name.``), of modes that are off in ``config``, each with why and what to do.
+
+    Reviewed against verl 0.9.1.
+    """
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+
+    ours, algorithm, trainer = config.iranker, config.algorithm, config.trainer
+    policy, estimator = config.actor_rollout_ref, config.algorithm.adv_estimator
+    if not need_critic(config):
+        for group in [name for name in config.critic if name != "enable"]:
+            why = (
+                f"there is no critic with algorithm.adv_estimator={estimator}; leave it out, or set critic.enable=true"
+            )
+            yield from _both(f"critic.{group}", why)
+    if not need_reference_policy(config):
+        yield (
+            "actor_rollout_ref.ref.",
+            "there is no reference policy; set actor_rollout_ref.actor.use_kl_loss=true, or leave it out",
+        )
+    if not algorithm.use_kl_in_reward:
+        why = "algorithm.use_kl_in_reward is false; the KL loss has actor_rollout_ref.actor.kl_loss_coef"
+        yield from (("algorithm.kl_ctrl.", why), ("algorithm.kl_penalty", why))
+    if not policy.actor.use_kl_loss:
+        for name in ("kl_loss_coef", "kl_loss_type"):
+            yield (
+                f"actor_rollout_ref.actor.{name}",
+                "actor_rollout_ref.actor.use_kl_loss is false; set it to true, or leave it out",
+            )
+    if policy.actor.policy_loss.loss_mode == "vanilla" and None not in (
+        policy.actor.clip_ratio_low,
+        policy.actor.clip_ratio_high,
+    ):
+        why = "clip_ratio_low and clip_ratio_high are what is read; set actor_rollout_ref.actor.clip_ratio_low and clip_ratio_high"
+        yield "actor_rollout_ref.actor.clip_ratio", why
+    read = _read_by(estimator)
+    for name in ("gamma", "lam", "norm_adv_by_std_in_grpo"):
+        if name not in read:
+            yield f"algorithm.{name}", f"algorithm.adv_estimator={estimator} does not read it; leave it out"
+    if estimator not in credit.ESTIMATORS or estimator == credit.GAE_ESTIMATOR:
+        for name in ("prior",) if estimator in credit.ESTIMATORS else ("prior", "normalise"):
+            yield (
+                f"iranker.credit.{name}",
+                f"it is for {', '.join(credit.ESTIMATORS)}, not for {estimator}; leave it out",
+            )
+    yield from _off_by_size(policy, config.critic)
+    if not policy.model.lora_rank and not policy.model.lora.get("rank", 0):
+        for name in ("lora_alpha", "target_modules", "exclude_modules", "lora."):
+            yield f"actor_rollout_ref.model.{name}", "actor_rollout_ref.model.lora_rank is 0; set it, or leave this out"
+    for engine in policy.rollout.engine_kwargs:
+        if engine != policy.rollout.name:
+            why = f"actor_rollout_ref.rollout.name is {policy.rollout.name}; leave it out"
+            yield f"actor_rollout_ref.rollout.engine_kwargs.{engine}.", why
+    for mode in ("colocate_async", "separate_async"):
+        yield f"trainer.v1.{mode}.", "trainer.v1.trainer_mode is sync; leave it out"
+    if trainer.v1.sampler.custom_sampler.get("path"):
+        why = "trainer.v1.sampler.custom_sampler is set, and verl hands it to its own sampler only; leave it out"
+        yield from (("trainer.v1.sampler.sync_refill_failed_groups", why), ("algorithm.filter_groups.", why))
+    yield from (
+        ("skip.rollout.", "it is for verl's V0 trainer; leave it out"),
+        ("transfer_queue.enable", "it is always on"),
+    )
+    if trainer.resume_mode != "resume_path":
+        yield "trainer.resume_from_path", "trainer.resume_mode is not resume_path; set it, or leave this out"
+    if trainer.test_freq < 1 and not trainer.val_before_train:
+        why = (
+            "nothing is validated with trainer.test_freq=-1; set trainer.test_freq to so many steps, or leave this out"
+        )
+        for name in (
+            "data.val_max_samples",
+            "data.val_batch_size",
+            "trainer.validation_data_dir",
+            "trainer.log_val_generations",
+        ):
+            yield name, why
+        yield "actor_rollout_ref.rollout.val_kwargs.", why
+    if ours.base.make is not None:
+        why = f"iranker.base.make={ours.base.make} makes its own base; set iranker.base.make=null to start from this model"
+        yield "actor_rollout_ref.model.path", why
+    else:
+        yield "iranker.base.effort", "no base is made (iranker.base.make=null); leave it out"
+    if ours.curriculum.first_pool is None:
+        for name in ("rise", "fall", "focus"):
+            yield (
+                f"iranker.curriculum.{name}",
+                "there is no curriculum; set iranker.curriculum.first_pool, or leave it out",
+            )
+    if ours.data.raw is not None:
+        yield (
+            "iranker.data.world.",
+            "iranker.data.raw is set, so the embedded world is not used; leave one of the two out",
+        )
+
+
+def _both(name: str, why: str) -> Iterator[tuple[str, str]]:
+    yield from ((name, why), (f"{name}.", why))
+
+
+def _off_by_size(policy: DictConfig, critic: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield batch sizes in rows where batches are made by tokens, and the other way round."""
+    for group, switch, of in (
+        ("actor_rollout_ref.actor.ppo", "use_dynamic_bsz", policy.actor),
+        ("critic.ppo", "use_dynamic_bsz", critic),
+        ("actor_rollout_ref.rollout.log_prob", "log_prob_use_dynamic_bsz", policy.rollout),
+        ("actor_rollout_ref.ref.log_prob", "log_prob_use_dynamic_bsz", policy.ref),
+    ):
+        name = "micro_batch_size_per_gpu" if of[switch] else "max_token_len_per_gpu"
+        where = group.rpartition(".")[0]
+        yield (
+            f"{group}_{name}",
+            f"{where}.{switch} is {str(of[switch]).lower()}; set it the other way, or leave this out",
+        )
+
+
+def _read_by(estimator: str) -> set[str]:
+    """Return the names in an advantage estimator of verl's registry; of ours, those of its options."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    if estimator in credit.ESTIMATORS:
+        return {"gamma", "lam"} if estimator == credit.GAE_ESTIMATOR else set()
+    tree = ast.parse(textwrap.dedent(inspect.getsource(ADV_ESTIMATOR_REGISTRY[estimator])))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Constant)]
+    return {str(node.id if isinstance(node, ast.Name) else node.value) for node in nodes}

@@ -114,8 +114,8 @@ def recbole(arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    from iranker_verl.evaluation.baselines import Context, make
-    from iranker_verl.evaluation.baselines.base import by_score
+    from iranker_verl.evaluation.baselines import Context, make_baselines
+    from iranker_verl.evaluation.baselines.base import rank_by_score
     from iranker_verl.evaluation.metrics import measure
 
     train, tasks = splits(arguments.data, arguments.validation)
@@ -126,10 +126,10 @@ def score(arguments: argparse.Namespace) -> None:
     for file in arguments.scores:
         found = json.loads(file.read_text(encoding="utf-8"))
         scores = [[found[task.id].get(c.id, float("-inf")) for c in task.candidates] for task in tasks]
-        print(f"{file.stem:30} MRR {mrr([by_score(t, s, 0) for t, s in zip(tasks, scores, strict=True)]):.4f}")
+        print(f"{file.stem:30} MRR {mrr([rank_by_score(t, s, 0) for t, s in zip(tasks, scores, strict=True)]):.4f}")
     for name in arguments.baselines:
         for seed in arguments.seeds:
-            (baseline,) = make([name], Context(seed, say=lambda _: None))
+            (baseline,) = make_baselines([name], Context(seed, log=lambda _: None))
             baseline.fit(train)
             print(f"{f'ours {name}, seed {seed}':30} MRR {mrr(list(baseline.rank(tasks))):.4f}", flush=True)
 

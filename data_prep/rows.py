@@ -26,8 +26,10 @@ from reward_fns.answers import label
 
 @dataclass(frozen=True)
 class Shown:
-    """Which candidates of which task a row shows: row ``i`` is of task ``task[i]`` and shows the flat candidates
-    ``places[offsets[i]:offsets[i + 1]]`` in that order."""
+    """Which candidates of which task a row shows.
+
+    Row ``i`` is of task ``task[i]`` and shows the flat candidates ``places[offsets[i]:offsets[i + 1]]`` in that order.
+    """
 
     task: np.ndarray
     offsets: np.ndarray

@@ -42,6 +42,7 @@ Dropped = defaultdict[str, Counter[str]]
 
 
 def nothing_dropped() -> Dropped:
+    """Return an empty count of what is dropped, by dataset and reason."""
     return defaultdict(Counter)
 
 

@@ -21,6 +21,7 @@ class Histogram:
 
     @property
     def total(self) -> int:
+        """How many there are."""
         return int(self.counts.sum())
 
     def above(self, limit: int) -> int:

@@ -21,6 +21,7 @@ class Routers:
         self._text: dict[str, str] = {}
 
     def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
+        """Count the routing tasks of a batch of rows."""
         routing = pc.equal(columns["scenario"], "routing").to_numpy(zero_copy_only=False)
         if not routing.any():
             return
@@ -40,6 +41,7 @@ class Routers:
                 self._best[name][id][split] += count
 
     def result(self) -> dict[str, list[dict[str, Any]]]:
+        """Return, for each dataset, its LLMs and how often each is the best, the most frequent first."""
         return {
             name: [
                 {"llm": id, "text": self._text.get(id, ""), **{s: counts[s] for s in SPLITS}}

@@ -18,6 +18,7 @@ class Samples:
         self._found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def add(self, split: str, start: int, rows: pa.Table, columns: dict[str, pa.Array]) -> None:
+        """Look at the first rows of each dataset in a batch."""
         sizes = lengths(columns["candidate_ids"])
         for name, where in by_name(columns["dataset"]):
             for place in where[: self.LOOKED_AT].tolist():
@@ -27,6 +28,7 @@ class Samples:
                     self._found[name] = (worth, _sample(rows.slice(place, 1), split, start + place))
 
     def result(self) -> dict[str, Any]:
+        """Return a task of each dataset."""
         return {name: sample for name, (_, sample) in sorted(self._found.items())}
 
 

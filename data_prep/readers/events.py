@@ -23,8 +23,11 @@ from pyarrow import csv
 
 from data_prep.readers.lines import ParseHeader, identifier, number, places, plain_names, table_header, table_rows
 from data_prep.readers.opened import open_text
-from data_prep.scenarios.interactions import EVENTS
 from iranker_verl.errors import UserError
+
+# One row an event, in the file's order. ``time`` is any number that orders: seconds, or nanoseconds as they are. A whole
+# number that no float holds is ``time`` and ``rest`` together; ordered by both, numbers are ordered exactly.
+EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64()), ("rest", pa.int64())])
 
 BATCH = 65_536
 BLOCK_BYTES = 1 << 20

@@ -18,10 +18,6 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.text import clean, whole
 
-# One row an event, in the file's order. ``time`` is any number that orders: seconds, or nanoseconds as they are. A whole
-# number that no float holds is ``time`` and ``rest`` together; ordered by both, numbers are ordered exactly.
-EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64()), ("rest", pa.int64())])
-
 _YEAR = re.compile(r"\d{4}")
 _NO_GENRE = {"", "unknown", "(no genres listed)"}
 _BY_NAME = ((r"^ml|movie", "rec-movie"), (r"cds|music", "rec-music"), (r"games?", "rec-game"))
@@ -52,7 +48,7 @@ def item_text(item: Item) -> str:
 class Interactions:
     """The files of one dataset and how to read them. Picklable: the readers are functions of a module.
 
-    ``read_events(path, dropped)`` yields batches of :data:`EVENTS`, ``read_items(path, dropped)`` every item that a file
+    ``read_events(path, dropped)`` yields batches of :data:`data_prep.readers.events.EVENTS`, ``read_items(path, dropped)`` every item that a file
     tells of, one without a title or told of before included. Both raise UserError that names file, row and value.
     """
 

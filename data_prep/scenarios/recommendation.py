@@ -34,9 +34,10 @@ import pyarrow.compute as pc
 from data_prep.ahead import ahead
 from data_prep.hashing import keys
 from data_prep.options import Options
+from data_prep.readers.events import EVENTS
 from data_prep.readers.text import shown
 from data_prep.scenarios import negatives
-from data_prep.scenarios.interactions import EVENTS, Interactions, item_text
+from data_prep.scenarios.interactions import Interactions, item_text
 from data_prep.spool import range_of, split_by
 from data_prep.tasks import TASKS, Dropped, Source, Unit
 from data_prep.work import Job, Work

@@ -87,8 +87,11 @@ def readable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """``task`` is the benchmark that it comes from, ``name`` what its id begins with, ``side`` is train or test where the
-    raw files say so. A text is one query in each (side, name)."""
+    """A query of a benchmark. A text is one query in each (side, name).
+
+    ``task`` is the benchmark that it comes from, ``name`` what its id begins with, ``side`` is train or test where the raw
+    files say so.
+    """
 
     text: str
     name: str = ""
@@ -97,6 +100,7 @@ class Query:
 
     @property
     def id(self) -> str:
+        """Side, name and a hash of the text."""
         digest = hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()
         return ":".join(part for part in (self.side, self.name, digest) if part)
 
@@ -118,8 +122,11 @@ class Results:
         self._numbers.extend((effect, cost, cost_raw))
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """``(seen, numbers, repeated)``: bool of shape (queries, LLMs), float64 of shape (queries, LLMs, 3) with effect,
-        cost and raw cost (NaN where missing), and how many rows repeat a query and LLM."""
+        """Return ``(seen, numbers, repeated)``.
+
+        ``seen`` is bool of shape (queries, LLMs); ``numbers`` is float64 of shape (queries, LLMs, 3) with effect, cost and raw
+        cost, NaN where missing; ``repeated`` counts the rows that repeat a query and LLM.
+        """
         shape = len(self.queries), len(self.llms)
         query, llm = np.frombuffer(self._places, np.int64).reshape(-1, 2).T
         cells, first = np.unique(query * shape[1] + llm, return_index=True)

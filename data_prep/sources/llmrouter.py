@@ -59,12 +59,15 @@ class Row:
     record: Mapping[str, Any]
 
     def error(self, what: str) -> UserError:
+        """Return the error that the row is wrong in ``what``."""
         return UserError(f"{self.path} row {self.at}: {what}; correct or remove the row")
 
     def number(self, given: object, column: str, least: float = -math.inf) -> float:
+        """Return a number of the row; raise UserError if it is none, or below ``least``."""
         return value(given, self.path, self.at, column, least)
 
     def llm(self, given: object) -> str:
+        """Return the name of an LLM; raise UserError if it is empty or no text."""
         if not isinstance(given, str) or not given.strip():
             raise self.error(f"an LLM is called {shown(str(given))}")
         return readable(given)
@@ -75,8 +78,11 @@ Outcome = tuple[str, float, float]  # LLM, score, raw cost
 
 @dataclass(frozen=True)
 class Form:
-    """``needs`` are the fields of an object, the first of them the query; ``task`` may be there. With ``whole`` an object
-    has all outcomes of its query. ``outcomes`` takes them out, with the LLMs' prices at hand."""
+    """A form of LLMRouter's files.
+
+    ``needs`` are the fields of an object, the first of them the query; ``task`` may be there. With ``whole`` an object has all
+    outcomes of its query. ``outcomes`` takes them out, with the LLMs' prices at hand.
+    """
 
     needs: tuple[str, ...]
     task: str

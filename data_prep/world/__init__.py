@@ -29,8 +29,11 @@ __all__ = ["WorldSize", "write_world"]
 
 @dataclass(frozen=True)
 class WorldSize:
-    """``users`` of each recommendation set and ``queries`` of the router are split in preparation; passages come as two
-    files, with ``passage_train`` and ``passage_test`` queries of each size."""
+    """How large the world is.
+
+    ``users`` of each recommendation set and ``queries`` of the router are split in preparation; passages come as two files,
+    with ``passage_train`` and ``passage_test`` queries of each size.
+    """
 
     users: int = option(2100, "users of each recommendation set", least=1)
     queries: int = option(2100, "queries of the router", least=1)

@@ -86,8 +86,10 @@ def _row(random: Random, number: int, size: int, taken: set[str]) -> dict[str, A
 
 
 def write_msmarco(folder: Path, random: Random, train: int, test: int) -> None:
-    """The two files of the Hugging Face data set, with ``train`` and ``test`` queries of each of three sizes. No query and
-    no passage of the test file occurs in the other: it is drawn first, and the training file has to avoid it."""
+    """Write the two files of the Hugging Face dataset, with ``train`` and ``test`` queries of each of three sizes.
+
+    No query and no passage of the test file occurs in the other: it is drawn first, and the training file has to avoid it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     number = 0

@@ -28,14 +28,17 @@ Titler = Callable[[Random, str], str]
 
 
 def film(random: Random, word: str) -> str:
+    """Return a film's title about the topic of ``word``."""
     return f"{word} ({random.choice(words.YEARS)})"
 
 
 def album(random: Random, word: str) -> str:
+    """Return an album's title about the topic of ``word``."""
     return f"{word} {random.choice(words.ALBUM_WORDS)}"
 
 
 def game(random: Random, word: str) -> str:
+    """Return a game's title about the topic of ``word``."""
     return f"{word} {random.choice(words.GAME_WORDS)}"
 
 

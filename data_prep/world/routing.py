@@ -44,6 +44,7 @@ class Model:
 
     @property
     def description(self) -> str:
+        """What the model is good at, as prompts tell it."""
         strengths = " and ".join(words.TELL[topic][0] for topic in self.topics)
         return f"{strengths} expert"
 

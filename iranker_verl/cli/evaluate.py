@@ -49,7 +49,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="cap of an answer")] = 1024,
     baselines: Annotated[
         str, typer.Option(help="baselines by name, separated by commas; all or none")
-    ] = "random,popularity,bm25",
+    ] = "random,constant,popularity,bm25",
     rivals: Annotated[str | None, typer.Option(hidden=True)] = None,
     models: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
@@ -117,7 +117,7 @@ def evaluate(
     names = _baselines(baselines, system)
     if role is not None and role not in list(Role):
         raise UserError(f"--role {role}: choose one of {', '.join(Role)}")
-    made_with = Context(seed, _models(models or [], names), say=print)
+    made_with = Context(seed, _models(models or [], names), log=print)
     systems: list[Any] = list(names)
     if model is not None:
         name = model if endpoint else Path(model).resolve().name

@@ -19,8 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl import __version__
-from iranker_verl.evaluation.baselines import STANDARD, Asking, Baseline, Context, Unavailable, make
-from iranker_verl.evaluation.baselines.loading import release
+from iranker_verl.evaluation.baselines import (
+    STANDARD,
+    Baseline,
+    Context,
+    PromptingBaseline,
+    Unavailable,
+    make_baselines,
+)
+from iranker_verl.evaluation.baselines.loading import release_gpu_memory
 from iranker_verl.evaluation.journal import Journal, finished, of_system
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.model_runs import check_model, check_tasks, evaluate_model, restored
@@ -154,7 +161,7 @@ def evaluate_baselines(
         if run_dir is not None:
             journal = Journal(of_system(run_dir, name), _baseline_fingerprint(name, context) | hashes)
         result = _ranked(baseline, train_tasks, tasks, context, journal)
-        release(context.device)  # of its weights, for the next, and for the model's engine
+        release_gpu_memory(context.device)  # of its weights, for the next, and for the model's engine
         if journal is not None and journal.took is None and result.unavailable is None:
             journal.finish(
                 [r.to_json() for r in result.records],
@@ -176,7 +183,7 @@ def _ranked(
     """Return one baseline's result: what was completed before, or else what it does now."""
     started = time.monotonic()
     try:
-        made = make([baseline], context)[0] if isinstance(baseline, str) else baseline
+        made = make_baselines([baseline], context)[0] if isinstance(baseline, str) else baseline
         return _reused(made, journal, tasks) or _rank(made, train_tasks, tasks)
     except Unavailable as reason:
         elapsed_s = time.monotonic() - started
@@ -190,7 +197,7 @@ def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequenc
     fitted = time.monotonic()
     rankings = baseline.rank(tasks)
     ended = time.monotonic()
-    episodes = baseline.episodes() if isinstance(baseline, Asking) else [None] * len(tasks)
+    episodes = baseline.episodes() if isinstance(baseline, PromptingBaseline) else [None] * len(tasks)
     ranked = [(t, r, e) for t, r, e in zip(tasks, rankings, episodes, strict=True) if r is not None]
     values = measure([t for t, _, _ in ranked], [r for _, r, _ in ranked])
     records = tuple(Record(t, tuple(r), v, e) for (t, r, e), v in zip(ranked, values, strict=True))
@@ -201,7 +208,7 @@ def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequenc
 def _reused(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
     if journal is None or journal.took is None:
         return None
-    template = baseline.template() if isinstance(baseline, Asking) else None
+    template = baseline.template() if isinstance(baseline, PromptingBaseline) else None
     found = restored(journal, [(0, task) for task in tasks], baseline.name, template)
     records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
     return _result(baseline.name, records, journal.took, Role.BASELINE)

@@ -44,8 +44,7 @@ def choose(method: str | None, template: str | None, manifest: Mapping[str, Any]
 
 
 def _nearest(kind: str, own: str) -> str:
-    """Of the templates of a kind that come with the package, the one with the most words of ``own``'s name, and the fewest
-    others."""
+    """Return the packaged template of a kind whose name has the most words of ``own``'s, and the fewest others."""
     words = set(own.split("-"))
     names = [name for name in available() if load(name).kind == kind]
     return min(names, key=lambda name: (-len(words & set(name.split("-"))), len(name.split("-")), name))

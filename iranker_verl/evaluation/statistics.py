@@ -157,8 +157,10 @@ def _sampled_p(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of a family of p values, in their order: the chance of one false finding among all of
-    them stays below the level that they are held against (Holm 1979)."""
+    """Return p values corrected by Holm's step-down procedure (Holm 1979), in the order of ``p``.
+
+    The chance of one false finding among all of them stays below the level that they are compared with.
+    """
     order = sorted(range(len(p)), key=lambda i: p[i])
     corrected, least = [0.0] * len(p), 0.0
     for place, i in enumerate(order):

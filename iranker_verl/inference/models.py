@@ -105,8 +105,11 @@ def trained_with(model: Path) -> Stamp | None:
 
 
 def model_hash(folder: Path) -> str:
-    """16 hex digits that tell two models apart: configuration and tokenizer whole, and of each file of weights its size
-    and three samples (first, middle and last MiB), as any training changes weights everywhere."""
+    """Return 16 hex digits that tell two models apart.
+
+    Hashed are configuration and tokenizer whole, and of each file of weights its size and three samples (first, middle and
+    last MiB), as any training changes weights everywhere.
+    """
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.is_file()):
         if file.suffix not in (".json", ".safetensors", ".bin", ".model", ".jinja"):

@@ -65,6 +65,7 @@ def _reap() -> None:
 
 
 def main() -> None:
+    """Run the command of the arguments, and leave no process of it behind."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the job, which then ends us
     stop = threading.Event()

@@ -22,8 +22,11 @@ from reward_fns.answers import parse_ranking
 
 @dataclass(frozen=True)
 class DirectStep:
-    """The one answer. ``pool`` holds the ids shown and ``named`` those that the answer names, best first; ``status`` is
-    :mod:`reward_fns.answers`'s ("ok" or why not), ``repeated`` and ``unknown`` count the answer's other items."""
+    """The one answer.
+
+    ``pool`` holds the ids shown and ``named`` those that the answer names, best first; ``status`` is :mod:`reward_fns.answers`'s
+    ("ok" or why not), ``repeated`` and ``unknown`` count the answer's other items.
+    """
 
     pool: tuple[str, ...]
     named: tuple[str, ...]
@@ -57,6 +60,7 @@ class DirectRanking:
 
     @property
     def done(self) -> bool:
+        """Whether the answer was given."""
         return bool(self.steps)
 
     def ground_truth(self) -> dict[str, Any]:

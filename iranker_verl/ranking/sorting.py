@@ -42,8 +42,11 @@ Run = Generator[tuple[int, ...], int | None, None]
 
 @dataclass(frozen=True)
 class SortStep:
-    """One comparison. ``pool`` holds the ids shown, ``chosen`` the one named as the best or None; ``status`` is
-    :mod:`reward_fns.answers`'s ("ok" or why not)."""
+    """One comparison.
+
+    ``pool`` holds the ids shown, ``chosen`` the one named as the best or None; ``status`` is :mod:`reward_fns.answers`'s ("ok" or
+    why not).
+    """
 
     pool: tuple[str, ...]
     chosen: str | None
@@ -52,6 +55,7 @@ class SortStep:
 
     @property
     def malformed(self) -> bool:
+        """Whether the answer named no candidate."""
         return self.status != "ok"
 
 
@@ -78,6 +82,7 @@ class Sorting:
 
     @property
     def done(self) -> bool:
+        """Whether every candidate has its rank."""
         return not self._shown
 
     def step(self, response: str) -> SortStep:
@@ -121,8 +126,11 @@ class Setwise(Sorting):
 
 
 class Pairwise(Sorting):
-    """At most 4 :func:`most_sets` ``(N, 2)`` calls (a node and two children: two pairs, each asked twice), and never more than
-    the ``N (N - 1)`` of all pairs: for 20 candidates 272, for 100 2,284."""
+    """Heapsort by pairs.
+
+    At most 4 :func:`most_sets` ``(N, 2)`` calls (a node and two children: two pairs, each asked twice), and never more than the
+    ``N (N - 1)`` of all pairs: for 20 candidates 272, for 100 2,284.
+    """
 
     shows = 2
 
@@ -193,8 +201,11 @@ def _heapsort(count: int, children: int, best: Callable[[list[int]], Asking], ra
 
 
 def most_sets(count: int, children: int) -> int:
-    """The most questions "which of this node and its children is the best?" that a heapsort of ``count`` candidates asks:
-    to build the heap, for every node the levels below it; then, for every heap of 2 to ``count - 1``, its levels."""
+    """Return the most questions "which of this node and its children is the best?" that a heapsort asks.
+
+    To build the heap of ``count`` candidates, for every node the levels below it; then, for every heap of 2 to ``count - 1``,
+    its levels.
+    """
 
     def levels(node: int, size: int) -> int:
         below = 0

@@ -146,8 +146,11 @@ def create_app(
             await cancel_and_wait(job, *ends)
 
     async def failure(error: Exception) -> Refusal:
-        """Say what a client may know. The address and the words of a server behind --endpoint are not for clients, and its words,
-        which may repeat a request's texts, not for the log either."""
+        """Say what a client may know.
+
+        The address and the words of a server behind --endpoint are not for clients, and its words, which may repeat a request's
+        texts, not for the log either.
+        """
         if isinstance(error, UserError) and not isinstance(error, Unrankable) and isinstance(ranker.model, Endpoint):
             LOG.error("the model's server: %s", error.summary if isinstance(error, Refused) else error)
             if isinstance(error, Refused) and error.status == 400:

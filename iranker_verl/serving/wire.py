@@ -61,8 +61,11 @@ class RerankRequest(BaseModel):
 
 
 def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about: dict[str, Any]) -> dict[str, Any]:
-    """Return the response's body. ``index`` is a document's place in the request; of ``relevance_score`` see
-    :meth:`~iranker_verl.inference.ranker.Ranking.scores`."""
+    """Return the response's body.
+
+    ``index`` is a document's index in the request; ``relevance_score`` is of
+    :meth:`~iranker_verl.inference.ranker.Ranking.scores`.
+    """
     scores = ranking.scores()
     results: list[dict[str, Any]] = [
         {"index": place, "relevance_score": scores[place]} for place in ranking.order[: request.top_n or None]

@@ -73,7 +73,7 @@ def test_from_rollouts_to_a_prompt(tmp_path, rollouts, monkeypatch):
         def encode(self, texts, **_):
             return [[float("Nile" in text), 0.5] for text in texts]
 
-    monkeypatch.setattr(loading, "sentence_encoder", lambda context, baseline: Model())
+    monkeypatch.setattr(loading, "load_sentence_encoder", lambda context, baseline: Model())
     template, _ = with_traces(TEMPLATE, tmp_path / "store", data, 1, "some/model")
     assert [t.task_id for t in template.retrieved(task("the Nile"))] == ["t2"]
     assert template.retriever.name == "embeddings:some/model"

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.readers import events, opened
-from data_prep.readers.events import Layout
-from data_prep.scenarios.interactions import EVENTS
+from data_prep.readers.events import EVENTS, Layout
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import exact
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
+from data_prep.readers.events import EVENTS
 from data_prep.scenarios import recommendation
-from data_prep.scenarios.interactions import EVENTS, Interactions, Item
+from data_prep.scenarios.interactions import Interactions, Item
 from data_prep.tasks import TASKS, nothing_dropped
 from data_prep.work import Work
 

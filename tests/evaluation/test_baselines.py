@@ -5,12 +5,14 @@ from collections import Counter
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines import BASELINES, Context, make
+from iranker_verl.evaluation.baselines import BASELINES, STANDARD, Context, make_baselines
 from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.results import collect
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
+
+RECOMMENDING = [name for name in STANDARD if name != "constant"]
 
 
 def task(texts, *, id="t", scenario="recommendation", dataset="rec-movie", context="", positive=0):
@@ -19,7 +21,7 @@ def task(texts, *, id="t", scenario="recommendation", dataset="rec-movie", conte
 
 
 def baseline(name, seed=0):
-    return make([name], Context(seed))[0]
+    return make_baselines([name], Context(seed))[0]
 
 
 def rank(model, task):
@@ -27,16 +29,16 @@ def rank(model, task):
 
 
 def test_each_is_found_by_its_name():
-    assert [r.name for r in make(BASELINES)] == list(BASELINES)
+    assert [r.name for r in make_baselines(BASELINES)] == list(BASELINES)
     with pytest.raises(UserError, match="unknown baseline 'bm52'; choose from random, "):
-        make(["bm52"])
+        make_baselines(["bm52"])
 
 
-@pytest.mark.parametrize("baseline", make(), ids=lambda r: r.name)
+@pytest.mark.parametrize("baseline", make_baselines(RECOMMENDING), ids=lambda r: r.name)
 def test_rankings_are_orders_and_seeded(baseline):
     tasks = [task(["red car", "blue car", "old boat"], id=str(i), context="blue") for i in range(5)]
     baseline.fit(tasks)
-    again = make([baseline.name])[0]
+    again = make_baselines([baseline.name])[0]
     again.fit(tasks)
     for t in tasks:
         assert sorted(rank(baseline, t)) == sorted(c.id for c in t.candidates)
@@ -49,7 +51,7 @@ def test_random_puts_every_place_first():
     assert rank(baseline("random", 1), task(list("abcdefgh"))) != rank(baseline("random", 2), task(list("abcdefgh")))
 
 
-@pytest.mark.parametrize("baseline", make(["popularity", "bm25"]), ids=lambda r: r.name)
+@pytest.mark.parametrize("baseline", make_baselines(["popularity", "bm25"]), ids=lambda r: r.name)
 def test_ties_do_not_keep_the_order_shown(baseline):
     baseline.fit([])
     first = Counter(rank(baseline, task(["w", "x", "y"], id=str(i), context="other words"))[0] for i in range(300))
@@ -98,7 +100,7 @@ def test_bm25_with_texts_that_hold_no_word():
     assert rank(model, task(["!!", "word"], context="word"))[0] == "id-word"
 
 
-@pytest.mark.parametrize("model", make(), ids=lambda r: r.name)
+@pytest.mark.parametrize("model", make_baselines(RECOMMENDING), ids=lambda r: r.name)
 def test_the_order_shown_decides_nothing(model):
     model.fit([])
     shown, turned = task(["w", "x", "y", "z"]), task(["z", "y", "x", "w"], positive=3)
@@ -139,3 +141,43 @@ def test_a_baseline_that_asks_a_model_is_judged_by_its_answers(tmp_path):
         assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["new_tokens_per_task"]) == (0.5, 1, 2)
         assert (numbers["rr"], numbers["rr_strict"]) == (1.0, 0.75)  # the second answer names half of the candidates
     assert baseline.ranked == 1
+
+
+# ---------------------------------------------------------------- the constant ranker
+
+
+def routed(best, *, id="t", llms="abc", dataset="router-cost", scores=None):
+    candidates = tuple(Candidate(llm, f"{llm} is an LLM") for llm in llms)
+    relevance = tuple(float(llm == best) for llm in llms) if scores is None else scores
+    return RankingTask(id, "routing", dataset, f"Query: {id}\nPreference: x", candidates, relevance)
+
+
+def test_the_constant_ranker_orders_llms_by_their_share_of_wins():
+    model = baseline("constant")
+    # of the queries that each was a candidate of: a won 1 of 4, b 1 of 2, c 2 of 3
+    shown = [("c", "abc"), ("a", "ab"), ("c", "ac"), ("b", "bca")]
+    model.fit([routed(best, id=str(i), llms=llms) for i, (best, llms) in enumerate(shown)])
+    assert rank(model, routed("a", id="new")) == ["c", "b", "a"]
+    # d has no training queries and gets the mean of the others, (1/4 + 1/3 + 1/2)/3; b won 1 of 3
+    assert rank(model, routed("a", id="new", llms="dabc")) == ["c", "d", "b", "a"]
+    assert rank(model, routed("a", id="new", dataset="router-balance")) is None
+
+
+def test_the_constant_ranker_orders_llms_by_their_mean_score_where_relevance_is_graded():
+    model = baseline("constant")
+    # centred: a 0.3, b 0, c -0.3; a -0.3, b 0.5, c -0.2: means 0, 0.25, -0.25
+    model.fit([routed(None, id="1", scores=(0.9, 0.6, 0.3)), routed(None, id="2", scores=(0.0, 0.8, 0.1))])
+    assert rank(model, routed(None, id="new", scores=(1.0, 0.0, 0.0))) == ["b", "a", "c"]
+
+
+def test_the_constant_ranker_orders_passages_by_their_position_in_the_source():
+    def passages(*ids):
+        candidates = tuple(Candidate(id, f"text {id}") for id in ids)
+        return RankingTask.with_positive("t", "passage", "passage-5", "q", candidates, ids[0])
+
+    model = baseline("constant")
+    model.fit([])
+    assert rank(model, passages("2", "0", "1")) == ["0", "1", "2"]
+    for ids in (("3", "0", "1"), ("d1", "d0"), ("00", "1"), ("8412684", "7067032")):  # no positions
+        assert rank(model, passages(*ids)) is None
+    assert rank(model, task(["a", "b"])) is None  # popularity is the constant ranker of recommendation

@@ -85,7 +85,8 @@ def test_other_tasks_before_than_after_are_refused(tasks):
 def test_baselines_leave_their_tasks_in_the_run(tasks, tmp_path):
     evaluate_baselines(tasks, tasks, run_dir=tmp_path / "run", log=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-popularity.header.json"),
+        *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-constant.header.json"),
+        *("episodes-constant.jsonl", "episodes-popularity.header.json"),
         *("episodes-popularity.jsonl", "episodes-random.header.json", "episodes-random.jsonl"),
     ]
     lines = (tmp_path / "run" / "episodes-random.jsonl").read_text().splitlines()

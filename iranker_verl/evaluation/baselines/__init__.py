@@ -1,4 +1,4 @@
-"""What the trained model has to beat. One module a baseline; each is found by its name and imported when it is asked for."""
+"""The baselines that a trained model is compared with. Each is found by its name, and imported when it is made."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Asking, Baseline, Context, Ranking, Unavailable
+from iranker_verl.evaluation.baselines.base import Baseline, Context, PromptingBaseline, Ranking, Unavailable
 
-__all__ = ["BASELINES", "STANDARD", "Asking", "Baseline", "Context", "Ranking", "Unavailable", "make"]
+__all__ = [
+    "BASELINES",
+    "STANDARD",
+    "Baseline",
+    "Context",
+    "PromptingBaseline",
+    "Ranking",
+    "Unavailable",
+    "make_baselines",
+]
 
 BASELINES = {
     "random": "random_order:RandomOrder",
+    "constant": "constant:Constant",
     "popularity": "popularity:Popularity",
     "bm25": "bm25:Bm25",
     "contriever": "dense:Contriever",
@@ -26,11 +36,11 @@ BASELINES = {
     "router-bert": "router_bert:RouterBert",
     "graph-router": "graph_router:GraphRouter",
 }
-STANDARD = ("random", "popularity", "bm25")  # in every report
+STANDARD = ("random", "constant", "popularity", "bm25")  # in every table
 
 
-def make(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Baseline]:
-    """The baselines of these names. UserError for a name that none has."""
+def make_baselines(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Baseline]:
+    """Return the baselines of these names. Raise UserError for an unknown one."""
     baselines: list[Baseline] = []
     for name in names:
         if name not in BASELINES:

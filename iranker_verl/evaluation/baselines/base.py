@@ -1,12 +1,13 @@
-"""What every baseline is: something that learns from training tasks and then ranks others.
+"""The interface of a baseline, which is fitted on training tasks and ranks others, and the rankings that scores give.
 
-Ties are broken by a seeded shuffle and never by the order shown, which would leak it. Ids of two datasets have nothing to
-do with each other, so everything is learned within a dataset.
+Ties are broken by a seeded shuffle and never by the order of the prompt, which would leak it. Ids of two datasets are
+unrelated, so everything is learned within a dataset.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -21,11 +22,11 @@ Ranking = list[str]  # all candidate ids of a task, best first
 
 
 class Unavailable(Exception):
-    """A baseline cannot run here, and why (weights or a library are missing): its row says so, and never a number."""
+    """A baseline cannot run here, with the reason (missing weights or library), which stands in its row of a table."""
 
 
 def default_device() -> str:
-    """``cuda`` where torch has one (ROCm's bears that name too) and ``VERL_PLATFORM`` does not say ``cpu``, else ``cpu``."""
+    """Return ``cuda`` where torch has one (also with ROCm) and ``VERL_PLATFORM`` is not ``cpu``, else ``cpu``."""
     from iranker_verl.training.cpu.detect import chosen
 
     on_cpu, _ = chosen()
@@ -38,58 +39,69 @@ def default_device() -> str:
 
 @dataclass(frozen=True)
 class Context:
-    """What a baseline is made with. ``models`` names, by baseline, a Hugging Face folder or name of the weights it needs;
-    ``device`` is torch's; ``say`` gets a line of progress at least every ten seconds of long work."""
+    """What a baseline is made with.
+
+    ``models`` maps baselines to the Hugging Face folder or name of their weights; ``device`` is torch's; ``log`` gets a line of
+    progress at least every ten seconds of long work.
+    """
 
     seed: int = 0
     models: Mapping[str, str] = field(default_factory=dict)
     device: str = field(default_factory=default_device)
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
 
 class Baseline(Protocol):
-    """``fit`` sees training tasks only, of all datasets; ``rank`` gives one ranking a task, in their order, or None where
-    the method does not apply. Both are deterministic for a seed (on a GPU up to rounding); ``rank`` reads neither a task's
-    relevance nor the order of its candidates. Raises :class:`Unavailable`, from ``fit`` at the latest."""
+    """A method that ranks tasks after it has seen the training tasks.
+
+    It is deterministic for a seed (on a GPU up to rounding), and :meth:`rank` reads neither a task's relevance nor the order of
+    its candidates.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in results."""
 
-    def fit(self, train: Sequence[RankingTask]) -> None: ...
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        """Learn from the training tasks of all datasets. Raise :class:`Unavailable` if the baseline cannot run."""
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]: ...
+    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Return one ranking a task, in their order, or None where the method does not apply."""
 
 
 @runtime_checkable
-class Asking(Protocol):
-    """What a baseline has besides where it asks a language model: its answers are then judged as those of any model."""
+class PromptingBaseline(Protocol):
+    """The further methods of a baseline that prompts a language model; its answers are judged as those of any model."""
 
     def episodes(self) -> Sequence[Episode | None]:
-        """How the tasks of the last ``rank`` were played, one a task, in their order; None where the ranking is None."""
-        ...
+        """Return the episodes of the last ``rank``, one a task, in their order; None where the ranking is None."""
 
     def template(self) -> Template:
-        """What it asks with, and its answers are read with. Needs no ``fit`` before it; raises what ``fit`` raises."""
-        ...
+        """Return the template of its prompts. Needs no ``fit`` before it; raises what ``fit`` raises."""
 
 
-def brief(text: str, most: int) -> str:
-    """``text``, or as many of its words as stand in ``most`` characters, and ``…``. Only a first word may be cut itself."""
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in order, case folded."""
+    return re.findall(r"\w+", text.casefold())
+
+
+def shorten(text: str, most: int) -> str:
+    """Return ``text``, or as many of its words as fit in ``most`` characters, and ``…``. Only a first word may be cut."""
     if len(text) <= most:
         return text
     words, space, _ = text[: most - 1].rpartition(" ")
     return f"{words} …" if space else f"{text[: most - 1]}…"
 
 
-def shuffled(task: RankingTask, seed: int) -> list[int]:
-    """The places of the candidates in an order of the seed's and the task's own, whatever the order shown."""
+def seeded_order(task: RankingTask, seed: int) -> list[int]:
+    """Return the indices of the candidates in an order that depends on the seed and the task, not on the prompt's order."""
     order = sorted(range(len(task.candidates)), key=lambda i: task.candidates[i].id)
     random.Random(f"{seed}/{task.dataset}/{task.id}").shuffle(order)
     return order
 
 
-def by_score(task: RankingTask, scores: Sequence[float], seed: int) -> Ranking:
-    """Ids by ``scores`` (one a candidate, higher is better), ties in the order of :func:`shuffled`."""
-    # sorted() is stable: among equal scores the shuffle's order stays.
-    order = sorted(shuffled(task, seed), key=lambda i: -round(scores[i], 6))
+def rank_by_score(task: RankingTask, scores: Sequence[float], seed: int) -> Ranking:
+    """Return ids by ``scores`` (one a candidate, higher is better), ties in the order of :func:`seeded_order`."""
+    # sorted() is stable: equal scores keep the seeded order.
+    order = sorted(seeded_order(task, seed), key=lambda i: -round(scores[i], 6))
     return [task.candidates[i].id for i in order]

@@ -7,11 +7,10 @@ candidates of the dataset's training tasks.
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, by_score
+from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score, split_words
 from iranker_verl.ranking import RankingTask
 
 BACKGROUND = 500
@@ -62,9 +61,4 @@ class Bm25:
 
     def _rank(self, task: RankingTask) -> Ranking:
         index = Bm25Index([c.text for c in task.candidates], self._background.get(task.dataset, []))
-        return by_score(task, index.scores(task.context), self._seed)
-
-
-def split_words(text: str) -> list[str]:
-    """Return the words of a text in order, case folded."""
-    return re.findall(r"\w+", text.casefold())
+        return rank_by_score(task, index.scores(task.context), self._seed)

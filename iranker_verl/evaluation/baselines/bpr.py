@@ -1,18 +1,18 @@
-"""BPR-MF: matrix factorisation learned from pairs (Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit
-Feedback", UAI, with item biases as in its reference implementation).
+"""BPR-MF: matrix factorisation learned from pairs, with item biases as in its reference implementation.
 
-A user u's score of item i is ``x_ui = <w_u, h_i> + b_i``. What is minimised is, for a user's chosen items i and the items j
-that the user did not choose, the mean of ``-ln sigmoid(x_ui - x_uj)`` plus an L2 penalty. In training a pair's j is drawn
-uniformly, anew each time (section 4.3); Adam does the steps.
+Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI.
 
-**Users never seen in training** (all test users) are folded in: with item factors and biases fixed, ``w_u`` is where the
-same objective is least for the items of ``task.history``. That problem is convex with one minimum, which Newton's method
-finds; it is deterministic, and a training user's factors are the minimum of just the same problem. A history of which
-training has seen nothing gives ``w_u = 0``: the item biases rank then, much like popularity.
+A user u's score of item i is ``x_ui = <w_u, h_i> + b_i``. The objective is the mean of ``-ln sigmoid(x_ui - x_uj)`` over a
+user's chosen items i and the items j that the user did not choose, plus an L2 penalty. In training the j of a pair is drawn
+uniformly, anew each time (section 4.3); the optimizer is Adam.
 
-Training stops when users held out from it, folded in with the first part of their sequence, say nothing better of the
-rest. Tasks without history ids are left out by ``fit`` and get None from ``rank``, as does a dataset without training.
-Items never seen in training get the lowest score, all the same one.
+**Users never seen in training** (all test users) are folded in: with item factors and biases fixed, ``w_u`` minimises the
+same objective for the items of ``task.history``. That problem is convex with one minimum, found by a trust-region Newton
+method. A history without known items gives ``w_u = 0``: the item biases rank then, much like popularity.
+
+Training stops when the loss of held-out users, folded in with the first part of their sequence, on the rest no longer
+improves. ``fit`` leaves out tasks without history ids, and ``rank`` returns None for them, as for a dataset without
+training. Items never seen in training get the lowest score, all the same one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.histories import Histories, Places, Recommender
+from iranker_verl.evaluation.baselines.fitting import fit_early_stopping
+from iranker_verl.evaluation.baselines.histories import Histories, Indices, Recommender
 from iranker_verl.evaluation.baselines.loading import Progress
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``penalty`` is the L2 weight of a pair's user and item factors, ``bias_penalty`` that of the item biases. A held-out
-    user's sequence is folded in up to ``known`` of its length; epochs are through the training pairs."""
+    """Settings of BPR.
+
+    ``penalty`` is the L2 weight of a pair's user and item factors, ``bias_penalty`` that of the item biases. A held-out user's
+    sequence is folded in up to ``known`` of its length; epochs are through the training pairs.
+    """
 
     width: int = 64
     lr: float = 0.01
@@ -40,11 +45,11 @@ class Settings:
     bias_penalty: float = 0.0
     batch: int = 256
     epochs: int = 200
-    every: int = 5  # epochs between two looks at the held-out users
-    patience: int = 4  # looks without an improvement
+    every: int = 5  # epochs between two validations
+    patience: int = 4  # validations without an improvement
     held_out: float = 0.1
     known: float = 0.75
-    others: int = 1000  # fold-in: items not chosen to compare with, of a larger catalogue a seeded sample
+    others: int = 1000  # fold-in: items not chosen to compare with, sampled from a larger catalogue
 
 
 @dataclass
@@ -56,6 +61,8 @@ class Factors:
 
 
 class Bpr(Recommender["FoldIn"]):
+    """BPR-MF with fold-in of new users. Recommendation."""
+
     name = "bpr"
 
     def __init__(self, context: Context, settings: Settings | None = None) -> None:
@@ -72,22 +79,25 @@ class Bpr(Recommender["FoldIn"]):
 
 
 def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Factors:
-    """Item factors by stochastic gradient descent on drawn pairs, from the state that was best for the held-out users."""
+    """Return item factors learned from drawn pairs, as they were at the lowest loss of the held-out users."""
     generator = torch.Generator().manual_seed(context.seed)
     learned, held = data.split(settings.held_out, context.seed)
     count = len(data.items)
 
-    def start(rows: int) -> Tensor:
+    def initial(rows: int) -> Tensor:
         factors = 0.1 / settings.width**0.5 * torch.randn(rows, settings.width, generator=generator)
         return factors.to(context.device).requires_grad_()
 
-    users, items = start(len(learned)), start(count)
+    users, items = initial(len(learned)), initial(count)
     biases = torch.zeros(count, device=context.device, requires_grad=True)
     optimizer = torch.optim.Adam([users, items, biases], lr=settings.lr)
     pairs = torch.tensor(sorted({(u, i) for u, user in enumerate(learned) for i in user}))
     chosen = pairs[:, 0] * count + pairs[:, 1]  # sorted, as the pairs are
-    best, best_loss, looks = Factors(items.detach().clone(), biases.detach().clone()), float("inf"), 0
-    for epoch in range(1, settings.epochs + 1):
+    factors, epoch = Factors(items.detach(), biases.detach()), 0
+
+    def train() -> None:
+        nonlocal epoch
+        epoch += 1
         for batch in torch.randperm(len(pairs), generator=generator).split(settings.batch):
             triples = _with_others(pairs[batch], chosen, count, generator).to(context.device)
             if len(triples):
@@ -100,15 +110,16 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
                 loss.mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             progress(epoch)
-        if epoch % settings.every and epoch < settings.epochs:
-            continue
-        now = Factors(items.detach().clone(), biases.detach().clone())
-        held_out_loss = _loss_of_rest(now, held or learned, settings, context.seed)
-        if held_out_loss < best_loss:
-            best, best_loss, looks = now, held_out_loss, 0
-        elif (looks := looks + 1) >= settings.patience:
-            break
-    return best
+
+    fit_early_stopping(
+        (items, biases),
+        train,
+        lambda: _loss_of_rest(factors, held or learned, settings, context.seed),
+        rounds=settings.epochs,
+        patience=settings.patience,
+        every=settings.every,
+    )
+    return factors
 
 
 def _with_others(pairs: Tensor, chosen: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -128,15 +139,14 @@ def _with_others(pairs: Tensor, chosen: Tensor, count: int, generator: torch.Gen
     return torch.cat([pairs[found], others[found, None]], dim=1)
 
 
-def _loss_of_rest(factors: Factors, held: Sequence[Places], settings: Settings, seed: int) -> float:
+def _loss_of_rest(factors: Factors, held: Sequence[Indices], settings: Settings, seed: int) -> float:
     """The pairs' mean loss over the last part of the held-out users' sequences, each user folded in with the first."""
     fold_in = FoldIn(factors, settings, seed)
     losses = []
     for user in held:
         cut = max(1, min(len(user) - 1, round(settings.known * len(user))))
         if rest := sorted(set(user[cut:])):
-            w = fold_in(user[:cut])
-            x = (factors.items @ w + factors.biases).double()
+            x = (factors.items @ fold_in(user[:cut]) + factors.biases).double()
             left = torch.ones(len(x), dtype=torch.bool, device=x.device)
             left[list(user)] = False
             losses.append(-logsigmoid(x[rest, None] - x[None, left]).mean().item() if left.any() else 0.0)
@@ -144,51 +154,43 @@ def _loss_of_rest(factors: Factors, held: Sequence[Places], settings: Settings, 
 
 
 class FoldIn:
-    """``fold_in(history)``: the factors (width,) of a user who chose the items at these places, given item factors."""
-
-    STEPS = 30
+    """``fold_in(history)`` returns the factors (width,) of a user who chose the items at these indices."""
 
     def __init__(self, factors: Factors, settings: Settings, seed: int) -> None:
         self.factors = factors
         self._penalty = settings.penalty
-        count, generator = len(factors.biases), torch.Generator().manual_seed(seed)
-        sample = torch.randperm(count, generator=generator)[: settings.others].sort().values
-        self._others = sample.to(factors.items.device)
-        self._items, self._biases = factors.items.double(), factors.biases.double()
+        sample = torch.randperm(len(factors.biases), generator=torch.Generator().manual_seed(seed))
+        self._others = sample[: settings.others].sort().values.numpy()
+        self._items = factors.items.double().cpu().numpy()
+        self._biases = factors.biases.double().cpu().numpy()
 
     def __call__(self, history: Sequence[int]) -> Tensor:
-        own = torch.tensor(sorted(set(history)), dtype=torch.long, device=self._others.device)
-        others = self._others[~torch.isin(self._others, own)]
-        width = self._items.shape[1]
-        w = torch.zeros(width, dtype=torch.float64, device=own.device)
-        if not len(own) or not len(others):
-            return w.to(self.factors.items.dtype)
-        h, g = self._items[own], self._items[others]
-        shift = self._biases[own, None] - self._biases[None, others]
-        pairs, ridge = shift.numel(), self._penalty * torch.eye(width, dtype=torch.float64, device=own.device)
+        """Return the scores of all items for a user with this history: the user's factors are fitted to it first."""
+        from scipy.optimize import minimize
+        from scipy.special import expit
 
-        def differences(w: Tensor) -> Tensor:  # x_ui - x_uj, (chosen, others)
-            return (h @ w)[:, None] - (g @ w)[None, :] + shift
+        own = np.unique(np.asarray(history, dtype=int))
+        others = np.setdiff1d(self._others, own)
+        w = np.zeros(self._items.shape[1])
+        if len(own) and len(others):
+            h, g = self._items[own], self._items[others]
+            shift = self._biases[own, None] - self._biases[None, others]
 
-        def objective(w: Tensor) -> Tensor:
-            return -logsigmoid(differences(w)).mean() + self._penalty / 2 * w.square().sum()
+            def differences(w: np.ndarray) -> np.ndarray:  # x_ui - x_uj, (chosen, others)
+                return (h @ w)[:, None] - (g @ w)[None, :] + shift
 
-        least = objective(w)
-        for _ in range(self.STEPS):
-            miss = torch.sigmoid(-differences(w)) / pairs
-            gradient = self._penalty * w - h.T @ miss.sum(1) + g.T @ miss.sum(0)
-            curve = miss * (1 - miss * pairs)
-            cross = h.T @ curve @ g
-            hessian = (h.T * curve.sum(1)) @ h + (g.T * curve.sum(0)) @ g - cross - cross.T + ridge
-            step = torch.linalg.solve(hessian, gradient)
-            if step.abs().max() < 1e-9:
-                break
-            # Newton's step is too long only far from the minimum; halved often enough, it always goes down
-            for halvings in range(30):
-                shorter = w - step / 2**halvings
-                if (value := objective(shorter)) <= least:
-                    w, least = shorter, value
-                    break
-            else:
-                break
-        return w.to(self.factors.items.dtype)
+            def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+                x = differences(w)
+                miss = expit(-x) / x.size
+                value = np.logaddexp(0, -x).mean() + self._penalty / 2 * w @ w
+                return value, self._penalty * w - h.T @ miss.sum(1) + g.T @ miss.sum(0)
+
+            def hessian(w: np.ndarray) -> np.ndarray:
+                chance = expit(differences(w))
+                curve = chance * (1 - chance) / chance.size
+                cross = h.T @ curve @ g
+                own_part, other_part = (h.T * curve.sum(1)) @ h, (g.T * curve.sum(0)) @ g
+                return own_part + other_part - cross - cross.T + self._penalty * np.eye(len(w))
+
+            w = minimize(objective, w, jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-8}).x
+        return torch.from_numpy(w).to(self.factors.items)

@@ -1,10 +1,9 @@
 """RankBERT: a BERT cross-encoder, fine-tuned on the training passage tasks (Nogueira and Cho, arXiv 1901.04085).
 
-Query and passage are one input, ``[CLS] query [SEP] passage [SEP]``, and a linear head over it gives the score. The head
-begins at random (unless the folder has one of a single score) and everything is trained with the softmax over a task's
-passages, in which the positive has to win. The default is google-bert/bert-base-uncased.
-
-A pair takes at most 512 tokens, or what the model admits; what is too long is the passage's end.
+Query and passage are one input, ``[CLS] query [SEP] passage [SEP]``, and a linear head over it gives the score. The head is
+initialised at random (unless the folder has one with a single score), and all weights are trained with the softmax over a
+task's passages (:meth:`.pointwise.Pointwise.train`). The default is google-bert/bert-base-uncased. A pair has at most 512
+tokens, or the model's limit; a longer passage loses its end.
 """
 
 from __future__ import annotations
@@ -12,24 +11,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iranker_verl.evaluation.baselines.loading import find, load, longest, seeded, tokenizer_of, trying
+from iranker_verl.evaluation.baselines.loading import (
+    find_model,
+    load_tokenizer,
+    load_weights,
+    max_tokens,
+    seeded,
+    unavailable_on_error,
+)
 from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise, Training
 from iranker_verl.ranking import RankingTask
 
 
 class RankBert(Pointwise):
+    """A fine-tuned BERT cross-encoder. Passages."""
+
     name = "rankbert"
     default = "google-bert/bert-base-uncased"
     training = Training(epochs=3, learning_rate=2e-5)
 
     def load(self, train: Sequence[RankingTask]) -> None:
-        folder = find(self.context, self.name, self.default)
-        with trying(self.name, folder), seeded(self.context.seed, self.context.device):
+        """Load the encoder and fine-tune it."""
+        folder = find_model(self.context, self.name, self.default)
+        with unavailable_on_error(self.name, folder), seeded(self.context.seed, self.context.device):
             import torch
             from transformers import AutoModelForSequenceClassification
 
-            self.tokenizer = tokenizer_of(folder)
-            model = load(
+            self.tokenizer = load_tokenizer(folder)
+            model = load_weights(
                 AutoModelForSequenceClassification,
                 folder,
                 fresh=("classifier", "score"),
@@ -38,10 +47,11 @@ class RankBert(Pointwise):
             )
             self.model = model.to(self.context.device)
             self.pad = self.tokenizer.pad_token_id or 0
-            self.limit = longest(self.model, self.tokenizer)
+            self.limit = max_tokens(self.model, self.tokenizer)
         self.train(train, self.training)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
+        """Return the tokens of query and passage, and whether the passage was cut."""
         features = dict(self.tokenizer(query, passage, truncation=False, verbose=False))
         del features["attention_mask"]
         if len(features["input_ids"]) <= self.limit:
@@ -52,4 +62,5 @@ class RankBert(Pointwise):
         return features, True
 
     def scores(self, batch: dict[str, Any]) -> Any:
+        """Return the head's scores."""
         return self.model(**batch).logits[:, 0]

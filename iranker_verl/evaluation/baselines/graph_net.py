@@ -1,13 +1,13 @@
-"""The network of :mod:`.graph_router`: message passing over tasks, queries and LLMs, and the worth of an edge.
+"""The network of :mod:`.graph_router`: message passing over tasks, queries and LLMs, and the score of an edge.
 
 Notation: n queries whose outcomes are known, T tasks, L LLMs, w the width. Every query belongs to one task, and has an edge
-with each LLM that it was tried on; an edge bears the outcome. New queries have a task and no edge, so nothing flows from
-them to the rest of the graph.
+with each LLM that it was tried on, with the outcome as its feature. New queries have a task and no edge, so no message goes
+from them to the rest of the graph.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Graph:
-    """``queries`` (n, features), ``task_of`` (n,) places of tasks, ``tasks`` (T, features), ``llms`` (L, features), and
-    ``outcome`` (n, L), 0 where there is no edge; ``edge`` (n, L) is 1 where there is one and 0 elsewhere."""
+    """Queries, tasks, LLMs and the outcomes between them.
+
+    ``queries`` (n, features), ``task_of`` (n,) indices of tasks, ``tasks`` (T, features), ``llms`` (L, features), and
+    ``outcome`` (n, L), 0 where there is no edge; ``edge`` (n, L) is 1 where there is one and 0 elsewhere.
+    """
 
     queries: Tensor
     task_of: Tensor
@@ -25,10 +28,24 @@ class Graph:
     outcome: Tensor
     edge: Tensor
 
-    def of(self, places: Tensor) -> Graph:
-        """The graph with these of its queries only."""
-        return Graph(
-            self.queries[places], self.task_of[places], self.tasks, self.llms, self.outcome[places], self.edge[places]
+    def of(self, indices: Tensor) -> Graph:
+        """Return the graph with these of its queries only."""
+        return replace(
+            self,
+            queries=self.queries[indices],
+            task_of=self.task_of[indices],
+            outcome=self.outcome[indices],
+            edge=self.edge[indices],
+        )
+
+    def with_llms(self, llms: Tensor) -> Graph:
+        """Return the graph with further LLMs (L', features), which have no edges."""
+        none = self.edge.new_zeros(len(self.queries), len(llms))
+        return replace(
+            self,
+            llms=torch.cat([self.llms, llms]),
+            outcome=torch.cat([self.outcome, none], dim=1),
+            edge=torch.cat([self.edge, none], dim=1),
         )
 
 
@@ -37,8 +54,11 @@ def _mean(weights: Tensor, values: Tensor, count: Tensor) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One round of messages. A node's new state is ``relu(own(h) + mean of the messages of each kind of neighbour)``; a
-    message over an edge of outcome e is ``plain(h) + e * weighed(h)``, so that the outcome decides what it carries."""
+    """One round of messages.
+
+    A node's new state is ``relu(own(h) + mean of the messages of each kind of neighbour)``; a message over an edge of outcome e
+    is ``plain(h) + e * weighed(h)``.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,7 +74,7 @@ class Layer(nn.Module):
     def forward(
         self, graph: Graph, query: Tensor, task: Tensor, llm: Tensor, new: Tensor, new_task: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """States of the known queries (n, w), tasks (T, w), LLMs (L, w) and new queries, after one more round."""
+        """Return the states of the known queries (n, w), tasks (T, w), LLMs (L, w) and new queries, after one more round."""
         tried, triers = graph.edge.sum(dim=1), graph.edge.sum(dim=0)
         belongs = nn.functional.one_hot(graph.task_of, len(task)).to(query.dtype)
         from_llms = _mean(graph.edge, self.llm_to_query(llm), tried)
@@ -72,7 +92,7 @@ class Layer(nn.Module):
 
 
 class GraphNet(nn.Module):
-    """Scores of new queries with all LLMs: ``left([query, task]) . right(llm) / sqrt(w) + bias(llm)``."""
+    """Score new queries with all LLMs: ``left([query, task]) . right(llm) / sqrt(w) + bias(llm)``."""
 
     def __init__(self, query_features: int, llm_features: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -83,7 +103,7 @@ class GraphNet(nn.Module):
         self.right, self.bias = nn.Linear(width, width), nn.Linear(width, 1)
 
     def forward(self, graph: Graph, queries: Tensor, task_of: Tensor) -> Tensor:
-        """``queries`` (m, features) with their tasks ``task_of`` (m,) to scores (m, L)."""
+        """Return scores (m, L) of ``queries`` (m, features) with their tasks ``task_of`` (m,)."""
         query, task = self.query_in(self.dropout(graph.queries)).relu(), self.task_in(graph.tasks).relu()
         llm, new = self.llm_in(graph.llms).relu(), self.query_in(self.dropout(queries)).relu()
         for layer in self.layers:

@@ -1,68 +1,67 @@
-"""What baselines with weights share: where a model is, how it is loaded, and a seed that stays where it is set.
+"""Loading of the baselines' weights, with a seed that is restored, and progress lines.
 
 A model is a folder, or a name on the Hugging Face Hub, which is fetched once into its cache. No code that comes with a
-model is run. Weights are read as safetensors where the model has them, else by ``torch.load(weights_only=True)``, which
-is transformers' default. Whatever keeps a model from being loaded is :class:`Unavailable`, with its reason; nothing is
-tried again.
+model is run. Weights are read as safetensors where the model has them, else by ``torch.load(weights_only=True)``,
+transformers' default. Any failure to load a model is :class:`Unavailable`, with its reason; there is no second try.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from iranker_verl.errors import UserError, first_line
-from iranker_verl.evaluation.baselines.base import Context, Unavailable
+from iranker_verl.evaluation.baselines.base import Context, Unavailable, shorten
 from iranker_verl.inference.models import hub_folder
 
-LIMIT = 512  # tokens that a pair of query and passage may take, where the model admits as many
+LIMIT = 512  # most tokens of a pair of query and passage
 
 
-def find(context: Context, baseline: str, default: str | None = None) -> Path:
-    """The folder of ``baseline``'s model: what ``context.models`` names, else ``default``. Unavailable if there is none."""
+def find_model(context: Context, baseline: str, default: str | None = None) -> Path:
+    """Return the folder of the model that ``context.models`` names for ``baseline``, else of ``default``.
+
+    Raise Unavailable where there is none.
+    """
     named = context.models.get(baseline, default)
     if not named:
         raise Unavailable(f"{baseline}: no model is named for it; {_way_out(baseline)}")
-    return resolve(named, baseline, context.say)
+    return resolve_model(named, baseline, context.log)
 
 
-def resolve(named: str, baseline: str, say: Callable[[str], None]) -> Path:
-    """The folder ``named``, or the cached one of that name on the Hub. HF_HUB_OFFLINE=1 keeps to the cache."""
+def resolve_model(named: str, baseline: str, log: Callable[[str], None]) -> Path:
+    """Return the folder ``named``, or that of the model of this name in the Hub's cache or on the Hub."""
     folder = Path(named).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_absolute() or named.startswith((".", "~")) or named.count("/") > 1:
         raise Unavailable(f"{baseline}: {named} is no folder; {_way_out(baseline)}")
-    with trying(baseline, named, "is no folder here and cannot be had from the Hugging Face Hub"):
-        say(f"{baseline}: looking for {named} in the Hugging Face cache and on the Hub")
+    with unavailable_on_error(baseline, named, "is no folder here and cannot be had from the Hugging Face Hub"):
+        log(f"{baseline}: looking for {named} in the Hugging Face cache and on the Hub")
         return hub_folder(named, pickles=True)
 
 
 @contextmanager
-def trying(baseline: str, source: object, failed: str = "cannot be loaded") -> Iterator[None]:
-    """Whatever goes wrong within is Unavailable, in one line: broken files lead to errors of every kind."""
+def unavailable_on_error(baseline: str, source: object, failed: str = "cannot be loaded") -> Iterator[None]:
+    """Raise Unavailable, with a reason in one line, for any error: broken files lead to errors of every type."""
     try:
         yield
     except (Unavailable, UserError):
         raise
-    except ImportError as error:
-        raise Unavailable(
-            f"{baseline}: needs a library that is not installed ({type(error).__name__}: {first_line(error)})"
-        ) from error
     except Exception as error:
-        raise Unavailable(
-            f"{baseline}: {source} {failed} ({type(error).__name__}: {first_line(error)}); {_way_out(baseline)}"
-        ) from error
+        reason = f"{type(error).__name__}: {shorten(first_line(error, most=1000), 200)}"
+        if isinstance(error, ImportError):
+            raise Unavailable(f"{baseline}: needs a library that is not installed ({reason})") from error
+        raise Unavailable(f"{baseline}: {source} {failed} ({reason}); {_way_out(baseline)}") from error
 
 
-def load(kind: Any, folder: Path, fresh: Iterable[str] = (), **options: Any) -> Any:
-    """``kind.from_pretrained(folder)``, with every weight from the folder. Raises ValueError where some are missing.
+def load_weights(kind: Any, folder: Path, fresh: Iterable[str] = (), **options: Any) -> Any:
+    """Return ``kind.from_pretrained(folder)``. Raise ValueError where the folder lacks some of its weights.
 
-    Weights whose names hold one of ``fresh`` may be missing: they begin at random, from torch's present seed.
-    A missing pooler is no matter: no baseline that leaves it untrained uses it.
+    Weights whose names contain one of ``fresh`` may be missing: they are initialised from torch's present seed. So may a
+    pooler, which no baseline uses without training it.
     """
     from transformers.utils import logging
 
@@ -80,24 +79,28 @@ def load(kind: Any, folder: Path, fresh: Iterable[str] = (), **options: Any) -> 
     return model
 
 
-def tokenizer_of(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a model folder."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
-def longest(model: Any, tokenizer: Any, at_most: int = LIMIT) -> int:
-    """Tokens that the model reads at once: the least of what it, its tokenizer and ``at_most`` admit."""
-    admitted = getattr(model.config, "max_position_embeddings", None) or at_most
-    return min(at_most, int(admitted), int(tokenizer.model_max_length))
+def max_tokens(model: Any, tokenizer: Any, at_most: int = LIMIT) -> int:
+    """Return the most tokens of an input: the least of the model's limit, its tokenizer's and ``at_most``."""
+    positions = getattr(model.config, "max_position_embeddings", None) or at_most
+    return min(at_most, int(positions), int(tokenizer.model_max_length))
 
 
-def sentence_encoder(
+def load_sentence_encoder(
     context: Context, baseline: str, default: str | None = None, similarity: Literal["cosine", "dot"] | None = None
 ) -> Any:
-    """A SentenceTransformer in evaluation mode. A plain encoder gets mean pooling; ``similarity`` overrides its card."""
-    folder = find(context, baseline, default)
-    with trying(baseline, folder):
+    """Return a SentenceTransformer in evaluation mode; ``similarity`` overrides its card.
+
+    A plain encoder gets mean pooling.
+    """
+    folder = find_model(context, baseline, default)
+    with unavailable_on_error(baseline, folder):
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -111,16 +114,26 @@ def sentence_encoder(
         )
         if (inner := model.transformers_model) is not None:
             if (folder / "config.json").is_file():
-                load(type(inner), folder)  # once more: sentence-transformers does not say which weights were missing
+                load_weights(type(inner), folder)  # once more: sentence-transformers does not report missing weights
             positions = getattr(inner.config, "max_position_embeddings", None)
             if positions and model.max_seq_length and model.max_seq_length > positions:
                 model.max_seq_length = positions
         return model.eval()
 
 
+def encode_in_batches(context: Context, what: str, texts: Sequence[str], encode: Callable[..., Any]) -> Iterator[Any]:
+    """Yield the vectors that a sentence encoder's ``encode`` returns for each batch of ``texts``."""
+    size = 16 if context.device == "cpu" else 128
+    progress = Progress(context.log, what, len(texts))
+    for start in range(0, len(texts), size):
+        batch = list(texts[start : start + size])
+        yield encode(batch, batch_size=size, show_progress_bar=False)
+        progress(start + len(batch))
+
+
 @contextmanager
 def seeded(seed: int, device: str) -> Iterator[None]:
-    """torch's random numbers from ``seed`` within, and as they were before afterwards."""
+    """Seed torch's random numbers within, and restore their state afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[torch.device(device)] if device.startswith("cuda") else []):
@@ -128,29 +141,30 @@ def seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-def release(device: str) -> None:
-    """Give back to the GPU what torch keeps of baselines that are gone: an engine that starts next looks at what is free."""
+def release_gpu_memory(device: str) -> None:
+    """Free the GPU memory that torch caches for deleted baselines: an engine that starts next checks what is free."""
     if device.startswith("cuda"):
         import gc
 
         import torch
 
-        gc.collect()  # models are full of cycles
+        gc.collect()  # models contain cycles
         torch.cuda.empty_cache()
 
 
 class Progress:
-    """Says how far long work is, at most every ``every_s`` seconds."""
+    """``progress(done)`` logs how far long work is, at most every ``every_s`` seconds."""
 
-    def __init__(self, say: Callable[[str], None], what: str, total: int, every_s: float = 5.0) -> None:
-        self._say, self._what, self._total, self._every_s = say, what, total, every_s
+    def __init__(self, log: Callable[[str], None], what: str, total: int, every_s: float = 5.0) -> None:
+        self._log, self._what, self._total, self._every_s = log, what, total, every_s
         self._started = self._last = time.monotonic()
 
     def __call__(self, done: int) -> None:
+        """Log that ``done`` are done, if the last line is old enough."""
         now = time.monotonic()
         if now - self._last >= self._every_s:
             self._last = now
-            self._say(f"{self._what}: {done}/{self._total}, {now - self._started:.0f} s")
+            self._log(f"{self._what}: {done}/{self._total}, {now - self._started:.0f} s")
 
 
 def _way_out(baseline: str) -> str:

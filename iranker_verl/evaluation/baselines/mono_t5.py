@@ -1,12 +1,9 @@
-"""MonoT5 (Nogueira et al., Findings of EMNLP 2020): T5 is asked whether a passage is relevant to a query.
+"""MonoT5 (Nogueira et al., Findings of EMNLP 2020): a T5 judges whether a passage is relevant to a query.
 
-It reads ``Query: q Document: d Relevant:``, and a passage is worth the probability of ``true`` against ``false`` as the
-first word of the answer. The score kept is the logarithm of their ratio: the same order, with no ties near 0 and 1.
-The model is used as it is (default: castorini/monot5-base-msmarco, fine-tuned on MS MARCO by its authors); it is not
-trained on the training tasks. A T5 that was never tuned for this has no meaning here, and nothing tells it from one
-that was.
-
-A pair takes at most 512 tokens; what is too long is the passage's end, and ``Relevant:`` always stays.
+The input is ``Query: q Document: d Relevant:``, and the score is the log ratio of the probabilities of ``true`` and
+``false`` as the first word of the output. The model is not trained here (default: castorini/monot5-base-msmarco, fine-tuned
+on MS MARCO by its authors). A T5 that was not fine-tuned for this gives meaningless scores, which cannot be detected. A pair
+has at most 512 tokens; a longer passage loses its end, and ``Relevant:`` always stays.
 """
 
 from __future__ import annotations
@@ -15,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.loading import find, load, longest, tokenizer_of, trying
+from iranker_verl.evaluation.baselines.loading import (
+    find_model,
+    load_tokenizer,
+    load_weights,
+    max_tokens,
+    unavailable_on_error,
+)
 from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise
 from iranker_verl.ranking import RankingTask
 
@@ -23,6 +26,8 @@ WORDS = ("▁true", "▁false")  # as T5's vocabulary writes words
 
 
 class MonoT5(Pointwise):
+    """A T5 fine-tuned for relevance by its authors. Passages."""
+
     name = "monot5"
     default = "castorini/monot5-base-msmarco"
 
@@ -31,22 +36,24 @@ class MonoT5(Pointwise):
         self._words: list[int] = []
 
     def load(self, train: Sequence[RankingTask]) -> None:
-        folder = find(self.context, self.name, self.default)
-        with trying(self.name, folder):
+        """Load the model."""
+        folder = find_model(self.context, self.name, self.default)
+        with unavailable_on_error(self.name, folder):
             import torch
             from transformers import AutoModelForSeq2SeqLM
 
-            self.tokenizer = tokenizer_of(folder)
+            self.tokenizer = load_tokenizer(folder)
             vocabulary = self.tokenizer.get_vocab()
             if missing := [word for word in WORDS if word not in vocabulary]:
                 raise ValueError(f"its vocabulary has no {missing[0]!r}; this is no T5")
             self._words = [vocabulary[word] for word in WORDS]
             # T5 overflows in half precision.
-            self.model = load(AutoModelForSeq2SeqLM, folder, dtype=torch.float32).to(self.context.device)
+            self.model = load_weights(AutoModelForSeq2SeqLM, folder, dtype=torch.float32).to(self.context.device)
             self.pad = self.tokenizer.pad_token_id or 0
-            self.limit = longest(self.model, self.tokenizer)
+            self.limit = max_tokens(self.model, self.tokenizer)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
+        """Return the tokens of the input, and whether the passage was cut."""
         # T5 splits at spaces first, so the parts have the tokens that they have in the whole.
         head, body, tail = (
             self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -57,6 +64,7 @@ class MonoT5(Pointwise):
         return {"input_ids": [*head, *body[:room], *tail]}, len(body) > room
 
     def scores(self, batch: dict[str, Any]) -> Any:
+        """Return the log ratios of true and false."""
         import torch
 
         start = torch.full((len(batch["input_ids"]), 1), self.model.config.decoder_start_token_id)

@@ -1,8 +1,8 @@
-"""What the passage baselines share: a model scores every pair of query and passage alone, and may be trained on pools.
+"""The base class of the passage baselines: a model scores each pair of query and passage alone, and may be fine-tuned.
 
-A pair is scored by itself, so neither the order of the candidates nor the other candidates change its score; pairs of
-like length go through the model together, and attention masks hide the pads. A pair that is too long loses the end of
-its passage, never of its query, and it is said how many did.
+A pair's score depends neither on the order of the candidates nor on the others. Pairs of similar length form a batch, and
+attention masks hide the padding. A pair that is too long loses the end of its passage, never of its query, and the number
+of these is logged.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable, by_score
+from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable, rank_by_score
 from iranker_verl.evaluation.baselines.loading import Progress, seeded
 from iranker_verl.ranking import RankingTask
+
+if TYPE_CHECKING:
+    import torch
 
 Pair = tuple[str, str]  # query, passage
 Features = dict[str, list[int]]  # what the tokenizer gives for a pair: input_ids and maybe token_type_ids
 
-POOL = 16  # candidates of a task that one training step sees: more do not fit beside an LLM (Ma et al. take 16 too)
+POOL = 16  # candidates of a task in one training step: more do not fit beside an LLM (Ma et al. use 16 too)
 
 
 @dataclass(frozen=True)
 class Training:
-    """AdamW with a linear warm-up over the first tenth of the steps and a linear decay after it."""
+    """Settings of :func:`.fitting.fine_tune`."""
 
     epochs: int
     learning_rate: float
@@ -35,7 +38,7 @@ class Training:
 
 
 class Pointwise(ABC):
-    """A baseline for the passage scenario. A subclass loads a model in :meth:`load`, and says how it reads a pair."""
+    """A baseline for the passage scenario. A subclass loads a model in :meth:`load`, and encodes and scores pairs."""
 
     name: str
 
@@ -44,97 +47,92 @@ class Pointwise(ABC):
         self.model: Any = None
         self.tokenizer: Any = None
         self.limit = 0  # tokens of a pair
-        self.pad = 0  # the token that fills a batch up; attention never sees it
+        self.pad = 0  # the padding token, which attention masks
 
     @abstractmethod
     def load(self, train: Sequence[RankingTask]) -> None:
-        """Set ``model``, ``tokenizer``, ``limit`` and ``pad``; train on the passage tasks ``train`` where the method asks for it."""
+        """Set ``model``, ``tokenizer``, ``limit`` and ``pad``; fine-tune on the passage tasks ``train`` if the method does."""
 
     @abstractmethod
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
-        """The pair's tokens, at most ``limit``, and whether the passage was cut. UserError: no room for a passage."""
+        """Return the pair's tokens, at most ``limit``, and whether the passage was cut.
+
+        Raise UserError where the query leaves no room for a passage.
+        """
 
     @abstractmethod
     def scores(self, batch: dict[str, Any]) -> Any:
-        """A score for each pair of a padded batch of tensors: shape (pairs,), higher is better."""
+        """Return the scores of a padded batch of tensors, of shape (pairs,); higher is better."""
 
     def fit(self, train: Sequence[RankingTask]) -> None:
+        """Load the model, and fine-tune it on the passage tasks if the method does."""
         self.load([task for task in train if task.scenario == "passage"])
         self.model.eval()
 
     def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Rank the passage tasks."""
         passages = [task for task in tasks if task.scenario == "passage"]
         known = self.score({(task.context, c.text) for task in passages for c in task.candidates})
         return [
-            by_score(task, [known[task.context, c.text] for c in task.candidates], self.context.seed)
+            rank_by_score(task, [known[task.context, c.text] for c in task.candidates], self.context.seed)
             if task.scenario == "passage"
             else None
             for task in tasks
         ]
 
     def score(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
-        """Every pair's score. Batches follow from the pairs alone, not from their order."""
+        """Return every pair's score. Batches depend on the set of pairs, not on their order."""
         import torch
 
         encoded = self._encoded(pairs)
-        progress = Progress(self.context.say, f"{self.name}: pairs scored", len(encoded))
+        progress = Progress(self.context.log, f"{self.name}: pairs scored", len(encoded))
         known: dict[Pair, float] = {}
         with torch.inference_mode():
             for batch in self._batches(encoded):
                 scores = self.scores(self._padded([encoded[pair] for pair in batch])).float().tolist()
                 if not all(map(math.isfinite, scores)):
-                    raise UserError(f"{self.name}: it gives scores that are no finite numbers; leave this baseline out")
+                    raise UserError(f"{self.name}: its scores are not finite numbers; leave this baseline out")
                 known.update(zip(batch, scores, strict=True))
                 progress(len(known))
         return known
 
     def train(self, tasks: Sequence[RankingTask], training: Training) -> None:
-        """Fine-tune all weights that ask for a gradient, on pools: the loss of a task is −log of the share that the
-        softmax over its candidates' scores gives to the best of them. The same for a seed (on a GPU up to rounding),
-        whatever the order shown.
+        """Fine-tune all weights that require a gradient.
 
-        At most POOL candidates of a task take part, drawn anew in every epoch. Unavailable where there is no task, or
-        where the loss is no finite number.
+        The loss of a task is −log of the probability that the softmax over its candidates' scores gives to the best of
+        them, over at most POOL candidates, sampled anew in every epoch. Deterministic for a seed (on a GPU up to
+        rounding). Raise Unavailable where there is no task, or where a loss is not finite.
         """
-        import torch
+        from iranker_verl.evaluation.baselines.fitting import fine_tune
 
         if not tasks:
             raise Unavailable(f"{self.name}: it is fine-tuned, and no training task is of the passage scenario")
         encoded = self._encoded((task.context, c.text) for task in tasks for c in task.candidates)
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=training.learning_rate)
-        steps = training.epochs * -(-len(tasks) // training.tasks_per_step)
-        warm = max(1, steps // 10)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
-        )
-        progress = Progress(self.context.say, f"{self.name}: tasks trained on", training.epochs * len(tasks))
-        done = 0
+        ordered = sorted(tasks, key=lambda task: (task.dataset, task.id))
+        rng = random.Random(self.context.seed)
+
+        def losses(indices: list[int]) -> Iterator[torch.Tensor]:
+            for task in (ordered[i] for i in indices):
+                texts, best = _pool(task, rng)
+                scores = self.scores(self._padded([encoded[task.context, text] for text in texts])).float()
+                yield (scores.logsumexp(0) - scores[:best].logsumexp(0)) / len(indices)
+
         self.model.train()
         with seeded(self.context.seed, self.context.device):
-            for epoch in range(training.epochs):
-                rng = random.Random(f"{self.context.seed}/{epoch}")
-                ordered = sorted(tasks, key=lambda task: (task.dataset, task.id))
-                rng.shuffle(ordered)
-                for i in range(0, len(ordered), training.tasks_per_step):
-                    group = ordered[i : i + training.tasks_per_step]
-                    for task in group:
-                        texts, best = _pool(task, rng)
-                        scores = self.scores(self._padded([encoded[task.context, text] for text in texts])).float()
-                        loss = scores.logsumexp(0) - scores[best].logsumexp(0)
-                        if not loss.isfinite():
-                            raise Unavailable(f"{self.name}: its training diverged at task {task.id!r}, epoch {epoch}")
-                        (loss / len(group)).backward()
-                        done += 1
-                        progress(done)
-                    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-                    optimizer.step()
-                    schedule.step()
-                    optimizer.zero_grad()
+            fine_tune(
+                self.name,
+                [p for p in self.model.parameters() if p.requires_grad],
+                losses,
+                len(ordered),
+                epochs=training.epochs,
+                rate=training.learning_rate,
+                batch=training.tasks_per_step,
+                progress=Progress(self.context.log, f"{self.name}: training tasks", training.epochs * len(ordered)),
+            )
         self.model.eval()
 
     def room(self, query: str, used: int) -> int:
-        """Tokens left for a passage beside ``used`` others. UserError where the query leaves none."""
+        """Return the tokens left for a passage beside ``used`` others. Raise UserError where the query leaves none."""
         if used >= self.limit:
             raise UserError(
                 f"{self.name} reads {self.limit} tokens, and the query {query[:60]!r}… leaves no room for a passage; "
@@ -148,7 +146,7 @@ class Pointwise(ABC):
             encoded[query, passage], was_cut = self.encode(query, passage)
             cut += was_cut
         if cut:
-            self.context.say(
+            self.context.log(
                 f"{self.name}: {cut} of {len(encoded)} passages were cut: {self.limit} tokens hold a query and a passage"
             )
         return encoded
@@ -165,7 +163,7 @@ class Pointwise(ABC):
             yield batch
 
     def _padded(self, rows: list[Features]) -> dict[str, Any]:
-        """Tensors of shape (pairs, longest), filled up on the right, with an attention_mask."""
+        """Tensors of shape (pairs, longest), padded on the right, with an attention_mask."""
         import torch
 
         lengths = [len(row["input_ids"]) for row in rows]
@@ -180,11 +178,10 @@ class Pointwise(ABC):
         }
 
 
-def _pool(task: RankingTask, rng: random.Random) -> tuple[list[str], list[int]]:
-    """Texts of at most POOL candidates, and the places of the best of them; the others are drawn."""
+def _pool(task: RankingTask, rng: random.Random) -> tuple[list[str], int]:
+    """Texts of at most POOL candidates, the best ones first, and the number of these; the others are sampled."""
     by_id = sorted(zip(task.candidates, task.relevance, strict=True), key=lambda each: each[0].id)
     top = max(task.relevance)
     best = [c.text for c, relevance in by_id if relevance == top][: POOL - 1]
     others = [c.text for c, relevance in by_id if relevance < top]
-    others = rng.sample(others, min(len(others), POOL - len(best)))
-    return best + others, list(range(len(best)))
+    return best + rng.sample(others, min(len(others), POOL - len(best))), len(best)

@@ -1,7 +1,7 @@
-"""Recommendation only: how often users chose an item.
+"""Popularity: how often users chose an item. Recommendation only.
 
-It counts once for each training task whose positive it is (by id), and once for each time that its text stands in a
-training task's context (the users' histories are texts there; a text is found whole, not within a longer word).
+An item counts once for each training task whose positive it is (by id), and once for each occurrence of its text in a
+training task's context, which holds the users' histories as text (whole words only).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, by_score
+from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
 from iranker_verl.ranking import RankingTask
 
 
 class Popularity:
+    """The number of times that users chose an item. Recommendation."""
+
     name = "popularity"
 
     def __init__(self, context: Context) -> None:
@@ -24,6 +26,7 @@ class Popularity:
         self._mentions: dict[tuple[str, str], int] = {}
 
     def fit(self, train: Sequence[RankingTask]) -> None:
+        """Count the positives, and keep the contexts."""
         contexts: dict[str, list[str]] = defaultdict(list)
         self._chosen.clear()
         self._mentions.clear()
@@ -35,11 +38,12 @@ class Popularity:
         self._histories = {dataset: "\n".join(texts) for dataset, texts in contexts.items()}
 
     def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Rank the recommendation tasks."""
         return [self._rank(task) if task.scenario == "recommendation" else None for task in tasks]
 
     def _rank(self, task: RankingTask) -> Ranking:
         scores = [self._chosen[task.dataset, c.id] + self._mentioned(task.dataset, c.text) for c in task.candidates]
-        return by_score(task, scores, self._seed)
+        return rank_by_score(task, scores, self._seed)
 
     def _mentioned(self, dataset: str, text: str) -> int:
         key = (dataset, text)

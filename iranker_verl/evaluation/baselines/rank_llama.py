@@ -1,15 +1,15 @@
-"""RankLLaMA (Ma et al., arXiv 2310.08319): an LLM reads ``query: q document: d</s>``; a linear head over its last token
-gives the score.
+"""RankLLaMA (Ma et al., arXiv 2310.08319): a linear head over an LLM's last token of ``query: q document: d</s>``.
 
-What the folder holds decides what is done:
+The folder may hold
+
 - a causal LM (Llama, Qwen, …): LoRA adapters on all linear layers and the head are trained on the training passage
-  tasks, with the softmax over a task's passages in which the positive has to win (the paper's loss);
-- a sequence classifier of one score: it is used as it is;
-- a LoRA adapter of such a classifier (the published castorini/rankllama-v1-7b-lora-passage is one): it is merged into
-  its base model, which its configuration names, and used as it is.
+  tasks, with the softmax over a task's passages (the paper's loss);
+- a sequence classifier with one score, which is not trained;
+- a LoRA adapter of such a classifier (as the published castorini/rankllama-v1-7b-lora-passage), which is merged into its
+  base model, named in its configuration, and not trained.
 
-There is no default: these models are large. On a CPU all is float32, elsewhere bfloat16 with a trained part in float32.
-A pair takes at most 512 tokens, or what the model admits; what is too long is the passage's end, and the end token stays.
+There is no default, because these models are large. Weights are float32 on a CPU, elsewhere bfloat16 with the trained part
+in float32. A pair has at most 512 tokens, or the model's limit; a longer passage loses its end, and the end token stays.
 """
 
 from __future__ import annotations
@@ -18,24 +18,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.evaluation.baselines.loading import find, load, longest, resolve, seeded, tokenizer_of, trying
+from iranker_verl.evaluation.baselines.loading import (
+    find_model,
+    load_tokenizer,
+    load_weights,
+    max_tokens,
+    resolve_model,
+    seeded,
+    unavailable_on_error,
+)
 from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise, Training
 from iranker_verl.ranking import RankingTask
 
 
 class RankLlama(Pointwise):
+    """An LLM with a scoring head. Passages."""
+
     name = "rankllama"
     training = Training(epochs=3, learning_rate=1e-4)
 
     def load(self, train: Sequence[RankingTask]) -> None:
-        folder = find(self.context, self.name)
-        with trying(self.name, folder), seeded(self.context.seed, self.context.device):
+        """Load the model, and fine-tune it where it is a causal LM."""
+        folder = find_model(self.context, self.name)
+        with unavailable_on_error(self.name, folder), seeded(self.context.seed, self.context.device):
             from transformers import AutoConfig
 
             adapter = (folder / "adapter_config.json").is_file()
             base = self._base_of(folder) if adapter else folder
             own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-            self.tokenizer = tokenizer_of(folder if own else base)
+            self.tokenizer = load_tokenizer(folder if own else base)
             if self.tokenizer.eos_token_id is None:
                 raise ValueError("its tokenizer has no end token, over which the score is read")
             config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
@@ -49,16 +60,18 @@ class RankLlama(Pointwise):
             elif headless:
                 model = _with_lora(model)
             self.model = model.to(self.context.device)
-            self.limit = longest(self.model, self.tokenizer)
+            self.limit = max_tokens(self.model, self.tokenizer)
         if headless and not adapter:
             self.train(train, self.training)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
+        """Return the tokens of query, passage and the end token, and whether the passage was cut."""
         self.room(query, len(self._ids(f"query: {query} document:")) + 1)
         ids = self._ids(f"query: {query} document: {passage}")
         return {"input_ids": [*ids[: self.limit - 1], self.tokenizer.eos_token_id]}, len(ids) >= self.limit
 
     def scores(self, batch: dict[str, Any]) -> Any:
+        """Return the head's scores at the end token."""
         import torch
 
         half = self._dtype() is torch.bfloat16
@@ -72,7 +85,7 @@ class RankLlama(Pointwise):
 
     def _ids(self, text: str) -> list[int]:
         ids = list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some add an end themselves
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids  # some add an end token
 
     def _base_of(self, folder: Path) -> Path:
         from peft import PeftConfig
@@ -80,21 +93,21 @@ class RankLlama(Pointwise):
         base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not base:
             raise ValueError("its adapter_config.json names no base model")
-        return resolve(str(base), self.name, self.context.say)
+        return resolve_model(str(base), self.name, self.context.log)
 
     def _classifier(self, folder: Path, headless: bool) -> Any:
         from transformers import AutoModelForSequenceClassification
 
         if headless:
-            model = load(
+            model = load_weights(
                 AutoModelForSequenceClassification, folder, fresh=("score",), dtype=self._dtype(), num_labels=1
             )
         else:
-            model = load(AutoModelForSequenceClassification, folder, dtype=self._dtype())
+            model = load_weights(AutoModelForSequenceClassification, folder, dtype=self._dtype())
         if model.config.num_labels != 1:
             raise ValueError(f"it gives {model.config.num_labels} scores a text; one is needed")
-        # The model looks for its last token that is no pad, and would pass over an end token that serves as pad too
-        # (as it does in many LLMs). Any other token will do: attention never reaches what stands behind the end.
+        # The head reads the last token that is not padding, so the end token must not be the padding token too (as it
+        # is in many LLMs). Any other token will do: causal attention never reads behind the end.
         self.pad = int(self.tokenizer.eos_token_id == 0)
         model.config.get_text_config().pad_token_id = self.pad
         return model

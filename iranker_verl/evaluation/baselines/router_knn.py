@@ -1,9 +1,8 @@
-"""RouterKNN (Hu et al., RouterBench, arXiv 2403.12031): an LLM is worth what it was on the most similar training queries.
+"""RouterKNN (Hu et al., RouterBench, arXiv 2403.12031): an LLM's score is its outcome on the most similar training queries.
 
 A score is the mean relevance over the ``NEIGHBOURS`` queries with the largest cosine similarity, and over one more that is
-the average of all training queries: it orders LLMs that none of the neighbours tells apart. With one positive a relevance
-is a vote. Queries are compared by TF-IDF, or by the sentence encoder that ``context.models["router-knn"]`` names. An LLM
-that training did not show has the mean score of the others.
+the average of all training queries, which orders LLMs that tie on the neighbours. With one positive a relevance is a vote. Queries are compared by TF-IDF, or by the sentence encoder that ``context.models["router-knn"]`` names. An LLM
+without training queries gets the mean score of the others.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ import numpy as np
 
 from iranker_verl.evaluation.baselines.base import Context
 from iranker_verl.evaluation.baselines.router_outcomes import Outcomes, Router, Scorer, with_newcomers
-from iranker_verl.evaluation.baselines.text_features import Vectors, encoder, tfidf
+from iranker_verl.evaluation.baselines.text_features import Vectors, load_encoder, tfidf
 from iranker_verl.ranking import RankingTask
 
 NEIGHBOURS = 40  # chosen on a part of the training queries of GraphRouter's data
 
 
 class RouterKnn(Router):
+    """k nearest training queries. Routing."""
+
     name = "router-knn"
 
     def __init__(self, context: Context, neighbours: int = NEIGHBOURS) -> None:
@@ -29,7 +30,8 @@ class RouterKnn(Router):
         self._encoder: Vectors | None = None
 
     def fit(self, train: Sequence[RankingTask]) -> None:
-        self._encoder = encoder(self._context, self.name)
+        """Load the encoder, if one is named, and index each dataset's queries."""
+        self._encoder = load_encoder(self._context, self.name)
         super().fit(train)
 
     def _learn(self, dataset: str, known: Outcomes) -> Scorer:

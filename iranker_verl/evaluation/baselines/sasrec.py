@@ -1,20 +1,21 @@
-"""SASRec: self-attention over the sequence of chosen items predicts the next (Kang & McAuley 2018, "Self-Attentive
-Sequential Recommendation", ICDM, arXiv 1808.09781).
+"""SASRec: self-attention over the sequence of chosen items predicts the next.
 
-As in the paper: learned embeddings of items and of places counted from the end, blocks of causal self-attention and a
+Kang & McAuley 2018, "Self-Attentive Sequential Recommendation", ICDM, arXiv 1808.09781.
+
+As in the paper: learned embeddings of items and of positions counted from the end, blocks of causal self-attention and a
 position-wise network (layer norm before each, dropout, residuals), the item embedding shared by input and output, and every
-place of a sequence predicting the item after it. As in the authors' code (github.com/kang205/SASRec, ``model.py``), the
-embedding enters times the root of its width. Two things differ:
+position of a sequence predicting the next item. As in the authors' code (github.com/kang205/SASRec, ``model.py``), the
+embedding is multiplied by the root of its width. Two things differ:
 
 * the loss is the cross-entropy of a softmax over all items, where the paper has a binary cross-entropy with one drawn
   negative. A drawn negative is mostly an easy one, and the model grows overconfident; with the softmax the same network
   ranks clearly better (Klenitskiy & Vasilev 2023, arXiv 2309.07602; Petrov & Macdonald 2023, arXiv 2308.07192). The
   softmax needs batch x length x items numbers of memory, which the catalogues here allow.
-* a start sign stands before the first item, so that a history of which training has seen nothing has a prediction too.
+* a start token stands before the first item, so that a history without known items has a prediction too.
 
 Training stops when the loss of users held out from it no longer falls; the best state is kept. Sequences keep their last
-``longest`` items. Tasks without history ids are left out by ``fit`` and get None from ``rank``, as does a dataset without
-training. Items never seen in training get the lowest score, all the same one.
+``longest`` items. ``fit`` leaves out tasks without history ids, and ``rank`` returns None for them, as for a dataset
+without training. Items never seen in training get the lowest score, all the same one.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.histories import Histories, Places, Recommender
+from iranker_verl.evaluation.baselines.fitting import fit_early_stopping
+from iranker_verl.evaluation.baselines.histories import Histories, Indices, Recommender
 from iranker_verl.evaluation.baselines.loading import Progress, seeded
 
-_NO_TARGET = -100  # cross_entropy's own
+_NO_TARGET = -100  # ignored by cross_entropy
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Settings:
 
 
 class SasRec(Recommender["Network"]):
+    """SASRec with a softmax loss. Recommendation."""
+
     name = "sasrec"
 
     def __init__(self, context: Context, settings: Settings | None = None) -> None:
@@ -68,18 +72,18 @@ class SasRec(Recommender["Network"]):
 
 
 class Network(nn.Module):
-    """``(inputs, lengths) -> scores``: shapes (rows, places) and (rows,) to (rows, places, items).
+    """``(inputs, lengths) -> scores``: shapes (rows, length) and (rows,) to (rows, length, items).
 
-    Rows are padded at their end, where causal attention never looks; places are counted from each row's end, so that the
-    last item stands at the same one however long a history is.
+    Rows are padded at their end, which causal attention never reads; positions are counted from each row's end, so that
+    the last item has the same one for a history of any length.
     """
 
     def __init__(self, items: int, length: int, settings: Settings) -> None:
         super().__init__()
         width = settings.width
         self.start, self.length = items, length
-        self.embedding = nn.Embedding(items + 1, width)  # and the start sign
-        self.place = nn.Embedding(length, width)
+        self.embedding = nn.Embedding(items + 1, width)  # and the start token
+        self.position = nn.Embedding(length, width)
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -88,24 +92,28 @@ class Network(nn.Module):
             for _ in range(settings.blocks)
         )
         self.norm = nn.LayerNorm(width)
-        for table in (self.embedding, self.place):
+        for table in (self.embedding, self.position):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        places = inputs.shape[1]
-        from_end = (lengths[:, None] - 1 - torch.arange(places, device=inputs.device)).clamp(min=0)
-        # small for the scores at the output, it would be drowned by the blocks at the input
+        """Return the scores of all items as the next one, for every position."""
+        length = inputs.shape[1]
+        from_end = (lengths[:, None] - 1 - torch.arange(length, device=inputs.device)).clamp(min=0)
+        # small for the scores at the output, the embedding would be outweighed by the blocks at the input
         items = self.embedding(inputs) * self.embedding.embedding_dim**0.5
-        x = self.dropout(items + self.place(from_end))
-        mask = nn.Transformer.generate_square_subsequent_mask(places, device=x.device)
+        x = self.dropout(items + self.position(from_end))
+        mask = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
         for block in self.blocks:
             x = block(x, src_mask=mask, is_causal=True)
         scores: Tensor = self.norm(x) @ self.embedding.weight[:-1].T
         return scores
 
     def batch(self, users: Sequence[Sequence[int]], predicting: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """``(inputs, lengths, targets)`` of sequences: the start sign and all items but the last, and all items; only the
-        last ``length`` of each. With ``predicting`` the last item is an input too, and there is nothing to hit."""
+        """Return ``(inputs, lengths, targets)`` of sequences, the last ``length`` items of each.
+
+        Inputs are the start token and all items but the last, targets all items. With ``predicting`` the last item is an
+        input too, and there are no targets.
+        """
         device = self.embedding.weight.device
         shown = [[self.start, *user][-self.length - (not predicting) :] for user in users]
         rows = [row if predicting else row[:-1] for row in shown]
@@ -118,54 +126,50 @@ class Network(nn.Module):
                 targets[at, : len(row)] = torch.tensor(shown[at][1:])
         return inputs.to(device), lengths, targets.to(device)
 
-    def loss(self, users: Sequence[Places]) -> Tensor:
-        """The mean cross-entropy of every item of the sequences, given those before it."""
+    def loss(self, users: Sequence[Indices]) -> Tensor:
+        """Return the mean cross-entropy of every item of the sequences, given those before it."""
         inputs, lengths, targets = self.batch(users)
         return cross_entropy(self(inputs, lengths).flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
 
 
 def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
-    """The network in the state that was best for the held-out users; torch's global random state stays as it was."""
-    with seeded(context.seed, context.device):  # initial weights and dropout know no generator of their own
-        return _learn(data, settings, context, progress)
-
-
-def _learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
-    generator = torch.Generator().manual_seed(context.seed)
+    """Return the network at the lowest loss of the held-out users; torch's global random state stays as it was."""
     learned, held = data.split(settings.held_out, context.seed)
-    length = min(settings.longest, max(map(len, data.users)))
-    network = Network(len(data.items), length, settings).to(context.device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
-    best_state, best_loss, best_epoch = _state(network), float("inf"), 0
-    for epoch in range(1, settings.epochs + 1):
-        network.train()
-        for batch in torch.randperm(len(learned), generator=generator).split(settings.batch):
-            optimizer.zero_grad()
-            network.loss([learned[int(at)] for at in batch]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            progress(epoch)
-        held_out_loss = _held_out_loss(network, held or learned, settings.batch)
-        if held_out_loss < best_loss:
-            best_state, best_loss, best_epoch = _state(network), held_out_loss, epoch
-        elif epoch - best_epoch >= settings.patience:
-            break
-    network.load_state_dict(best_state)
+    generator = torch.Generator().manual_seed(context.seed)
+    with seeded(context.seed, context.device):  # of the initial weights and of dropout
+        length = min(settings.longest, max(map(len, data.users)))
+        network = Network(len(data.items), length, settings).to(context.device)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        )
+        epoch = 0
+
+        def train() -> None:
+            nonlocal epoch
+            epoch += 1
+            network.train()
+            for batch in torch.randperm(len(learned), generator=generator).split(settings.batch):
+                optimizer.zero_grad()
+                network.loss([learned[i] for i in batch.tolist()]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                progress(epoch)
+
+        fit_early_stopping(
+            network.parameters(),
+            train,
+            lambda: _validation_loss(network, held or learned, settings.batch),
+            rounds=settings.epochs,
+            patience=settings.patience,
+        )
     return network.eval()
 
 
-@torch.no_grad()
-def _held_out_loss(network: Network, users: Sequence[Places], batch: int) -> float:
+def _validation_loss(network: Network, users: Sequence[Indices], batch: int) -> float:
     """The mean loss of an item, over all items of the users."""
     network.eval()
     total = count = 0.0
-    for at in range(0, len(users), batch):
-        part = users[at : at + batch]
+    for start in range(0, len(users), batch):
+        part = users[start : start + batch]
         items = sum(min(len(user), network.length) for user in part)
         total, count = total + network.loss(part).item() * items, count + items
     return total / count
-
-
-def _state(network: Network) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}

@@ -21,15 +21,16 @@ Encode = Callable[[Sequence[str]], "np.ndarray"]  # texts to an array of shape (
 
 
 class Retriever(Protocol):
-    """``nearest`` returns indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar.
-    ``name`` identifies the method, and goes into the hash of a few-shot template."""
+    """What finds the traces that are most similar to a task."""
 
     store: Store
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What identifies the method in the hash of a few-shot template."""
 
-    def nearest(self, task: RankingTask, k: int) -> list[int]: ...
+    def nearest(self, task: RankingTask, k: int) -> list[int]:
+        """Return indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar."""
 
 
 class Bm25Retriever:
@@ -84,10 +85,10 @@ class EmbeddingRetriever:
 def load_encoder(model: str, device: str = "cpu") -> Encode:
     """Load a sentence-transformers model by folder or name. Raise UserError where it, or the library, cannot be loaded."""
     from iranker_verl.evaluation.baselines import Context, Unavailable
-    from iranker_verl.evaluation.baselines.loading import sentence_encoder
+    from iranker_verl.evaluation.baselines.loading import load_sentence_encoder
 
     try:
-        loaded = sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
+        loaded = load_sentence_encoder(Context(models={"retriever": model}, device=device), "retriever")
     except Unavailable as reason:
         raise UserError(str(reason)) from reason
     return lambda texts: loaded.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iranker_verl.evaluation.baselines.base import brief
+from iranker_verl.evaluation.baselines.base import shorten
 from iranker_verl.evaluation.published import Published, PublishedSystem
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
@@ -358,7 +358,7 @@ def _published_rows(systems: Iterable[PublishedSystem], columns: Sequence[str]) 
 
 def _why(system: str, reason: str) -> str:
     """Return a reason in few words: without the system's name, and without the way out that follows it."""
-    return brief(" ".join(reason.removeprefix(f"{system}: ").split("; ")[0].split()), REASON)
+    return shorten(" ".join(reason.removeprefix(f"{system}: ").split("; ")[0].split()), REASON)
 
 
 def _none_beats_the_constant(systems: Mapping[str, Mapping[str, Any]]) -> bool:

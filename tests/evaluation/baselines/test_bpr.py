@@ -16,7 +16,7 @@ SMALL = Settings(width=8, epochs=20)
 
 
 def fitted(tasks, seed=0, settings=SMALL):
-    baseline = Bpr(Context(seed, say=lambda _: None), settings)
+    baseline = Bpr(Context(seed, log=lambda _: None), settings)
     baseline.fit(tasks)
     return baseline
 

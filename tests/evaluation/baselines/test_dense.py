@@ -5,9 +5,9 @@ import shutil
 import pytest
 import tiny_rankers as tiny
 
-from iranker_verl.evaluation.baselines import Context, Unavailable, make
+from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
 from iranker_verl.evaluation.baselines.dense import Contriever, Dense
-from iranker_verl.evaluation.baselines.loading import Progress, find
+from iranker_verl.evaluation.baselines.loading import Progress, find_model
 from iranker_verl.ranking import Candidate, RankingTask
 
 
@@ -16,8 +16,8 @@ def folder(tmp_path_factory):
     return tiny.bert(tmp_path_factory.mktemp("bert"))
 
 
-def baseline(folder, name="dense", say=lambda line: None, seed=0):
-    return make([name], Context(seed, models={name: str(folder)}, say=say))[0]
+def baseline(folder, name="dense", log=lambda line: None, seed=0):
+    return make_baselines([name], Context(seed, models={name: str(folder)}, log=log))[0]
 
 
 def task(context, texts, *, scenario="passage", dataset="passage-5"):
@@ -72,7 +72,7 @@ def test_a_models_own_prompts_stand_before_queries_and_passages(folder, tmp_path
     )
     model.save(str(tmp_path / "prompted"), create_model_card=False)
     said = []
-    dense = baseline(tmp_path / "prompted", say=said.append)
+    dense = baseline(tmp_path / "prompted", log=said.append)
     dense.fit([])
     seen = []
     preprocess = dense._model.preprocess
@@ -128,7 +128,7 @@ def test_candidates_of_one_text_are_ordered_by_the_seed(folder):
 
 def test_it_ranks_every_scenario_and_says_what_it_cuts(folder):
     said = []
-    dense = baseline(folder, say=said.append)
+    dense = baseline(folder, log=said.append)
     dense.fit([])
     tasks = [
         task("ash " * 40, ["bay", "cod"], scenario="recommendation", dataset="rec-movie"),
@@ -157,7 +157,7 @@ def test_what_is_missing_is_unavailable_with_a_way_out(folder, tmp_path, monkeyp
     with pytest.raises(Unavailable, match=r"^dense: no model is named for it; name .* --models dense=FOLDER$"):
         Dense(Context()).fit([])
     with pytest.raises(Unavailable, match=r"^contriever: facebook/contriever is no folder here and cannot be had .*"):
-        Contriever(Context(models={"dense": str(folder)}, say=lambda line: None)).fit([])
+        Contriever(Context(models={"dense": str(folder)}, log=lambda line: None)).fit([])
     with pytest.raises(Unavailable, match=r"^dense: /no/such/folder is no folder; name .* --models dense=FOLDER$"):
         baseline("/no/such/folder").fit([])
     (tmp_path / "empty").mkdir()
@@ -180,7 +180,7 @@ def test_pickles_are_fetched_only_for_a_model_without_safetensors(tmp_path, monk
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert find(Context(models={"dense": "org/encoder"}, say=lambda line: None), "dense") == tmp_path
+    assert find_model(Context(models={"dense": "org/encoder"}, log=lambda line: None), "dense") == tmp_path
     assert [name for name, _ in asked] == ["org/encoder"] * (1 if safe else 2)
     assert any("safetensors" in pattern for pattern in asked[0][1]) and not any(".bin" in p for p in asked[0][1])
     assert safe or asked[1][1] == ["pytorch_model*.bin", "adapter_model.bin"]

@@ -7,9 +7,9 @@ import pytest
 import tiny_rankers as tiny
 import torch
 
-from iranker_verl.evaluation.baselines import Context, make
-from iranker_verl.evaluation.baselines.base import Unavailable, brief
-from iranker_verl.evaluation.baselines.loading import trying
+from iranker_verl.evaluation.baselines import Context, make_baselines
+from iranker_verl.evaluation.baselines.base import Unavailable, shorten
+from iranker_verl.evaluation.baselines.loading import unavailable_on_error
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_model_and_inputs_are_on_the_device(name, tmp_path):
     """On torch's ``meta``, the only device besides the CPU that every machine has. It has shapes and no numbers."""
-    context = Context(models={name: str(KINDS[name](tmp_path))}, device="meta", say=lambda line: None)
-    [baseline] = make([name], context)
+    context = Context(models={name: str(KINDS[name](tmp_path))}, device="meta", log=lambda line: None)
+    [baseline] = make_baselines([name], context)
     baseline.train = lambda tasks, training: None  # the loss has no number
     baseline.load([])
     assert {str(weight.device) for weight in baseline.model.parameters()} == {"meta"}
@@ -61,11 +61,11 @@ def test_model_and_inputs_are_on_the_device(name, tmp_path):
 
 def test_a_reason_is_cut_between_words():
     text = "one two three"
-    assert brief(text, 13) == text
-    assert [brief(text, most) for most in (12, 9, 8, 5)] == ["one two …", "one two …", "one …", "one …"]
-    assert brief("unbroken", 5) == "unbr…"
+    assert shorten(text, 13) == text
+    assert [shorten(text, most) for most in (12, 9, 8, 5)] == ["one two …", "one two …", "one …", "one …"]
+    assert shorten("unbroken", 5) == "unbr…"
     said = "set the variable " * 20
-    with pytest.raises(Unavailable) as raised, trying("monot5", "it"):
+    with pytest.raises(Unavailable) as raised, unavailable_on_error("monot5", "it"):
         raise OSError(said)
     assert str(raised.value).startswith("monot5: it cannot be loaded (OSError: set the variable set the")
     assert str(raised.value).split(" …);")[0].split()[-1] in ("set", "the", "variable") and " …);" in str(raised.value)

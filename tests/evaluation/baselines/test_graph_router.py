@@ -15,7 +15,7 @@ FAST = Settings(features=16, tasks=4, width=32, steps=150, rate=3e-3)
 
 
 def fitted(train, seed=0, settings=FAST, **models):
-    model = GraphRouter(Context(seed, models, say=lambda line: None), settings)
+    model = GraphRouter(Context(seed, models, log=lambda line: None), settings)
     model.fit(train)
     return model
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from id_worlds import mrr, task, tastes
 
-from iranker_verl.evaluation.baselines import Context, bpr, make, sasrec
+from iranker_verl.evaluation.baselines import Context, bpr, make_baselines, sasrec
 from iranker_verl.evaluation.baselines.histories import applies, histories, scores
 
 WORLD, UNSEEN = tastes(120), tastes(40, seed=1)
@@ -18,7 +18,7 @@ KINDS = {
 
 
 def fitted(kind, tasks, seed=0, **settings):
-    baseline = KINDS[kind][0](Context(seed, say=lambda _: None), replace(KINDS[kind][1], **settings))
+    baseline = KINDS[kind][0](Context(seed, log=lambda _: None), replace(KINDS[kind][1], **settings))
     baseline.fit(tasks)
     return baseline
 
@@ -75,7 +75,7 @@ def test_items_never_seen_score_lowest_and_alike():
 
 
 def test_two_tastes_are_found_for_users_never_seen(kind):
-    popularity = make(["popularity"])[0]
+    popularity = make_baselines(["popularity"])[0]
     popularity.fit(WORLD)
     assert mrr(fitted(kind, WORLD, width=64, epochs=20), UNSEEN) > 0.95
     assert mrr(popularity, UNSEEN) < 0.6  # the positive is one of eight, and no group is the more popular

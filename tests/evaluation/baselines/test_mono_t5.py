@@ -6,7 +6,7 @@ import pytest
 import tiny_rankers as tiny
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines import Context, Unavailable, make
+from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
 from iranker_verl.ranking import Candidate, RankingTask
 
 
@@ -15,8 +15,8 @@ def folder(tmp_path_factory):
     return tiny.t5(tmp_path_factory.mktemp("t5"))
 
 
-def baseline(folder, say=lambda line: None):
-    return make(["monot5"], Context(models={"monot5": str(folder)}, say=say))[0]
+def baseline(folder, log=lambda line: None):
+    return make_baselines(["monot5"], Context(models={"monot5": str(folder)}, log=log))[0]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_parts_have_the_tokens_of_the_whole(folder, loaded):
 
 def test_what_is_cut_is_the_passages_end_and_this_is_said(folder):
     said = []
-    model = baseline(folder, say=said.append)
+    model = baseline(folder, log=said.append)
     model.fit([])
     # Query: ash Document: … Relevant: </s> leaves 59 of 64 tokens.
     ids, cut = model.encode("ash", "bay " * 59)
@@ -115,4 +115,4 @@ def test_the_default_needs_the_hub(monkeypatch):
     with pytest.raises(
         Unavailable, match=r"^monot5: castorini/monot5-base-msmarco is no folder here and cannot be had"
     ):
-        make(["monot5"], Context(say=lambda line: None))[0].fit([])
+        make_baselines(["monot5"], Context(log=lambda line: None))[0].fit([])

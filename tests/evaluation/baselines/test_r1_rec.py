@@ -10,7 +10,7 @@ import pytest
 from id_worlds import task
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines import Asking, Context, Unavailable, language_model, make
+from iranker_verl.evaluation.baselines import Context, PromptingBaseline, Unavailable, language_model, make_baselines
 from iranker_verl.evaluation.records import Record, SystemResult
 from iranker_verl.inference.episode import Episode
 from iranker_verl.ranking import templates
@@ -23,7 +23,7 @@ RECIPES = [ROOT / "recipes" / "r1_rec_3b", ROOT / "recipes" / "tiny_cpu" / "r1_r
 
 def baseline(folder=None):
     models = {} if folder is None else {"r1-rec": str(folder)}
-    return make(["r1-rec"], Context(seed=3, models=models, say=lambda _: None))[0]
+    return make_baselines(["r1-rec"], Context(seed=3, models=models, log=lambda _: None))[0]
 
 
 def stamped(folder, id="direct-think-label"):
@@ -72,7 +72,7 @@ def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeyp
         task("2", [], "b", ["a"], scenario="passage", dataset="passage-5"),
         task("3", ["x"], "e", ["d"]),
     ]
-    assert isinstance(model, Asking) and model.template().id == "direct-think-label"
+    assert isinstance(model, PromptingBaseline) and model.template().id == "direct-think-label"
     assert model.rank(tasks) == [["a", "b", "c"], None, ["d", "e"]]
     first, nothing, last = model.episodes()  # its answers count as a model's do
     assert nothing is None and (first.task_id, last.task_id, last.new_tokens) == ("1", "3", 3)

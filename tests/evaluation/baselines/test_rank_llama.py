@@ -6,7 +6,7 @@ import pytest
 import tiny_rankers as tiny
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines import Context, Unavailable, make
+from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
 from iranker_verl.evaluation.baselines.pointwise import Training
 
 FAST = Training(epochs=4, learning_rate=5e-3, tasks_per_step=4)
@@ -23,8 +23,8 @@ def classifier(tmp_path_factory):
     return tiny.llama(tmp_path_factory.mktemp("classifier"), kind="LlamaForSequenceClassification", num_labels=1)
 
 
-def baseline(folder, seed=0, training=NONE, say=lambda line: None):
-    made = make(["rankllama"], Context(seed, models={"rankllama": str(folder)}, say=say))[0]
+def baseline(folder, seed=0, training=NONE, log=lambda line: None):
+    made = make_baselines(["rankllama"], Context(seed, models={"rankllama": str(folder)}, log=log))[0]
     made.training = training
     return made
 
@@ -113,7 +113,7 @@ def test_an_adapter_without_a_head_would_score_at_random(causal, tmp_path):
 
 def test_what_is_cut_is_the_passages_end_and_this_is_said(classifier):
     said = []
-    model = baseline(classifier, say=said.append)
+    model = baseline(classifier, log=said.append)
     model.fit([])
     # <s> query: ash document: … </s> leaves 59 of 64 tokens.
     assert model.encode("ash", "bay " * 59)[1] is False

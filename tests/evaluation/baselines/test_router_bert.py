@@ -7,7 +7,7 @@ import pytest
 import torch
 from router_toys import LLMS, hits, save_encoder, task, topical, turned
 
-from iranker_verl.evaluation.baselines import Context, Unavailable, make
+from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
 from iranker_verl.evaluation.baselines.router_bert import RouterBert, Training
 from iranker_verl.evaluation.baselines.router_outcomes import loss
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 
 def fitted(folder, train, seed=0, training=FAST):
-    model = RouterBert(Context(seed, {"router-bert": str(folder)}, say=lambda line: None), training)
+    model = RouterBert(Context(seed, {"router-bert": str(folder)}, log=lambda line: None), training)
     model.fit(train)
     return model
 
@@ -74,7 +74,7 @@ def test_a_long_query_is_cut(folder):
 
 
 def test_no_model_is_unavailable(tmp_path):
-    (model,) = make(["router-bert"])
+    (model,) = make_baselines(["router-bert"])
     with pytest.raises(Unavailable, match="router-bert: no model is named"):
         model.fit(topical(8))
     with pytest.raises(Unavailable, match=r"router-bert: .*gone is no folder"):

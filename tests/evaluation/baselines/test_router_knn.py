@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from router_toys import LLMS, hits, save_encoder, task, topical, turned
 
-from iranker_verl.evaluation.baselines import Context, Unavailable, make
+from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
 from iranker_verl.evaluation.baselines.router_knn import RouterKnn
 from iranker_verl.evaluation.baselines.router_outcomes import outcomes_of, query_text, with_newcomers
 from iranker_verl.ranking import RankingTask
@@ -140,7 +140,7 @@ def test_queries_without_a_word():
 def test_an_encoder_that_the_user_names(tmp_path):
     folder = save_encoder(tmp_path / "encoder")
     train, test = topical(80), topical(20, seed=1)
-    (model,) = make(["router-knn"], Context(models={"router-knn": str(folder)}))
+    (model,) = make_baselines(["router-knn"], Context(models={"router-knn": str(folder)}))
     model.fit(train)
     found = model.rank(train)
     assert found != fitted(train, 40).rank(train)

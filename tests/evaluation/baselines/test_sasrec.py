@@ -6,21 +6,21 @@ import pytest
 import torch
 from id_worlds import mrr, successors, task
 
-from iranker_verl.evaluation.baselines import Context, make
+from iranker_verl.evaluation.baselines import Context, make_baselines
 from iranker_verl.evaluation.baselines.sasrec import Network, SasRec, Settings
 
 SMALL = Settings(width=16, blocks=1, epochs=3)
 
 
 def fitted(tasks, seed=0, settings=SMALL):
-    baseline = SasRec(Context(seed, say=lambda _: None), settings)
+    baseline = SasRec(Context(seed, log=lambda _: None), settings)
     baseline.fit(tasks)
     return baseline
 
 
 def test_the_successor_is_learned():
     train, test = successors(150), successors(40, seed=1)
-    popularity = make(["popularity"])[0]
+    popularity = make_baselines(["popularity"])[0]
     popularity.fit(train)
     baseline = fitted(train, settings=Settings(epochs=40))
     assert mrr(baseline, test) > 0.95
@@ -40,7 +40,7 @@ def network():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = Network(7, 5, replace(SMALL, blocks=2, heads=2)).eval()
-        for table in (made.embedding, made.place):
+        for table in (made.embedding, made.position):
             torch.nn.init.normal_(table.weight)  # large enough for differences to show
     return made
 
@@ -60,7 +60,7 @@ def test_items_enter_times_the_root_of_the_width_and_places_as_they_are():
     plain = Network(7, 5, replace(SMALL, width=16, blocks=0)).eval()
     with torch.no_grad():
         scores = plain(torch.tensor([[7, 2, 3]]), torch.tensor([3]))[0]
-        entered = 4 * plain.embedding.weight[[7, 2, 3]] + plain.place.weight[[2, 1, 0]]
+        entered = 4 * plain.embedding.weight[[7, 2, 3]] + plain.position.weight[[2, 1, 0]]
         torch.testing.assert_close(scores, plain.norm(entered) @ plain.embedding.weight[:7].T)
 
 

@@ -75,7 +75,7 @@ def test_a_model_is_asked_for_arrays(monkeypatch):
         asked.append((dict(context.models), context.device, baseline))
         return Model()
 
-    monkeypatch.setattr(loading, "sentence_encoder", load)
+    monkeypatch.setattr(loading, "load_sentence_encoder", load)
     encode = load_encoder("some/model", "cuda")
     assert EmbeddingRetriever(store(trace("ab"), trace("c")), encode, "some/model").nearest(task("cc"), 1) == [1]
     assert asked == [({"retriever": "some/model"}, "cuda", "retriever"), (["ab", "c"], True), (["cc"], True)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+from iranker_verl.errors import first_line
 from iranker_verl.inference.ranker import AsyncRanker
 
+LOG = logging.getLogger("uvicorn.error")
 EVERY_S = 2.0
 PATIENCE_S = 5.0  # for the engine's own health check, which takes milliseconds
 
@@ -26,16 +29,19 @@ class EngineWatch:
 
     async def check(self) -> None:
         """Check once. An engine that goes on is healthy again."""
+        before = self.reason
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._ranker.check_alive()
         except TimeoutError:
             self.reason = "the engine does not answer; restart the server"
-        except Exception as error:  # vLLM does not say of what
-            self.reason = f"the engine is not running ({type(error).__name__}); restart the server"
+        except Exception as error:
+            self.reason = f"the engine is not running ({first_line(error)}); restart the server"
         else:
             self.reason = None
         if self.reason:
+            if self.reason != before:
+                LOG.error("%s", self.reason)
             self.failed.set()
         else:
             self.failed.clear()

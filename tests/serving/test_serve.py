@@ -55,6 +55,18 @@ def test_the_server_ranks_as_the_library_does_and_ends_when_told(tmp_path):
             [worker] = subprocess.run(
                 ["pgrep", "-g", str(process.pid), "-f", "EngineCore"], capture_output=True, text=True
             ).stdout.split()
+            os.kill(int(worker), signal.SIGSTOP)
+            stopped = time.monotonic()
+            while client.get("/health").status_code != 503:
+                assert time.monotonic() - stopped < 10
+                time.sleep(0.1)
+            answered = client.post("/v1/rerank", json={"query": "q", "documents": ["x", "y"]})
+            assert answered.status_code == 503
+            os.kill(int(worker), signal.SIGCONT)
+            while client.get("/health").status_code != 200:
+                assert time.monotonic() - stopped < 30
+                time.sleep(0.1)
+            assert client.post("/v1/rerank", json={"query": "q", "documents": ["x", "y"]}).status_code == 200
             os.kill(int(worker), signal.SIGKILL)
             until = time.monotonic() + 30
             while client.get("/health").status_code != 503:

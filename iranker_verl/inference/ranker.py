@@ -157,14 +157,14 @@ class AsyncRanker:
 
     async def __aenter__(self) -> AsyncRanker:
         self._checkers = (ThreadPoolExecutor(1, "check-short"), ThreadPoolExecutor(1, "check-long"))
-        engine: Endpoint | Engine
-        if isinstance(self.model, Endpoint):
-            engine, ahead = self.model, 1
-        else:
-            engine, ahead = Engine(self.model, max_model_len=self._limit, max_num_seqs=self._concurrency), AHEAD
-        self._gate = asyncio.Semaphore(ahead * self._concurrency)
-        self._engine = await self._opened.enter_async_context(engine)
+        self._gate = asyncio.Semaphore(self._concurrency * (1 if isinstance(self.model, Endpoint) else AHEAD))
+        self._engine = await self._opened.enter_async_context(self._closed_engine())
         return self
+
+    def _closed_engine(self) -> Endpoint | Engine:
+        if isinstance(self.model, Endpoint):
+            return self.model
+        return Engine(self.model, max_model_len=self._limit, max_num_seqs=self._concurrency)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -199,10 +199,16 @@ class AsyncRanker:
         return task
 
     def _check_length(self, task: RankingTask, tokenizer: ChatTokenizer, limit: int) -> None:
-        longest = max(len(task.context), *(len(c.text) for c in task.candidates))
-        if longest > CHARACTERS * limit:  # not worth measuring, which takes seconds a MB
-            raise Unrankable(f"a text of {longest:,} characters is too long for {limit:,} tokens; shorten it")
-        needed = longest_prompt(tokenizer, self.template, task, self.window) + self._max_new_tokens
+        longest = self.template.longest(task, len, self.window)
+        characters = sum(len(message["content"]) for message in longest)
+        if characters > CHARACTERS * limit:  # not worth measuring, which takes a second a MB
+            raise Unrankable(
+                f"a prompt of {characters:,} characters is too long for {limit:,} tokens; shorten the texts"
+            )
+        # If the texts of the most characters do not fit, those of the most tokens do not either, which takes all texts to find.
+        needed = len(tokenizer.encode(longest)) + self._max_new_tokens
+        if needed <= limit:
+            needed = longest_prompt(tokenizer, self.template, task, self.window) + self._max_new_tokens
         if needed > limit:
             fewer = ", show fewer at once (window)" if self.window else ""
             raise Unrankable(

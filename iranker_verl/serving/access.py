@@ -22,8 +22,9 @@ MAX_FIELDS = 20_000  # texts and names in a body
 MAX_CHARACTERS = 2 << 20  # of a request's query and documents together
 CHARACTERS_UNDER_WAY = 32 * MAX_CHARACTERS  # of all rankings under way
 SMALL = 64 << 10  # bytes that are parsed in a millisecond
-LARGE_BODIES = 8  # larger ones that are read or parsed at once; more wait
+LARGE_BODIES = 24  # larger ones that are read or parsed at once; more wait
 BODY_S = 30.0  # for a body to arrive
+PAUSE_S = 5.0  # between two parts of it
 OPEN = ("/health", "/metrics")
 
 
@@ -97,11 +98,7 @@ class Bodies:
         """
         small = int(request.headers["content-length"]) <= SMALL
         async with nullcontext() if small else self._large:
-            try:
-                async with asyncio.timeout(BODY_S):
-                    raw = await request.body()
-            except TimeoutError as error:
-                raise Refusal(408, f"the body did not arrive within {BODY_S:.0f} seconds") from error
+            raw = await _received(request)
             if small:
                 return _parse(raw)
             return await asyncio.get_running_loop().run_in_executor(self._parser, _parse, raw)
@@ -109,6 +106,20 @@ class Bodies:
     def close(self) -> None:
         """End the parser's thread."""
         self._parser.shutdown(wait=False, cancel_futures=True)
+
+
+async def _received(request: Request) -> bytes:
+    parts = []
+    try:
+        async with asyncio.timeout(BODY_S), asyncio.timeout(PAUSE_S) as pause:
+            async for part in request.stream():
+                parts.append(part)
+                pause.reschedule(asyncio.get_running_loop().time() + PAUSE_S)
+    except TimeoutError as error:
+        raise Refusal(
+            408, f"the body did not arrive within {BODY_S:.0f} seconds, or paused for {PAUSE_S:.0f}"
+        ) from error
+    return b"".join(parts)
 
 
 def _parse(raw: bytes) -> Any:

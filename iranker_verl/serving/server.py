@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ HEAD_S = 10.0  # for a request's line and headers to arrive
 HEAD_BYTES = 16 << 10
 CONNECTIONS = 900  # below the usual limit of open files; who comes then gets 503
 DRAIN_S = 15.0  # for rankings under way, once the server is told to end; then they get 503
+SWITCH_S = 0.0005  # Python's threads take turns: the event loop waits this long for those that parse and count tokens
 SHUTDOWN_S = 20  # until uvicorn ends what does not end by itself; Kubernetes kills after 30
 
 
@@ -71,6 +73,11 @@ class Server(uvicorn.Server):
                 **options,
             )
         )
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal ends it."""
+        sys.setswitchinterval(SWITCH_S)
+        super().run(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and end those that there are: in DRAIN_S seconds, or with 503."""

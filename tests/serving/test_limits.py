@@ -50,9 +50,10 @@ def test_a_head_that_never_ends_is_cut_off_by_its_size_and_by_time(monkeypatch):
         assert client.post("/v1/rerank", json=BODY).status_code == 200
 
 
-def test_bodies_that_do_not_arrive_are_refused_in_time_and_hold_up_nobody(monkeypatch):
+@pytest.mark.parametrize("limit", ["BODY_S", "PAUSE_S"])
+def test_bodies_that_do_not_arrive_are_refused_in_time_and_hold_up_nobody(monkeypatch, limit):
     """Clients that send all but a byte of a large body: more of them than may be read at once."""
-    monkeypatch.setattr(access, "BODY_S", 1.0)
+    monkeypatch.setattr(access, limit, 1.0)
     with serving() as (client, _):
         size = access.SMALL + 1
         lines = [begun(client, size, b"x" * (size - 1)) for _ in range(access.LARGE_BODIES + 3)]

@@ -31,6 +31,7 @@ from iranker_verl.inference import AsyncRanker
 from iranker_verl.inference.engine import Generation
 from iranker_verl.serving.app import create_app
 from iranker_verl.serving.server import Server, bound_socket
+from tests import tiny_models
 
 KEY = "a-key"
 HEAD = {"Authorization": f"Bearer {KEY}"}
@@ -64,9 +65,8 @@ class WaitingRanker(AsyncRanker):
 
 def serve(folder: Path, port: int) -> None:
     """Serve until killed."""
-    from iranker_verl.toy.tokenizer import train_tokenizer
-
-    train_tokenizer([" ".join(random.Random(n).choices(WORDS, k=50)) for n in range(200)], 2000).save_pretrained(folder)
+    texts = [" ".join(random.Random(n).choices(WORDS, k=50)) for n in range(200)]
+    tiny_models.tokenizer().train_new_from_iterator(texts, 2000).save_pretrained(folder)
     (folder / "config.json").write_text('{"max_position_embeddings": 8192}')
     (folder / "none.safetensors").write_bytes(b"")
     app = create_app(WaitingRanker(folder, template="label", max_new_tokens=4), name="waiting", api_key=KEY)
@@ -169,6 +169,7 @@ async def measure(port: int, pid: int, seconds: float, hostile: dict[str, tuple[
             memory.append(psutil.Process(pid).memory_info().rss)
             await asyncio.sleep(0.1)
 
+    before = psutil.Process(pid).cpu_times().user
     jobs = [honest(url, until, took, statuses, n) for n in range(8)] + [health(url, until, healths), watch_memory()]
     attackers = multiprocessing.Process(target=attack, args=(port, hostile, until))
     attackers.start()
@@ -178,7 +179,7 @@ async def measure(port: int, pid: int, seconds: float, hostile: dict[str, tuple[
     print(
         f"{'beside hostile clients' if hostile else 'alone':24} {len(took):5} lists, statuses {dict(statuses)}, "
         f"median {statistics.median(took):.2f} s, p95 {p95:.2f} s, longest /health {max(healths):.2f} s, "
-        f"memory {memory[0] / 2**20:.0f} to {max(memory) / 2**20:.0f} MB"
+        f"{psutil.Process(pid).cpu_times().user - before:.0f} s of CPU, memory {memory[0] / 2**20:.0f} to {max(memory) / 2**20:.0f} MB"
     )
 
 

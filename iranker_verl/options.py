@@ -72,7 +72,7 @@ class Option:
         if not isinstance(value, (int, float) if kind is float else kind):
             return False
         least, above, most = (self.limits.get(name) for name in ("least", "above", "most"))
-        if kind in (int, float):
+        if kind in (int, float) and isinstance(value, int | float):
             low = (least is None or value >= least) and (above is None or value > above)
             return math.isfinite(value) and low and (most is None or value <= most)
         return not self.limits.get("choices") or value in self.limits["choices"]

@@ -88,7 +88,7 @@ class RankingAgentLoop(AgentLoopBase):
         while len(steps) < longest and not state.done and not (training and _is_decided(state)):
             steps.append(await self._step(row, state, sampling_params, priority))
         metrics = episode_metrics(state)
-        ended = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps)}
+        ended: dict[str, Any] = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps)}
         return [to_output(response, replace(record, **ended), metrics) for response, record in steps]
 
     def _start(self, row: dict[str, Any]) -> State:

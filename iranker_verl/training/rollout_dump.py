@@ -33,5 +33,5 @@ def real_rows(
     ``keys`` are the rows' keys; those of padding rows are not in ``ranking``, by key.
     """
     real = [i for i, key in enumerate(keys) if key in ranking]
-    extra = {"uid": [keys[i] for i in real], "ranking": [ranking[keys[i]] for i in real]}
+    extra: dict[str, list[Any]] = {"uid": [keys[i] for i in real], "ranking": [ranking[keys[i]] for i in real]}
     return [[column[i] for i in real] for column in columns], extra

@@ -59,7 +59,7 @@ class EliminationTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train. While the replay buffer waits, ``agent_loop_manager`` replaces workers that die."""
-        self.replay_buffer.rollout = agent_loop_manager
+        self.replay_buffer.rollout = agent_loop_manager  # type: ignore[attr-defined]  # it is our own replay buffer
         super().fit(agent_loop_manager)
 
     # ------------------------------------------------------------------ which tasks a batch has
@@ -225,10 +225,11 @@ class EliminationTrainer(PPOTrainerSync):
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str
     ) -> None:
         """Write verl's lines; of training rollouts without padding rows, and with ``ranking``."""
-        columns, extra = [inputs, outputs, gts, scores], reward_extra_infos_dict
+        extra = reward_extra_infos_dict
         if dump_path == self.config.trainer.get("rollout_data_dir", None):
-            columns, extra = rollout_dump.real_rows(columns, extra["uid"], self._ranking)
-        super()._dump_generations(*columns, extra, dump_path)
+            columns = (inputs, outputs, gts, scores)
+            (inputs, outputs, gts, scores), extra = rollout_dump.real_rows(columns, extra["uid"], self._ranking)
+        super()._dump_generations(inputs, outputs, gts, scores, extra, dump_path)
 
     # ------------------------------------------------------------------ the end of a step
 

@@ -32,8 +32,9 @@ class Bm25Index:
     def scores(self, query: str) -> list[float]:
         """Return one score a text, 0 where no word of the query is known."""
         index = self._index
-        known = [word for word in split_words(query) if word in index.vocab_dict] if index is not None else []
-        return [float(s) for s in index.get_scores(known)[: self._count]] if known else [0.0] * self._count
+        if index is None or not (known := [word for word in split_words(query) if word in index.vocab_dict]):
+            return [0.0] * self._count
+        return [float(s) for s in index.get_scores(known)[: self._count]]
 
 
 class Bm25:

@@ -140,8 +140,7 @@ def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
     for row, record in json_records(path, dropped, parse_record):
         item = identifier(record.get("parent_asin", record.get("asin")), path, row, "item")
         title = record.get("title")
-        known = isinstance(title, str) and _SCRIPT not in title
-        yield Item(item, title if known else "", row=row)
+        yield Item(item, title if isinstance(title, str) and _SCRIPT not in title else "", row=row)
 
 
 def parse_record(line: bytes) -> Any:

@@ -54,13 +54,13 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
         "peak_rss_bytes": max(r["peak_rss_bytes"] for r in found.values()),
     }
     claim(out)
-    results = []
+    systems = []
     for system in dict.fromkeys((Role.ZERO_SHOT, Role.BEFORE, *merged)):
         if system in merged:
             own = sorted(merged[system].records, key=lambda record: order.index(record.task.dataset))
             write_jsonl(of_system(out, system), [record.to_json() for record in own])
-            results.append(replace(merged[system], records=tuple(own)))
-    content = write_results(out, results, seed=first["seed"], made_of=made_of)
+            systems.append(replace(merged[system], records=tuple(own)))
+    content = write_results(out, systems, seed=first["seed"], made_of=made_of)
     content["zero_shot"] = {dataset: numbers[Role.ZERO_SHOT] for dataset, numbers in content["datasets"].items()}
     write_json(out / "results.json", content)
     return content
@@ -78,7 +78,7 @@ def _joined(one: SystemResult | None, other: SystemResult) -> SystemResult:
     """Return a system of two runs as one; what it took is added up."""
     if one is None:
         return other
-    took = {}
+    took: dict[str, Any] = {}
     for name in ("fit_seconds", "rank_seconds"):
         known = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
         took[name] = sum(known) if known else None

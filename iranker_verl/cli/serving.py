@@ -30,6 +30,8 @@ ModelLen = Annotated[
     int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
+PerCall = Annotated[str, typer.Option(help="candidates that a call excludes: a number, half or all; more are faster")]
+Constrained = Annotated[bool, typer.Option(help="read answers from the labels' log-probs: none is malformed")]
 
 
 def rank(
@@ -49,6 +51,8 @@ def rank(
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
+    per_call: PerCall = "1",
+    constrained: Constrained = False,
 ) -> None:
     """Rank texts for a query, or all lists of a file, with a trained model."""
     if (lists is None) == (query is None) or (lists is None) != (out is None) or (lists is not None and documents):
@@ -56,7 +60,9 @@ def rank(
     from iranker_verl.inference.ranker import Ranker
     from iranker_verl.ranking.text import clean
 
-    ranker = _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency)
+    ranker = _ranker(
+        model, endpoint, template, window, max_new_tokens, max_model_len, concurrency, per_call, constrained
+    )
     if lists is not None and out is not None:
         with locked(out):
             _rank_file(ranker, lists, out, scenario)
@@ -82,6 +88,8 @@ def serve(
     max_new_tokens: NewTokens = None,
     max_model_len: ModelLen = None,
     concurrency: Concurrency = 64,
+    per_call: PerCall = "1",
+    constrained: Constrained = False,
     max_concurrent_requests: Annotated[
         int, typer.Option(min=1, help="rankings under way or waiting; a further request gets 429")
     ] = MAX_CONCURRENT_REQUESTS,
@@ -105,7 +113,9 @@ def serve(
         if key is None and not is_loopback(host):
             print(f"warning: {host} is open to other machines without a key; set IRANKER_API_KEY", file=sys.stderr)
         app = create_app(
-            _ranker(model, endpoint, template, window, max_new_tokens, max_model_len, concurrency),
+            _ranker(
+                model, endpoint, template, window, max_new_tokens, max_model_len, concurrency, per_call, constrained
+            ),
             name=name,
             max_concurrent_requests=places or max_concurrent_requests,
             max_requests_per_client=max_requests_per_client,
@@ -125,6 +135,8 @@ def _ranker(
     max_new_tokens: int | None,
     max_model_len: int | None,
     concurrency: int,
+    per_call: str,
+    constrained: bool,
 ) -> AsyncRanker:
     from iranker_verl.inference.endpoint import Endpoint
     from iranker_verl.inference.ranker import AsyncRanker
@@ -136,6 +148,8 @@ def _ranker(
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,
         concurrency=concurrency,
+        per_call=int(per_call) if per_call.isdecimal() else per_call,  # type: ignore[arg-type]  # checked there
+        constrained=constrained,
     )
 
 

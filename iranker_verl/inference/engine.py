@@ -29,6 +29,7 @@ from iranker_verl.errors import UserError, first_line
 from iranker_verl.inference.orphans import ProcessGuard
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
+from iranker_verl.ranking.label_tokens import LabelTokens, label_tokens
 from iranker_verl.ranking.templates import Template
 
 # Read by vLLM and the Hugging Face libraries when they start; what the user has set already stays.
@@ -73,6 +74,13 @@ class ChatTokenizer(ChatEncoder):
         if not tokenizer.chat_template:
             raise UserError(f"{model}: its tokenizer has no chat template; use a chat or instruct model")
         super().__init__(tokenizer)
+        self._labels: dict[int, LabelTokens] = {}
+
+    def labels(self, count: int) -> LabelTokens:
+        """Return :func:`~iranker_verl.ranking.label_tokens.label_tokens` of this tokenizer. UserError where it has none."""
+        if count not in self._labels:
+            self._labels[count] = label_tokens(self._tokenizer, count)
+        return self._labels[count]
 
 
 def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
@@ -194,6 +202,21 @@ class Engine:
         """The answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
         return await self.generate(self.encode(messages), max_new_tokens, temperature, seed=seed)
 
+    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]:
+        """Return the indices of the first ``count`` labels, the likeliest answer first, and the one token that it cost.
+
+        The answer is constrained to a label, whatever the model would have said. Raise UserError where the tokenizer has no single
+        token for a label (:func:`~iranker_verl.ranking.label_tokens.label_tokens`), or the prompt is too long.
+        """
+        labels = self.tokenizer.labels(count)
+        ids = [*self.encode(messages), *labels.prefix]
+        constrained = {"allowed_token_ids": list(labels.ids), "logprob_token_ids": list(labels.ids)}
+        answer, found = await self._generate(ids, 1, constrained)
+        if found is None:
+            raise RuntimeError("vLLM returned no log-probs of the labels")
+        log_probs = [found[0][token].logprob for token in labels.ids]
+        return sorted(range(count), key=lambda index: -log_probs[index]), answer
+
     async def generate(
         self,
         token_ids: Sequence[int],
@@ -208,6 +231,15 @@ class Engine:
         ``seed`` makes a sampled answer repeatable; with ``ignore_eos`` it has ``max_new_tokens`` tokens, whatever the
         model says (for measuring speed). UserError where prompt and answer together exceed the engine's length. RuntimeError if the engine has died.
         """
+        answer, _ = await self._generate(
+            token_ids, max_new_tokens, {"temperature": temperature, "seed": seed, "ignore_eos": ignore_eos}
+        )
+        return answer
+
+    async def _generate(
+        self, token_ids: Sequence[int], max_new_tokens: int, options: Mapping[str, Any]
+    ) -> tuple[Generation, Any]:
+        """Return the answer, and vLLM's log-probs where ``options`` (of ``SamplingParams``) ask for them."""
         if self._llm is None:
             raise RuntimeError("the engine is not open; use it within `async with`")
         if self.max_model_len is not None and len(token_ids) + max_new_tokens > self.max_model_len:
@@ -219,16 +251,14 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind
 
         sampling = SamplingParams(
-            temperature=temperature,
+            **({"temperature": 0.0} | dict(options)),
             max_tokens=max_new_tokens,
-            seed=seed,
-            ignore_eos=ignore_eos,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = {"prompt_token_ids": list(token_ids)}
         async for output in self._llm.generate(prompt, sampling, str(next(self._numbers))):
             answer = output.outputs[0]
-            return Generation(answer.text, tuple(answer.token_ids), len(token_ids))
+            return Generation(answer.text, tuple(answer.token_ids), len(token_ids)), answer.logprobs
         raise RuntimeError("vLLM ended a request without an answer")
 
     async def check_alive(self) -> None:

@@ -10,12 +10,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 from iranker_verl.inference.engine import Generation
 from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.elimination import Share
 from iranker_verl.ranking.templates import Template
+from reward_fns.answers import label
 
 # Tasks under way for a place in an engine's batch: as many again wait in its own queue, so that a place is never empty while
 # a task's next prompt is made.
@@ -33,6 +35,12 @@ class ChatEngine(Protocol):
         *,
         seed: int | None = None,
     ) -> Generation: ...
+
+
+class LabelEngine(Protocol):
+    """What :func:`run_episode` asks of an engine for constrained answers."""
+
+    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]: ...
 
 
 class AnsweredStep(Protocol):
@@ -89,6 +97,8 @@ async def run_episodes(
     concurrency: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
+    per_call: int | Share = 1,
+    constrained: bool = False,
     on_done: Callable[[int, Episode], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     progress_every_s: float = 5.0,
@@ -96,7 +106,7 @@ async def run_episodes(
     """Rank every task in the way of the template's kind; episodes come back in the order of ``tasks``.
 
     At most ``concurrency`` tasks are under way. Above temperature 0 every call has a seed of its own (see
-    :func:`call_seed`). ``on_done`` gets each task's place in ``tasks`` and its episode as it ends; ``on_progress`` is
+    :func:`call_seed`). ``per_call`` and ``constrained`` are :func:`run_episode`'s. ``on_done`` gets each task's place in ``tasks`` and its episode as it ends; ``on_progress`` is
     called every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
     cancellation, ends all of it.
     """
@@ -124,6 +134,8 @@ async def run_episodes(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
+                per_call=per_call,
+                constrained=constrained,
                 on_step=count,
             )
         done += 1
@@ -162,16 +174,26 @@ async def run_episode(
     temperature: float = 0.0,
     seed: int = 0,
     window: int | None = None,
+    per_call: int | Share = 1,
+    constrained: bool = False,
     on_step: Callable[[AnsweredStep, Generation], None] | None = None,
 ) -> Episode:
-    """Rank one task. ``window`` is :class:`~iranker_verl.ranking.Elimination`'s; ``on_step`` gets each step as it is
-    made, and the answer that made it."""
+    """Rank one task. ``window`` and ``per_call`` are :class:`~iranker_verl.ranking.Elimination`'s.
+
+    ``constrained`` answers are the likeliest labels, by the model's own log-probs of one token, so that none is malformed; they
+    need a template that asks for a label alone, and an engine that is a :class:`LabelEngine`. ``on_step`` gets each step as it is
+    made, and the answer that made it.
+    """
     began = time.monotonic()
-    state: Any = template.start(task, window)
+    state: Any = template.start(task, window, per_call)
     prompt_tokens = new_tokens = 0
     while not state.done:
-        own = {} if temperature == 0 else {"seed": call_seed(seed, task, len(state.steps))}
-        answer = await engine.ask(template.messages(state), max_new_tokens, temperature, **own)
+        if constrained:
+            order, answer = await cast(LabelEngine, engine).rank_labels(template.messages(state), len(state.pool))
+            answer = replace(answer, text=", ".join(f"[{label(index)}]" for index in order[: state.leaving]))
+        else:
+            own = {} if temperature == 0 else {"seed": call_seed(seed, task, len(state.steps))}
+            answer = await engine.ask(template.messages(state), max_new_tokens, temperature, **own)
         prompt_tokens += answer.prompt_tokens
         new_tokens += answer.new_tokens
         step = state.step(answer.text)
@@ -197,9 +219,10 @@ def replay_episode(
     prompt_tokens: int,
     new_tokens: int,
     seconds: float,
+    per_call: int | Share = 1,
 ) -> Episode:
-    """The episode that these responses made, without a model. ValueError where they are too few or too many."""
-    state: Any = template.start(task)
+    """Return the episode that these responses made, without a model. Raise ValueError where they are too few or too many."""
+    state: Any = template.start(task, None, per_call)
     for response in responses:
         state.step(response)
     if not state.done:

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
@@ -25,14 +25,15 @@ from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, lon
 from iranker_verl.inference.episode import AHEAD, AnsweredStep, ChatEngine, cancel_and_wait, run_episode
 from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
-from iranker_verl.ranking.templates import Template, check_hash, load
+from iranker_verl.ranking.elimination import Share
+from iranker_verl.ranking.templates import Template, available, check_hash, load
 from iranker_verl.ranking.text import clean
 
 WINDOW = 20  # candidates that the paper's prompts show at most
 UNTRAINED = "think-label"  # the template for an instruct model that was not trained here
 MAX_NEW_TOKENS = 1024
 MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs in memory is asked for, not taken
-HOLD_IDS = ("pool", "excluded", "chosen", "named")
+HOLD_IDS = ("pool", "excluded", "also", "chosen", "named")
 SHORT = 100_000  # characters of a list whose tokens are counted in milliseconds
 CHARACTERS = 32  # more than a token has on the average, of any text
 INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
@@ -85,6 +86,27 @@ def _places(ids: Any) -> Any:
     return int(ids) if isinstance(ids, str) else [int(id) for id in ids]
 
 
+def check_constrained(model: Path | Endpoint, template: Template, shows: int, per_call: int | Share) -> None:
+    """Raise UserError where answers cannot be read from log-probs of labels, or ``per_call`` is no number of candidates.
+
+    They need a model in this process, a ``template`` that asks for a label alone, and a tokenizer with a token for each of the
+    labels that a prompt ``shows``.
+    """
+    if per_call not in get_args(Share) and (isinstance(per_call, str) or per_call < 1):
+        raise UserError(f"per_call is a number of candidates, half or all, got {per_call!r}")
+    if isinstance(model, Endpoint):
+        raise UserError(
+            "constrained answers and per_call read log-probs, which an endpoint does not give; load the model here"
+        )
+    if not template.asks_for_a_label:
+        fit = [name for name in available() if load(name).asks_for_a_label]
+        raise UserError(
+            f"constrained answers and per_call are for templates that ask for a label alone, as {', '.join(fit)}; "
+            f"{template.id} asks for more"
+        )
+    ChatTokenizer(model).labels(shows)
+
+
 class AsyncRanker:
     """One model, ready to rank. Use it with ``async with``.
 
@@ -92,7 +114,8 @@ class AsyncRanker:
     :class:`~iranker_verl.inference.endpoint.Endpoint`. ``template`` and ``max_new_tokens``, the cap of an answer, are by
     default those that the model was trained with, else ``think-label`` and 1024. A step of an elimination shows ``window``
     candidates at most (by default 20), so that a list of any length can be ranked (:mod:`iranker_verl.ranking.elimination`).
-    UserError for what cannot be used, before anything is loaded.
+    ``per_call`` candidates leave in a call (a number, ``half`` or ``all``). With ``constrained``, and where several leave, answers
+    are read from the model's log-probs of the labels, and cannot be malformed (:func:`check_constrained`). UserError for what cannot be used, before anything is loaded.
     """
 
     def __init__(
@@ -104,6 +127,8 @@ class AsyncRanker:
         max_new_tokens: int | None = None,
         max_model_len: int | None = None,
         concurrency: int = 64,
+        per_call: int | Share = 1,
+        constrained: bool = False,
     ) -> None:
         for name, value, least in (
             ("window", window, 2),
@@ -121,6 +146,9 @@ class AsyncRanker:
                 f"window {window} has no effect with the template {self.template.id}, which is no elimination"
             )
         self.window = window or (WINDOW if self.template.kind == "exclusion" else None)
+        self.per_call, self.constrained = per_call, constrained or per_call != 1
+        if self.constrained:
+            check_constrained(self.model, self.template, self.window or 2, per_call)
         self._max_new_tokens = max_new_tokens or (stamp and stamp.max_new_tokens) or MAX_NEW_TOKENS
         self._concurrency = concurrency
         self._engine: ChatEngine | None = None
@@ -153,7 +181,8 @@ class AsyncRanker:
         else:
             own = {"model_hash": model_hash(self.model)}
         prompt = {"template_id": self.template.id, "template_hash": self.template.hash}
-        return own | prompt | {"window": self.window, "max_new_tokens": self._max_new_tokens}
+        schedule = {"window": self.window, "per_call": self.per_call, "constrained": self.constrained}
+        return own | prompt | schedule | {"max_new_tokens": self._max_new_tokens}
 
     async def __aenter__(self) -> AsyncRanker:
         self._checkers = (ThreadPoolExecutor(1, "check-short"), ThreadPoolExecutor(1, "check-long"))
@@ -224,7 +253,7 @@ class AsyncRanker:
         scenario: str = "passage",
         on_step: Callable[[AnsweredStep, Generation], None] | None = None,
     ) -> Ranking:
-        """Rank texts for a query: N - 1 calls of the model, one after the other, for N texts.
+        """Rank texts for a query: N - 1 calls of the model, one after the other, for N texts; fewer with ``per_call``.
 
         ``scenario`` chooses the prompt's words: ``passage`` (a query), ``recommendation`` (the query tells what a user has
         chosen), ``routing`` (candidates are LLMs), or one of the nine datasets. ``on_step`` gets each step and the answer that
@@ -244,6 +273,8 @@ class AsyncRanker:
                 self._engine,
                 max_new_tokens=self._max_new_tokens,
                 window=self.window,
+                per_call=self.per_call,
+                constrained=self.constrained,
                 on_step=on_step,
             )
         order = (*(int(id) for id in episode.ranking), *empty)

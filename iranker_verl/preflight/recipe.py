@@ -161,7 +161,7 @@ def _check_label_estimator(config: DictConfig) -> None:
     estimator = config.algorithm.adv_estimator
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
     template = load(config.iranker.template)
-    if template.kind != "exclusion" or template.answer != "label" or "<think>" in repr(template):
+    if not template.asks_for_a_label:
         raise UserError(
             f"algorithm.adv_estimator={estimator} is for answers that are a label alone, and the template "
             f"{template.id} asks for others; take iranker.template=label, or exclusion_grpo"

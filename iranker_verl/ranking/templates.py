@@ -35,7 +35,7 @@ import yaml
 
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking.direct import DirectRanking
-from iranker_verl.ranking.elimination import Elimination
+from iranker_verl.ranking.elimination import Elimination, Share
 from iranker_verl.ranking.sorting import AllPairs, Pairwise, Setwise, Sorting
 from iranker_verl.ranking.task import DATASETS, SCENARIOS, RankingTask
 from reward_fns.answers import label
@@ -90,10 +90,17 @@ class Template:
     user: dict[str, str]
     hash: str
 
-    def start(self, task: RankingTask, window: int | None = None) -> State:
-        """The state machine that this kind of template is asked through, before its first prompt. An elimination shows
-        ``window`` candidates at most; the other kinds know no window."""
-        return Elimination(task, window) if self.kind == "exclusion" else _MACHINES[self.kind](task)
+    def start(self, task: RankingTask, window: int | None = None, per_call: int | Share = 1) -> State:
+        """Return the state machine of this kind of template, before its first prompt.
+
+        ``window`` and ``per_call`` are :class:`~iranker_verl.ranking.elimination.Elimination`'s; the other kinds know neither.
+        """
+        return Elimination(task, window, per_call) if self.kind == "exclusion" else _MACHINES[self.kind](task)
+
+    @property
+    def asks_for_a_label(self) -> bool:
+        """Whether the response is the label of the candidate to exclude and nothing else, without a reasoning trace."""
+        return self.kind == "exclusion" and self.answer == "label" and "<think>" not in repr(self)
 
     def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
         """The :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.

@@ -43,7 +43,7 @@ def best_of_n(
     """By dataset: how often the model, asked which candidate fits best, names a best one."""
     if not tasks:
         return {}
-    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
+    labels = list(label_tokens(tokenizer, max(len(t.candidates) for t in tasks)).ids)
     right: dict[str, list[bool]] = {}
     logits = next_token(model, tokenizer, [BEST.messages(Elimination(t)) for t in tasks])
     for task, row in zip(tasks, logits, strict=True):
@@ -59,7 +59,7 @@ def exclusion_format(
     that it is the positive's (which a direct ranking names first because it is best), where ``random`` is what dice would give. For templates whose answer is a label."""
     if not tasks or template.answer != "label":
         return {}
-    labels = label_tokens(tokenizer, max(len(t.candidates) for t in tasks))
+    labels = list(label_tokens(tokenizer, max(len(t.candidates) for t in tasks)).ids)
     chances = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
     valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, chances, strict=True)]
     positive = [float(row[labels[t.target]]) for t, row in zip(tasks, chances, strict=True)]

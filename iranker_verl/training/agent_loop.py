@@ -31,6 +31,7 @@ from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
+from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import check_hash, load
 from iranker_verl.training.credit import LABEL_ESTIMATORS
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
@@ -75,6 +76,8 @@ class RankingAgentLoop(AgentLoopBase):
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
         self.score = score
         self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator in LABEL_ESTIMATORS
+        # what every answer begins with, so that the first token of a response is its label's own
+        self.answer_prefix = list(label_tokens(self.tokenizer, 2).prefix) if self.needs_counterfactual_rewards else []
 
     async def run(  # type: ignore[override]  # verl takes a list as well (agent_loop_tq.py); its annotation does not say so
         self, sampling_params: dict[str, Any], priority: int = 0, **row: Any
@@ -146,7 +149,7 @@ class RankingAgentLoop(AgentLoopBase):
         """Return the policy's response to the prompt of ``state``, cut to the response limit."""
         # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
         prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, self.template.messages(state))
-        prompt_ids = self._cap_text_prompt_length(prompt_ids)
+        prompt_ids = self._cap_text_prompt_length([*prompt_ids, *self.answer_prefix])
         answer = await self.server_manager.generate(
             request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
         )
@@ -156,7 +159,7 @@ class RankingAgentLoop(AgentLoopBase):
         log_probs = list(answer.log_probs)[: len(ids)] if answer.log_probs is not None else None
         if not ids:  # an aborted request; verl cannot train on an empty row
             ids, log_probs = [tokenizer.eos_token_id], [0.0] if log_probs is not None else None
-        text = tokenizer.decode(ids, skip_special_tokens=True)
+        text = tokenizer.decode([*self.answer_prefix, *ids], skip_special_tokens=True)
         return Response(prompt_ids, ids, log_probs, text, answer.extra_fields)
 
     async def _reward(self, row: Mapping[str, Any], text: str, truth: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,9 @@ rollouts, but actions are not sampled, so vLLM's and the actor's log-probs need 
 that of log J stays at ``p`` (the logarithm of expected reward: Dayan and Hinton, Using expectation-maximization for
 reinforcement learning, 1997). Sampled rewards cannot estimate it without bias; here J is exact.
 
-This is for templates whose response is a label alone, one token of the tokenizer. Other response tokens (the end of the text) get
-the advantage of ``exclusion_grpo``.
+This is for templates whose response is a label alone. Its first token is the label's own: where a tokenizer has several for
+``[A]``, the agent loop puts those that all labels share at the end of the prompt (:mod:`iranker_verl.ranking.label_tokens`). Other
+response tokens (the end of the text) get the advantage of ``exclusion_grpo``.
 
 **The whole order** (``exclusion_order``). The same probabilities imply an order of all candidates: exclude one after the other
 without asking again (:mod:`iranker_verl.training.plackett_luce`). A policy that only learns one exclusion well has no order among the
@@ -121,7 +122,7 @@ def label_fields(steps: Sequence[StepRecord | None], tokenizer: Any, estimator: 
     Raise UserError where a label is not one token.
     """
     name, of_step = (LABEL_GAINS, label_gains) if estimator == ORDER_ESTIMATOR else (LABEL_VALUES, action_values)
-    labels = label_tokens(tokenizer, max(step.pool_size for step in steps if step is not None))
+    labels = label_tokens(tokenizer, max(step.pool_size for step in steps if step is not None)).ids
     values = [[1.0] if step is None else of_step(step) for step in steps]
     rows = {
         name: [torch.as_tensor(v, dtype=torch.float32) for v in values],

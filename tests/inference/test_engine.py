@@ -193,3 +193,27 @@ def test_too_long_for_the_model(tiny_model):
         Engine(tiny_model, max_model_len=513)
     with pytest.raises(UserError, match=r"task 't0' of 'rec-movie'.*admits 512"):
         evaluate_model(ModelSystem("before", tiny_model, load("label")), tasks(size=40))
+
+
+@pytest.mark.slow
+def test_labels_are_ranked_by_the_models_own_log_probs(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("vllm")
+    import asyncio
+
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_models.save(tmp_path / "model")
+    messages = [{"role": "user", "content": "History: a\nCandidates:\n[A] x\n[B] y\n[C] z\nExclude the worst:"}]
+
+    async def ask():
+        async with Engine(folder, max_model_len=256) as engine:
+            return engine.encode(messages), engine.tokenizer.labels(3), await engine.rank_labels(messages, 3)
+
+    prompt, labels, (order, answer) = asyncio.run(ask())
+    assert labels.prefix and len(labels.ids) == 3  # a tokenizer with several tokens for a label
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *labels.prefix]])).logits[0, -1]
+    assert order == logits[list(labels.ids)].argsort(descending=True).tolist()
+    assert answer.new_tokens == 1 and answer.token_ids == (labels.ids[order[0]],)

@@ -10,6 +10,9 @@ import pytest
 from iranker_verl.errors import UserError
 from iranker_verl.inference import AsyncRanker, Ranker, Unrankable
 from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.inference.engine import Generation
+from iranker_verl.inference.episode import run_episode
+from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
 from tests import tiny_models
 from tests.fake_openai import FakeServer, answer
@@ -219,3 +222,47 @@ def test_texts_that_are_too_long_are_refused_before_anything_is_loaded(folder):
     with pytest.raises(Unrankable, match=r"a prompt of 20,\d\d\d characters is too long for 512 tokens"):
         ranker.check("q", ["x", "y" * 20_000])
     assert AsyncRanker(folder, template="label", max_new_tokens=4, window=3).check("q", many) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"constrained": True}, "an endpoint does not give"),
+        ({"per_call": "half"}, "an endpoint does not give"),
+        ({"per_call": 0}, "half or all, got 0"),
+        ({"per_call": "most"}, "half or all, got 'most'"),
+    ],
+)
+def test_several_a_call_need_log_probs(asked, options, message):
+    with pytest.raises(UserError, match=message):
+        asked(drops(), **options)
+
+
+def test_several_a_call_need_a_template_that_asks_for_a_label_alone(tmp_path):
+    folder = tiny_models.save(tmp_path / "model")
+    with pytest.raises(UserError, match="as label; think-label asks for more"):
+        AsyncRanker(folder, per_call="all", max_new_tokens=8)
+    assert AsyncRanker(folder, template="label", per_call="all", max_new_tokens=8).about()["constrained"]
+
+
+def test_a_list_is_ranked_in_one_call():
+    """The engine's order of labels is the order in which candidates leave."""
+
+    class Engine:
+        async def rank_labels(self, messages, count):
+            assert count == 3
+            return [2, 0, 1], Generation("", (7,), 20)
+
+    episode = asyncio.run(
+        run_episode(task(), load("label"), Engine(), max_new_tokens=1, per_call="all", constrained=True)
+    )
+    assert (
+        episode.ranking == ("1", "0", "2")
+        and episode.calls == 1
+        and (episode.prompt_tokens, episode.new_tokens) == (20, 1)
+    )
+    assert episode.steps[0].response == "[C], [A]" and not episode.malformed
+
+
+def task():
+    return RankingTask("t", "passage", "passage-5", "q", tuple(Candidate(str(i), f) for i, f in enumerate(FLEAS)), ())

@@ -57,6 +57,46 @@ def test_a_golden_episode_through_a_window():
         Elimination(make(["v", "w"]), window=1)
 
 
+def test_a_golden_episode_of_several_exclusions_a_call():
+    state = Elimination(make(["v", "w", "x", "y", "z"]), per_call=2)
+    step = state.step("[D], [B]")
+    assert (step.excluded, step.also, step.status) == ("id3", ("id1",), "ok")
+    assert [c.id for c in state.pool] == ["id0", "id2", "id4"]
+    step = state.step("[C] > [A] > [B]")  # the third stays, whatever is said of it
+    assert (step.excluded, step.also) == ("id4", ("id0",)) and state.done
+    assert state.ranking() == ["id2", "id0", "id4", "id1", "id3"]
+
+
+@pytest.mark.parametrize(("per_call", "calls"), [(1, 8), (3, 3), ("half", 3), ("all", 1), (100, 1)])
+def test_so_many_calls_rank_nine(per_call, calls):
+    state = Elimination(make([f"text {i}" for i in range(9)]), per_call=per_call)
+    while not state.done:
+        state.step(", ".join(f"[{label(i)}]" for i in reversed(range(len(state.pool)))))
+    assert len(state.steps) == calls and state.ranking() == [f"id{i}" for i in range(9)]
+
+
+def test_who_names_too_few_is_malformed_and_the_last_shown_leave_after_those_named():
+    state = Elimination(make(["v", "w", "x", "y"]), per_call=3)
+    step = state.step("[A]")
+    assert step.malformed and (step.excluded, step.also) == ("id0", ("id3", "id2"))
+    assert Elimination(make(["v", "w", "x"]), per_call="all").step("no idea").also == ("id1",)
+
+
+@pytest.mark.parametrize("per_call", [0, -1, "most"])
+def test_a_number_of_exclusions_that_is_none(per_call):
+    with pytest.raises(ValueError, match="1 candidate at least"):
+        Elimination(make(["v", "w"]), per_call=per_call)
+
+
+@given(st.lists(st.text("[]ABCDE ,>x", max_size=12), min_size=8, max_size=8), st.sampled_from([2, 3, "half", "all"]))
+def test_whatever_is_answered_every_candidate_has_one_rank(responses, per_call):
+    state = Elimination(make([f"text {i}" for i in range(8)]), per_call=per_call)
+    for response in responses:
+        if not state.done:
+            state.step(response)
+    assert state.done and sorted(state.ranking()) == [f"id{i}" for i in range(8)]
+
+
 @given(st.permutations(range(12)), st.integers(2, 14))
 def test_a_judge_that_never_errs_has_the_best_of_a_window_in_order(worth, window):
     state = Elimination(make([f"text {i}" for i in range(12)], relevance=worth), window=window)

@@ -12,7 +12,17 @@ EOS = 0
 
 
 def run_episode(
-    row, answers, *, template, reward, path, log_probs=True, limit=32, prompt_limit=4000, counterfactual=False
+    row,
+    answers,
+    *,
+    template,
+    reward,
+    path,
+    log_probs=True,
+    limit=32,
+    prompt_limit=4000,
+    counterfactual=False,
+    answer_prefix="",
 ):
     """Return the outputs for a prepared row, and the requests to the engine: ``id``, ``text`` and ``params`` of each.
 
@@ -24,7 +34,7 @@ def run_episode(
     function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
     loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": {"seed": 1}})
     loop.score = get_custom_reward_fn(loop.config)
-    loop.needs_counterfactual_rewards = counterfactual
+    loop.needs_counterfactual_rewards, loop.answer_prefix = counterfactual, [ord(c) for c in answer_prefix]
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
     loop.chat = SimpleNamespace(encode=lambda messages: [ord(c) for c in messages[-1]["content"]])
     loop.tokenizer = SimpleNamespace(

@@ -233,3 +233,10 @@ def test_every_step_knows_its_rollout_and_how_its_episode_ended():
     assert [(s.task, s.session, s.dataset) for s in steps(outputs)] == [("u", "u_0", "rec-movie")] * 2
     assert [(s.reciprocal_rank, s.calls) for s in steps(outputs)] == [(pytest.approx(1 / 3), 2)] * 2
     assert steps(outputs)[0].reward_parts["regret"] == 0.0 and steps(outputs)[1].reward_parts["regret"] == 1.0
+
+
+def test_what_all_answers_begin_with_is_put_at_the_end_of_the_prompt():
+    outputs, requests = run(make(3, positive=1), ["A]", "B]"], answer_prefix="[")
+    assert all(request.text.endswith("[") for request in requests)
+    assert [o.reward_score for o in outputs] == [1.0, 1.0]
+    assert all(o.prompt_ids[-1] == ord("[") and o.response_ids[0] != ord("[") for o in outputs)

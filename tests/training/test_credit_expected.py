@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
-from iranker_verl.ranking.label_tokens import label_tokens
+from iranker_verl.ranking.label_tokens import LabelTokens, label_tokens
 from iranker_verl.training.credit import step_advantages
 from tests.training.credit_batches import record
 
@@ -91,9 +91,13 @@ class Words:
 
 
 def test_labels_are_single_tokens_or_an_error():
-    assert label_tokens(Words("[B]", "[A]"), 2) == [1, 0]
-    with pytest.raises(UserError, match=r"\[C\]"):
-        label_tokens(Words("[A]", "[B]"), 3)
+    assert label_tokens(Words("[B]", "[A]"), 2) == LabelTokens((), (1, 0))
+    with pytest.raises(UserError, match="the label C "):
+        label_tokens(Words("[A]", "[B]", "A", "B", "["), 3)
+
+
+def test_a_tokenizer_with_several_tokens_for_a_label_is_given_what_all_labels_share():
+    assert label_tokens(Words("[", "A", "C", "B", "[A]"), 3) == LabelTokens((0,), (1, 3, 2))
 
 
 class Batch(SimpleNamespace):

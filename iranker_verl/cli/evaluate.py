@@ -34,9 +34,7 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str | None, MODEL] = None,
     data: Annotated[Path | None, typer.Option(help="folder of `iranker prepare`")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="folder for results; an interrupted evaluation goes on in it")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for results; an interrupted evaluation is resumed")] = None,
     endpoint: EndpointUrl = None,
     method: Annotated[
         str | None, typer.Option(help="iterative, direct, setwise, pairwise or allpairs [default: the template's]")

@@ -13,13 +13,14 @@ Part = tuple[str, "Table", str]  # a title, a table, a note below it
 
 
 def console() -> Console:
+    """Return a console that prints texts as they are."""
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False)  # texts are texts
 
 
 def table(*columns: str, left: int = 1) -> Table:
-    """An empty table; the first ``left`` columns are texts, the others numbers."""
+    """Return an empty table; the first ``left`` columns are texts, the others numbers."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False)
@@ -38,7 +39,7 @@ def show(parts: Iterable[Part]) -> None:
 
 
 def checks_part(checks: Iterable[dict[str, Any]]) -> Part:
-    """What :func:`data_prep.checks.folder.check` found."""
+    """Return what :func:`data_prep.checks.folder.check` found."""
     made = table("check", "", "looked at", "finding")
     made.columns[3].justify = "left"
     for one in checks:

@@ -19,10 +19,10 @@ METHODS = {
 
 
 def choose(method: str | None, template: str | None, manifest: Mapping[str, Any]) -> tuple[str, Template]:
-    """The method and its template, for data of this manifest.
+    """Return the method and its template, for data of this manifest.
 
     Without ``template`` it is the data's own where that is of the method's kind, else the one of its kind that is nearest to
-    the data's own in name (``direct-think-label`` to ``think-label``). Without ``method`` it is the template's. UserError where
+    the data's own in name (``direct-think-label`` to ``think-label``). Without ``method`` it is the template's. Raise UserError where
     the two do not fit each other, or where the data's own template has changed since.
     """
     if method is not None and method not in METHODS:

@@ -1,9 +1,9 @@
-"""The same tasks in other orders of their candidates: how far does a ranking depend on the order shown?
+"""Show the same tasks in other orders of their candidates, to measure how far a ranking depends on the order shown.
 
 Order 0 is the prepared one. Order k ≥ 1 is a permutation drawn from the seed, k and the task.
 
-**Position bias.** For one ranking of N candidates let d be the difference, for each candidate, between the place where it
-was shown and the place that it got. Spearman's rank correlation of the two is
+**Position bias.** For one ranking of N candidates let d be the difference, for each candidate, between the position at which it
+was shown and the rank that it got. Spearman's rank correlation of the two is
 
     ρ = 1 − 6 Σ d² / (N (N² − 1)).
 
@@ -21,15 +21,15 @@ from iranker_verl.ranking import RankingTask
 
 
 def in_order(task: RankingTask, order: int, seed: int) -> RankingTask:
-    """The task with its candidates in this order; its relevances go along."""
+    """Return the task with its candidates, and their relevances, in this order."""
     if order == 0:
         return task
-    places = list(range(len(task.candidates)))
-    random.Random(f"{seed}/{order}/{task.dataset}/{task.id}").shuffle(places)
-    return task.at(places)
+    positions = list(range(len(task.candidates)))
+    random.Random(f"{seed}/{order}/{task.dataset}/{task.id}").shuffle(positions)
+    return task.at(positions)
 
 
 def correlation(shown: Sequence[str], ranking: Sequence[str]) -> float:
-    """Spearman's ρ between the order shown and a ranking of the same two or more ids; see above."""
-    place, n = {id: i for i, id in enumerate(shown)}, len(shown)
-    return 1 - 6 * sum((place[id] - rank) ** 2 for rank, id in enumerate(ranking)) / (n * (n * n - 1))
+    """Return Spearman's ρ between the order shown and a ranking of the same two or more ids; see above."""
+    position, n = {id: i for i, id in enumerate(shown)}, len(shown)
+    return 1 - 6 * sum((position[id] - rank) ** 2 for rank, id in enumerate(ranking)) / (n * (n * n - 1))

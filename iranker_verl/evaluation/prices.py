@@ -25,7 +25,7 @@ class Price:
 
 
 def read_price(path: Path, model: str) -> Price:
-    """The price of ``model``. UserError where the file is not as above, or does not name the model."""
+    """Return the price of ``model``. Raise UserError where the file is not as above, or does not name the model."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -31,14 +31,14 @@ class Published:
     generic: dict[str, tuple[float, float]]
 
     def rows(self, zero_shot: bool) -> list[PublishedSystem]:
-        """The rows that a figure shows: the paper's own two, or what it has without the tested scenario."""
+        """Return the rows that a figure shows: the paper's own two, or what it has without the tested scenario."""
         named = {system.name: system for system in self.systems}
         return list(self.zero_shot) if zero_shot else [named["IRanker-3B"], named["DRanker-3B"]]
 
 
 @cache
 def load() -> Published:
-    """What is published. ValueError where a row has not one value a dataset."""
+    """Return what is published. Raise ValueError where a row has not one value a dataset."""
     content = yaml.safe_load(resources.files(PACKAGE).joinpath("published.yaml").read_text(encoding="utf-8"))
     ranking = content["ranking"]
 

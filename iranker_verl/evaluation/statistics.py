@@ -1,4 +1,4 @@
-"""How sure we are of a mean: bootstrap intervals and paired tests, over tasks, stratified by dataset.
+"""Bootstrap intervals and paired tests of means over tasks, stratified by dataset.
 
 The macro mean is the mean of the datasets' means, each dataset weighing the same. All procedures keep to it: tasks are
 drawn anew within their dataset, and the paired test's statistic is the macro mean of the differences.
@@ -35,7 +35,7 @@ Values = Mapping[str, Mapping[str, float]]  # dataset -> task id -> value
 
 
 def query(dataset: str, task: str) -> str:
-    """What tasks of one query have in common: the id but for the dataset's name, as data preparation makes ids.
+    """Return what tasks of one query have in common: the id but for the dataset's name, as data preparation makes ids.
 
     >>> query("router-cost", "router-cost:reasoning:16b1"), query("router-balance", "router-balance:reasoning:16b1")
     ('reasoning:16b1', 'reasoning:16b1')
@@ -44,12 +44,12 @@ def query(dataset: str, task: str) -> str:
 
 
 def macro_mean(values: Values) -> float:
-    """The mean of the datasets' means. ValueError where there is no dataset, or one without tasks."""
+    """Return the mean of the datasets' means. Raise ValueError where there is no dataset, or one without tasks."""
     return float(sum(_shares(values).values()))
 
 
 def interval(values: Values, *, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """The 95 % bootstrap percentile interval of the macro mean (with one dataset: of its mean).
+    """Return the 95 % bootstrap percentile interval of the macro mean (with one dataset: of its mean).
 
     Queries are drawn anew among those of the same datasets, so every dataset keeps its number of tasks. Of a single query
     nothing is known of the spread, and it contributes none.
@@ -82,9 +82,9 @@ def interval(values: Values, *, seed: int, resamples: int = RESAMPLES) -> tuple[
 
 
 def paired_p(before: Values, after: Values, *, seed: int, permutations: int = PERMUTATIONS) -> float:
-    """Two-sided p of "the macro mean did not change", by random sign flips of the queries' differences.
+    """Return the two-sided p of "the macro mean did not change", by random sign flips of the queries' differences.
 
-    ValueError where ``before`` and ``after`` are not of the same tasks.
+    Raise ValueError where ``before`` and ``after`` are not of the same tasks.
     """
     if {d: set(tasks) for d, tasks in before.items()} != {d: set(tasks) for d, tasks in after.items()}:
         raise ValueError("before and after are of different datasets or tasks; a pair needs both")
@@ -93,7 +93,7 @@ def paired_p(before: Values, after: Values, *, seed: int, permutations: int = PE
 
 
 def _shares(values: Values) -> dict[str, float]:
-    """What each query has of the macro mean; they sum to it."""
+    """Return what each query contributes to the macro mean; the shares sum to it."""
     if not values or not all(values.values()):
         raise ValueError("a mean needs at least one dataset, and every dataset at least one task")
     shares: dict[str, float] = defaultdict(float)
@@ -106,7 +106,7 @@ def _shares(values: Values) -> dict[str, float]:
 def sign_flip_p(
     differences: Sequence[float] | np.ndarray, *, seed: int, permutations: int = TABLE_PERMUTATIONS
 ) -> float:
-    """Two-sided p of "the differences are symmetric about 0", by their sum under random signs (Fisher's randomisation).
+    """Return the two-sided p of "the differences are symmetric about 0", by their sum under random signs (Fisher's randomisation).
 
     Exact where at most :data:`EXACT` differences are not 0 (a pair without a difference decides nothing); else sampled,
     the observed assignment counted as one of ``permutations + 1``. Never 0. 1 where there is no difference at all.
@@ -134,7 +134,7 @@ def _sampled_p(
     seed: int,
     permutations: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p of every column of every block, (blocks, columns), and of the columns' sums weighted over the blocks, (columns,).
+    """Return p of every column of every block, (blocks, columns), and of the columns' sums weighted over the blocks, (columns,).
 
     ``blocks[b]`` is (pairs, columns), ``weights[b]`` is (columns,), ``queries[b]`` is (pairs,): the number of each pair's
     query, whose sign is drawn once for all its pairs and for all columns. Each test is the same as alone, and the signs, which
@@ -163,8 +163,8 @@ def holm(p: Sequence[float]) -> list[float]:
     """
     order = sorted(range(len(p)), key=lambda i: p[i])
     corrected, least = [0.0] * len(p), 0.0
-    for place, i in enumerate(order):
-        least = max(least, min(1.0, (len(p) - place) * p[i]))
+    for smaller, i in enumerate(order):
+        least = max(least, min(1.0, (len(p) - smaller) * p[i]))
         corrected[i] = least
     return corrected
 
@@ -175,12 +175,12 @@ ByTask = Mapping[str, Values]  # system -> dataset -> task id -> value
 def comparisons(
     values: ByTask, against: str, *, seed: int, permutations: int = TABLE_PERMUTATIONS
 ) -> list[dict[str, Any]]:
-    """``comparisons`` of ``results.json``: every other system against one, macro and by dataset.
+    """Return ``comparisons`` of ``results.json``: every other system against one, macro and by dataset.
 
     ``values[system][dataset][task id]`` is a task's value, e.g. its reciprocal rank. A pair is a task that both systems
     ranked; a dataset without any is left out, and the macro mean is over the datasets that are left. Holm's correction
     is over all comparisons of the list, macro and datasets together; where a system has one dataset, its macro test is that
-    dataset's and counts once. ValueError where ``against`` is no system.
+    dataset's and counts once. Raise ValueError where ``against`` is no system.
     """
     if against not in values:
         raise ValueError(f"no system {against!r} to compare with; there are {', '.join(values)}")
@@ -212,7 +212,7 @@ def comparisons(
 
 
 def _table_p(base: Values, pairs: Mapping[str, Values], seed: int, permutations: int) -> dict[tuple[str, str], float]:
-    """p by (system, dataset or "macro")."""
+    """Return p by (system, dataset or "macro")."""
     systems = list(pairs)
     datasets = [d for d in base if any(d in found for found in pairs.values())]
     numbers: dict[str, int] = {}

@@ -19,7 +19,8 @@ from iranker_verl.evaluation.evaluate import write_results
 from iranker_verl.evaluation.journal import of_system
 from iranker_verl.evaluation.records import Record, SystemResult
 from iranker_verl.evaluation.report.files import all_records, read_results, records
-from iranker_verl.evaluation.report.tables import datasets_in_order
+from iranker_verl.evaluation.report.tables import datasets_in_order, main_table
+from iranker_verl.evaluation.report.tables_text import markdown
 from iranker_verl.evaluation.results import by_dataset
 from iranker_verl.evaluation.systems import Role, with_role
 from iranker_verl.files import claim, write_json, write_jsonl, write_text
@@ -85,16 +86,6 @@ def _joined(one: SystemResult | None, other: SystemResult) -> SystemResult:
     return replace(one, records=one.records + other.records, **took)
 
 
-def table(results: Mapping[str, Any]) -> list[str]:
-    """Return MRR × 100 as lines of Markdown: a system a row, a dataset a column, and the macro."""
-    datasets = results["datasets"]
-    rows = [["", *datasets, "macro"], ["---"] * (len(datasets) + 2)]
-    for system, macro in results["macro"].items():
-        cells = [numbers[system]["rr"] if system in numbers else None for numbers in datasets.values()]
-        rows.append([system, *("–" if c is None else f"{100 * c:.2f}" for c in (*cells, macro["rr"]))])
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
 def _check(found: Mapping[Path, Mapping[str, Any]]) -> None:
     tested: dict[str, Path] = {}
     for run, results in found.items():
@@ -155,9 +146,10 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    text = "\n".join(table(results))
-    write_text(arguments.out / "zero_shot.md", text + "\n")
-    print(text)
+    shown = main_table(results)
+    text = markdown([shown] if shown else [])
+    write_text(arguments.out / "zero_shot.md", text)
+    print(text, end="")
 
 
 if __name__ == "__main__":

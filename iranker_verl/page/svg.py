@@ -51,7 +51,7 @@ LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 1.4, "columnspacing"
 
 
 def svg(draw: Callable[[Figure], None], height: float, name: str) -> str:
-    """What ``draw`` draws on a figure of ``height`` inches, as an ``<svg>`` with the id ``figure-<name>``."""
+    """Return what ``draw`` draws on a figure of ``height`` inches, as an ``<svg>`` with the id ``figure-<name>``."""
     style: Any = {**_STYLE, "svg.hashsalt": name}  # the salt keeps ids of two figures apart
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")

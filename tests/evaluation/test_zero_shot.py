@@ -11,8 +11,10 @@ from iranker_verl.evaluation.baselines import BASELINES
 from iranker_verl.evaluation.evaluate import write_results
 from iranker_verl.evaluation.metrics import measure
 from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.report.tables import main_table
+from iranker_verl.evaluation.report.tables_text import markdown
 from iranker_verl.evaluation.systems import role_by_name
-from iranker_verl.evaluation.zero_shot import merge, table
+from iranker_verl.evaluation.zero_shot import merge
 from iranker_verl.files import write_jsonl
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
@@ -100,10 +102,10 @@ def test_the_runs_become_one(runs, tmp_path):
 
 
 def test_the_table_has_a_dash_where_a_baseline_does_not_apply(runs, tmp_path):
-    lines = table(merge(tmp_path / "all", runs))
-    assert lines[0] == "|  | rec-movie | passage-5 | passage-7 | macro |"
-    assert lines[2] == "| zero-shot | 75.00 | 50.00 | 25.00 | 50.00 |"
-    assert lines[4] == "| popularity | 20.00 | – | – | 20.00 |"
+    lines = markdown([main_table(merge(tmp_path / "all", runs))]).splitlines()
+    assert lines[2] == r"| system | Movie | P-5 | P-7 | macro |"
+    assert lines[4] == "| **zero-shot** | **75.00** | **50.00** | **25.00** | **50.00** |"
+    assert lines[6] == "| popularity | 20.00 | – | – | 20.00 (1 of 3) |"
 
 
 def test_a_run_on_everything_stands_beside(runs, tmp_path):

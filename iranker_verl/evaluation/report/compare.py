@@ -20,8 +20,17 @@ from markupsafe import Markup
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report import figures_failure, tables
 from iranker_verl.evaluation.report import files as report_files
+from iranker_verl.evaluation.report.formats import duration, hundred, percent
 from iranker_verl.evaluation.report.page import css, environment
-from iranker_verl.evaluation.report.tables import GROUP, Row, Table
+from iranker_verl.evaluation.report.tables import (
+    COMPARISON_COLUMNS,
+    GROUP,
+    Row,
+    Table,
+    comparison_cells,
+    row,
+    tests_note,
+)
 from iranker_verl.evaluation.statistics import MACRO, REST, comparisons
 from iranker_verl.evaluation.systems import main_system
 from iranker_verl.files import make_folder, write_text
@@ -128,80 +137,56 @@ def render(runs: Sequence[Run]) -> str:
 def _main(runs: Sequence[Run], datasets: Sequence[str]) -> Table:
     def cells(found: Sequence[Mapping[str, Any] | None]) -> list[str]:
         return [
-            "–" if n is None else f"{100 * n['rr']:.2f} ({100 * n['ci95'][0]:.1f}–{100 * n['ci95'][1]:.1f})"
-            for n in found
+            f"{hundred(n['rr'])} ({'–'.join(f'{100 * end:.1f}' for end in n['ci95'])})" if n else "–" for n in found
         ]
 
-    rows = [Row((d, *cells([r.results["datasets"].get(d, {}).get(r.system) for r in runs]))) for d in datasets]
-    rows.append(Row(("macro", *cells([r.results["macro"][r.system] for r in runs])), tables.OURS))
-    return Table(
-        "runs", "MRR × 100", ("dataset", *(r.name for r in runs)), tuple(rows), "With 95 % bootstrap intervals."
-    )
+    rows = [row(d, *cells([r.results["datasets"].get(d, {}).get(r.system) for r in runs])) for d in datasets]
+    rows.append(row("macro", *cells([r.results["macro"][r.system] for r in runs]), kind=tables.OURS))
+    return _by_run("runs", "MRR × 100", "dataset", runs, rows, "With 95 % bootstrap intervals.")
 
 
 def _tests(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for run in runs[1:]:
-        rows.append(Row((run.name,), GROUP))
+        rows.append(row(run.name, kind=GROUP))
         tested = {c["dataset"]: c for c in found if c["system"] == run.name}
-        for dataset in (
-            MACRO,
-            *tables.datasets_in_order(set(run.results["datasets"]) | set(runs[0].results["datasets"])),
-        ):
-            if one := tested.get(dataset):
-                low, high = (f"{100 * v:+.1f}" for v in one["ci95"])
-                p = (
-                    tables.p_text(one["p"]),
-                    tables.p_text(one["p_holm"]) + tables.stars(one["p_holm"]),
-                    f"{one['n']:,}",
-                )
-                rows.append(Row((dataset, f"{100 * one['difference']:+.2f}", f"{low} to {high}", *p)))
-            else:
-                rows.append(Row((dataset, "unpaired", "–", "–", "–", "0")))
+        both = tables.datasets_in_order({*run.results["datasets"], *runs[0].results["datasets"]})
+        for dataset in (MACRO, *both):
+            one = tested.get(dataset)
+            rows.append(row(dataset, *(comparison_cells(one) if one else ("unpaired", "–", "–", "–", "0"))))
     note = (
         f"MRR × 100 minus that of {runs[0].name}, over the tasks that both runs share; macro: over the datasets that share any. "
-        f"Paired randomisation test, two-sided; Holm: corrected for all {len(found)} comparisons. * p < 0.05, ** p < 0.01, "
-        "*** p < 0.001 after correction. Unpaired: no task is the same in both, so there is no test."
+        f"{tests_note(len(found))} Unpaired: no task is the same in both, so there is no test."
     )
-    columns = ("dataset", "difference", "95 % interval", "p", "p (Holm)", "tasks")
-    return Table("tests", f"Against {runs[0].name}", columns, tuple(rows), note)
+    return Table("tests", f"Against {runs[0].name}", ("dataset", *COMPARISON_COLUMNS), tuple(rows), note)
 
 
 def _systems(runs: Sequence[Run]) -> Table:
-    systems = list(dict.fromkeys(s for run in runs for s in tables.in_order(run.results)))
+    roles = {s: role for run in runs for s, role in run.results["roles"].items()}
     rows = []
-    for system in systems:
-        found = [run.results["macro"].get(system) for run in runs]
-        everywhere = {s: role for run in runs for s, role in run.results["roles"].items()}
-        rows.append(
-            Row((tables.label(system, everywhere), *("–" if n is None else f"{100 * n['rr']:.2f}" for n in found)))
-        )
-    return Table(
-        "systems",
-        "All systems, macro MRR × 100",
-        ("system", *(r.name for r in runs)),
-        tuple(rows),
-        "Each run's own tasks.",
-    )
+    for system in dict.fromkeys(s for run in runs for s in tables.in_order(run.results)):
+        found = (run.results["macro"].get(system) for run in runs)
+        rows.append(row(tables.label(system, roles), *(hundred(n and n["rr"]) for n in found)))
+    return _by_run("systems", "All systems, macro MRR × 100", "system", runs, rows, "Of each run's tasks.")
 
 
 def _costs(runs: Sequence[Run]) -> Table:
-    measured = (
-        ("malformed_rate", "malformed", tables.percent),
-        ("calls_per_task", "calls a task", tables.whole),
-        ("prompt_tokens_per_task", "prompt tokens a task", tables.whole),
-        ("new_tokens_per_task", "new tokens a task", tables.whole),
-        ("dollars_per_task", "$ a task", lambda v: "–" if v is None else f"{v:.2g}"),
-    )
-    rows = [
-        Row((name, *(text(run.results["macro"][run.system].get(key)) for run in runs)))
-        for key, name, text in measured
-        if any(run.results["macro"][run.system].get(key) is not None for run in runs)
-    ]
-    times = [tables.duration((run.results.get("time_s") or {}).get("total")) for run in runs]
-    made = [("time, all in all", times), ("seed", [str(run.results.get("seed", "–")) for run in runs])]
-    made += [
-        (k.replace("_", " "), [str(run.results.get(k) or "–") for run in runs]) for k in ("data_hash", "template_hash")
-    ]
-    rows += [Row((name, *cells)) for name, cells in made]
-    return Table("costs", "Cost and make", ("", *(r.name for r in runs)), tuple(rows))
+    macro = [run.results["macro"][run.system] for run in runs]
+    rows = [row("malformed", *(percent(n.get("malformed_rate")) for n in macro))]
+    for key, name in (
+        ("calls_per_task", "calls a task"),
+        ("prompt_tokens_per_task", "prompt tokens a task"),
+        ("new_tokens_per_task", "new tokens a task"),
+        ("dollars_per_task", "$ a task"),
+    ):
+        rows.append(row(name, *(tables.cost(key, n.get(key)) for n in macro)))
+    rows = [one for one in rows if set(one.cells[1:]) != {"–"}]  # what no run has is left out
+    rows.append(row("time, all in all", *(duration((run.results.get("time_s") or {}).get("total")) for run in runs)))
+    for key in ("seed", "data_hash", "template_hash"):
+        rows.append(row(key.replace("_", " "), *(str(run.results.get(key, "–")) for run in runs)))
+    return _by_run("costs", "Cost and make", "", runs, rows)
+
+
+def _by_run(name: str, title: str, first: str, runs: Sequence[Run], rows: Sequence[Row], note: str = "") -> Table:
+    """Return a table with a column a run."""
+    return Table(name, title, (first, *(run.name for run in runs)), tuple(rows), note)

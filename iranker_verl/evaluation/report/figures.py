@@ -30,8 +30,11 @@ Points = Sequence[tuple[float, float]]  # (step, value)
 def learning(
     reward: Points, candidates: Points, validation: Points, malformed: Points, pools: Sequence[Points] = ()
 ) -> str | None:
-    """Draw reward over a random exclusion's, candidates at an episode's start (where they change; thin lines: ``pools``, each data
-    set's own), validation MRR and malformed rate over RL steps, one panel each, those that there are."""
+    """Draw what was measured over RL steps, one panel each, of those that there are.
+
+    They are: reward over a random exclusion's, candidates at an episode's start (where they change; ``pools`` are thin lines, one
+    a data set), validation MRR, and the malformed rate.
+    """
     grows = bool(candidates) and candidates[0][1] < 0.75 * candidates[-1][1]
     panels = [
         (name, points, colour, share)
@@ -96,38 +99,23 @@ def by_dataset(
             systems = datasets[name]
             for (system, colour), shift in zip(models, (0.16, -0.16) if len(models) > 1 else (0.0,), strict=False):
                 if numbers := systems.get(str(system)):
-                    low, high = numbers["ci95"]
-                    ax.plot([low, high], [row + shift] * 2, color=COLOURS[colour], lw=2, alpha=0.5)
-                    ax.plot(numbers["rr"], row + shift, "o", color=COLOURS[colour], ms=7)
+                    interval(ax, numbers["rr"], numbers["ci95"], row + shift, COLOURS[colour])
             for system in marked:
                 if numbers := systems.get(system):
-                    _baseline(ax, numbers["rr"], row, BASELINE_MARKS[system])
+                    _mark(ax, numbers["rr"], row, BASELINE_MARKS[system], "baseline")
             if others := [systems[s]["rr"] for s in unmarked if s in systems]:
-                _baseline(ax, max(others), row, BEST_OTHER)
+                _mark(ax, max(others), row, BEST_OTHER, "baseline")
             for one, mark in zip(theirs, PUBLISHED_MARKS, strict=False):
                 if name in one.values:
-                    _published(ax, one.values[name] / 100, row, mark)
-        ax.set_yticks(range(len(names)), [shorten(n) for n in names])
-        ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        ax.set_ylim(len(names) - 0.45, -0.55)
+                    _mark(ax, one.values[name] / 100, row, mark, "ink", size=8)
+        name_rows(ax, names, "mean reciprocal rank")
         ax.set_xlim(0, 1.02)
-        ax.set_xlabel("mean reciprocal rank")
-        keys = [
-            Line2D([], [], color=COLOURS[colour], marker="o", ms=7, lw=2, label=label(str(s), roles))
-            for s, colour in models
-        ] + [
-            Line2D([], [], color=COLOURS["baseline"], marker=mark, mfc="none", ms=6, lw=0, label=name)
-            for mark, name in [
-                *((BASELINE_MARKS[s], label(s, roles)) for s in marked),
-                *(
-                    [(BEST_OTHER, label(*unmarked, roles) if len(unmarked) == 1 else "best other baseline")]
-                    if unmarked
-                    else []
-                ),
-            ]
-        ]
+        others_name = label(*unmarked, roles) if len(unmarked) == 1 else "best other baseline"
+        grey = [(BASELINE_MARKS[s], label(s, roles)) for s in marked] + [(BEST_OTHER, others_name)] * bool(unmarked)
+        keys = [key(label(str(s), roles), COLOURS[colour], ms=7) for s, colour in models]
+        keys += [key(name, COLOURS["baseline"], marker=mark, mfc="none", lw=0) for mark, name in grey]
         keys += [
-            Line2D([], [], color=COLOURS["ink"], marker=mark, ms=8, mew=1.3, lw=0, label=f"published: {system.name}")
+            key(f"published: {system.name}", COLOURS["ink"], marker=mark, ms=8, mew=1.3, lw=0)
             for system, mark in zip(theirs, PUBLISHED_MARKS, strict=False)
         ]
         figure.legend(handles=keys, loc="outside upper left", ncols=2 if theirs else 3, **LEGEND)
@@ -214,16 +202,31 @@ def _stack(ax: Axes, parts: list[tuple[str, float]], show: Callable[[float], str
     legend.set_in_layout(False)  # its width is not to narrow the bar
 
 
-def _baseline(ax: Axes, x: float, row: float, mark: str) -> None:
-    ax.plot(x, row, mark, color=COLOURS["baseline"], mfc="none", ms=6, mew=1.3, zorder=1.9)
+def _mark(ax: Axes, x: float, row: float, mark: str, colour: str, size: float = 6) -> None:
+    ax.plot(x, row, mark, color=COLOURS[colour], mfc="none", ms=size, mew=1.3, zorder=1.9)
 
 
-def _published(ax: Axes, x: float, row: float, mark: str) -> None:
-    ax.plot(x, row, mark, color=COLOURS["ink"], ms=8, mew=1.3, zorder=1.9)
+def interval(ax: Axes, middle: float, ends: Sequence[float], row: float, colour: str, **dot: Any) -> None:
+    """Draw a dot and its interval on a row."""
+    ax.plot(ends, [row, row], color=colour, lw=2, alpha=0.5)
+    ax.plot(middle, row, "o", color=colour, **{"ms": 7, **dot})
+
+
+def name_rows(ax: Axes, names: Sequence[str], axis: str) -> None:
+    """Name the rows of a figure, the first one at the top, and its axis."""
+    ax.set_yticks(range(len(names)), [shorten(name) for name in names])
+    ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.set_xlabel(axis)
+
+
+def key(name: str, colour: str, **style: Any) -> Line2D:
+    """Return a legend's entry: by default a line with a dot."""
+    return Line2D([], [], color=colour, label=name, **{"marker": "o", "ms": 6, "lw": 2, **style})
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """A centred moving mean over a tenth of the curve."""
+    """Return a centred moving mean over a tenth of the curve."""
     half = max(1, len(values) // 20)
     windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(w) / len(w) for w in windows]

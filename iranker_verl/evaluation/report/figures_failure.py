@@ -7,10 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from iranker_verl.evaluation.report.figures import shorten
+from iranker_verl.evaluation.report.figures import interval, key, name_rows, shorten
 from iranker_verl.page.svg import COLOURS, LEGEND, svg
 
 PANELS = 4  # pool sizes shown, the most frequent ones
@@ -44,24 +43,24 @@ def survival(systems: Curves) -> str | None:
         for ax in figure.axes[len(sizes) :]:
             ax.set_axis_off()
         figure.supxlabel("exclusions", color=COLOURS["muted"], fontsize=10.5)
-        _legend(figure, systems, random=True)
+        _legend(figure, systems)
 
     return svg(draw, 1.75 * rows + 0.75, "survival")
 
 
-def bins(systems: Curves, group: str, key: str, axis: str, last: int | None = None) -> str | None:
-    """Draw MRR of the bins ``group`` of a diagnosis, over ``key``; a random order of the same tasks dashed.
+def bins(systems: Curves, group: str, field: str, axis: str, last: int | None = None) -> str | None:
+    """Draw MRR of the bins ``group`` of a diagnosis, over ``field``; a random order of the same tasks dashed.
 
     The bins named by numbers lie where their numbers are, ``last`` and more being one of them.
     """
     shown = [(label, colour, found[group]) for label, colour, found in systems if found.get(group)]
-    if not shown or len({one[key] for _, _, rows in shown for one in rows}) < 2:
+    if not shown or len({one[field] for _, _, rows in shown for one in rows}) < 2:
         return None
-    named = list(dict.fromkeys(one[key] for _, _, rows in shown for one in rows))
+    named = list(dict.fromkeys(one[field] for _, _, rows in shown for one in rows))
     numeric = all(isinstance(n, int) for n in named)
 
     def position(one: Mapping[str, Any]) -> float:
-        return float(one[key]) if numeric else float(named.index(one[key]))
+        return float(one[field]) if numeric else float(named.index(one[field]))
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
@@ -80,7 +79,7 @@ def bins(systems: Curves, group: str, key: str, axis: str, last: int | None = No
         ax.grid(axis="x", visible=False)
         ax.set_xlabel(axis)
         ax.set_ylabel("MRR")
-        _legend(figure, [(label, colour, {}) for label, colour, _ in shown], random=True)
+        _legend(figure, [(label, colour, {}) for label, colour, _ in shown])
 
     return svg(draw, 2.6, group.replace("_", "-"))
 
@@ -94,13 +93,9 @@ def differences(rows: Sequence[tuple[str, float, float, float]], against: str, n
         ax: Axes = figure.subplots()
         ax.axvline(0, color=COLOURS["after"], lw=1.6)
         for row, (_, middle, low, high) in enumerate(rows):
-            ax.plot([low, high], [row, row], color=COLOURS["baseline"], lw=2.4, alpha=0.6)
-            ax.plot(middle, row, "o", color=COLOURS["baseline"], ms=7)
-        ax.set_yticks(range(len(rows)), [shorten(label) for label, *_ in rows])
-        ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        ax.set_ylim(len(rows) - 0.45, -0.55)
+            interval(ax, middle, (low, high), row, COLOURS["baseline"])
+        name_rows(ax, [label for label, *_ in rows], f"macro MRR minus that of: {against}")
         ax.xaxis.set_major_locator(MaxNLocator(6))
-        ax.set_xlabel(f"macro MRR minus that of: {against}")
 
     return svg(draw, 0.34 * len(rows) + 0.75, name)
 
@@ -119,24 +114,17 @@ def runs(names: Sequence[str], datasets: Mapping[str, Sequence[Mapping[str, Any]
                 if numbers is None:
                     continue
                 y, colour = row + (run - (len(names) - 1) / 2) * step, colours[run % len(colours)]
-                ax.plot(numbers["ci95"], [y, y], color=colour, lw=2, alpha=0.5)
-                ax.plot(numbers["rr"], y, "o", color=colour, ms=6, mfc=colour if run < len(colours) else "none")
-        ax.set_yticks(range(len(datasets)), [shorten(d) for d in datasets])
-        ax.tick_params(axis="y", labelcolor=COLOURS["ink"])
-        ax.set_ylim(len(datasets) - 0.45, -0.55)
+                fill = colour if run < len(colours) else "none"
+                interval(ax, numbers["rr"], numbers["ci95"], y, colour, ms=6, mfc=fill)
+        name_rows(ax, list(datasets), "mean reciprocal rank")
         ax.set_xlim(0, 1.02)
-        ax.set_xlabel("mean reciprocal rank")
-        keys = [
-            Line2D([], [], color=colours[i % len(colours)], marker="o", ms=6, lw=2, label=shorten(name))
-            for i, name in enumerate(names)
-        ]
+        keys = [key(shorten(name), colours[i % len(colours)]) for i, name in enumerate(names)]
         figure.legend(handles=keys, loc="outside upper left", ncols=2, **LEGEND)
 
     return svg(draw, (0.13 * len(names) + 0.2) * len(datasets) + 0.9 + 0.12 * len(names), "runs")
 
 
-def _legend(figure: Figure, systems: Curves, *, random: bool) -> None:
-    keys = [Line2D([], [], color=COLOURS[c], marker="o", ms=5, lw=2, label=label) for label, c, _ in systems]
-    if random:
-        keys.append(Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls="--", label="random order"))
+def _legend(figure: Figure, systems: Curves) -> None:
+    keys = [key(label, COLOURS[colour], ms=5) for label, colour, _ in systems]
+    keys.append(key("random order", COLOURS["baseline"], marker="", lw=1.4, ls="--"))
     figure.legend(handles=keys, loc="outside upper left", ncols=3, **LEGEND)

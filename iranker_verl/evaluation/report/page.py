@@ -6,11 +6,7 @@ they are there. Whatever is absent is not shown.
 
 ``results.json``
     ``datasets.<dataset>.<system>``, ``macro.<system>``
-        ``rr``, ``ndcg@5``, ``ndcg@10``, ``hit@1``; ``n`` tasks; ``ci95`` = [low, high] of ``rr``; and, null for baselines
-        that ask no language model, ``malformed_rate`` (of its calls), ``calls_per_task``, ``prompt_tokens_per_task``,
-        ``new_tokens_per_task``; where measured also ``rr_strict``, ``seconds_p50``, ``seconds_p95``,
-        ``dollars_per_task``, ``fit_seconds``, ``orders``. ``macro`` is the mean over datasets, each weighing the same;
-        its ``n_datasets`` says over how many, as a baseline may not apply to all.
+        the numbers of a system: see docs/evaluation.md.
     ``comparisons``, ``diagnosis``
         of :func:`.statistics.comparisons` and :func:`.diagnosis.diagnose`; where they are absent, both are worked out
         from the episode files.
@@ -57,7 +53,7 @@ from iranker_verl import page
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import published
 from iranker_verl.evaluation.records import Record, StepRecord
-from iranker_verl.evaluation.report import figures, figures_failure, tables, tables_text
+from iranker_verl.evaluation.report import figures, figures_failure, formats, tables, tables_text
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
 from iranker_verl.evaluation.results import values_by_task
@@ -174,11 +170,11 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        number=tables.number,
-        percent=tables.percent,
-        duration=tables.duration,
-        whole=tables.whole,
-        p=tables.p_text,
+        number=formats.number,
+        percent=formats.percent,
+        duration=formats.duration,
+        whole=formats.whole,
+        p=formats.p_text,
         tojson_text=_json_text,
     )
     return made

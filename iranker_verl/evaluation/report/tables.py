@@ -6,12 +6,14 @@ Published numbers are rows of their own kind and never enter a mean or a test of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from iranker_verl.evaluation.baselines.base import shorten
 from iranker_verl.evaluation.published import Published, PublishedSystem
+from iranker_verl.evaluation.report.formats import hundred, number, p_text, percent, signed, stars, whole
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.ranking import DATASETS
@@ -102,6 +104,11 @@ def datasets_in_order(datasets: Iterable[str]) -> list[str]:
     return sorted(datasets, key=_dataset_key)
 
 
+def row(*cells: str, kind: str = "") -> Row:
+    """Return a row of these cells."""
+    return Row(cells, kind)
+
+
 def main_table(results: Results, published: Published | None = None) -> Table | None:
     """Return the paper's Table 1: MRR × 100 of every system on every dataset, ``published`` rows below ours.
 
@@ -109,35 +116,27 @@ def main_table(results: Results, published: Published | None = None) -> Table | 
     """
     found, macro, roles = results["datasets"], results["macro"], results["roles"]
     nine = list(DATASETS) if published and set(found) & set(DATASETS) else []
-    columns = datasets_in_order({*found, *nine})
-    main = main_system(roles)
-    rows = [
-        Row(
-            (
-                label(system, roles),
-                *(_hundred(found.get(d, {}).get(system, {}).get("rr")) for d in columns),
-                _hundred(macro[system]["rr"]) + _part(macro[system], found),
-            ),
-            OURS if system == main else "",
-        )
-        for system in in_order(results)
-    ]
+    columns, main = datasets_in_order({*found, *nine}), main_system(roles)
+    rows = []
+    for system in in_order(results):
+        values = (hundred(found.get(d, {}).get(system, {}).get("rr")) for d in columns)
+        mean = hundred(macro[system]["rr"]) + _part(macro[system], found)
+        rows.append(row(label(system, roles), *values, mean, kind=OURS if system == main else ""))
     if not rows:
         return None
-    rows += [
-        Row((f"{label(system, roles)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro"))))
-        for system, reason in sorted((results.get("unavailable") or {}).items())
-    ]
+    for system, reason in sorted((results.get("unavailable") or {}).items()):
+        rows.append(
+            row(f"{label(system, roles)} (not run: {_why(system, reason)})", *("–" for _ in (*columns, "macro")))
+        )
     note = "MRR × 100. Macro: the mean over datasets, each weighing the same; (k of n) where a system applies to k of them."
     if alike := [d for d in datasets_in_order(found) if _none_beats_the_constant(found[d])]:
         note += (
-            f" On {', '.join(SHORT.get(d, d) for d in alike)} no learned system beats the constant ranking (popularity where items are "
-            "recommended): such a dataset cannot tell a system that reads from one that does not."
+            f" On {', '.join(SHORT.get(d, d) for d in alike)} no learned system beats the constant ranking (popularity where "
+            "items are recommended): such a dataset cannot tell a system that reads from one that does not."
         )
     if nine and published:
-        rows = [Row(("measured here",), GROUP), *rows, Row((f"published: {published.source}",), GROUP)]
-        rows += _published_rows(published.systems, columns)
-    return Table("ranking", "Table 1", ("system", *(SHORT.get(d, d) for d in columns), "macro"), tuple(rows), note)
+        rows = [row("measured here", kind=GROUP), *rows, *_published_rows(published, published.systems, columns)]
+    return Table("ranking", "Table 1", _by_dataset_columns(columns), tuple(rows), note)
 
 
 def zero_shot_table(results: Results, published: Published) -> Table | None:
@@ -155,44 +154,27 @@ def zero_shot_table(results: Results, published: Published) -> Table | None:
         for name, role in (("trained on all", Role.AFTER), ("before RL", Role.BEFORE)):
             system = with_role(results["roles"], role)
             values[name] = {d: found[d][system]["rr"] for d in ours if system in found.get(d, {})}
-    rows = [Row(("measured here",), GROUP)]
-    rows += [
-        Row(
-            (name, *(_hundred(own.get(d)) for d in columns), _hundred(_mean(own.values()))),
-            OURS if own is values["zero-shot"] else "",
-        )
-        for name, own in values.items()
-        if own
-    ]
-    rows.append(Row((f"published: {published.source}",), GROUP))
-    rows += _published_rows([*published.zero_shot, *(s for s in published.systems if s.name == "IRanker-3B")], columns)
+    rows = [row("measured here", kind=GROUP)]
+    for name, own in values.items():
+        if own:
+            cells = (*(hundred(own.get(d)) for d in columns), hundred(fmean(own.values())))
+            rows.append(row(name, *cells, kind=OURS if name == "zero-shot" else ""))
+    theirs = [*published.zero_shot, *(s for s in published.systems if s.name == "IRanker-3B")]
+    rows += _published_rows(published, theirs, columns)
     note = "MRR × 100 on scenarios that training left out; macro: the mean over the datasets of the row."
-    return Table("zero_shot", "Zero-shot", ("system", *(SHORT.get(d, d) for d in columns), "macro"), tuple(rows), note)
+    return Table("zero_shot", "Zero-shot", _by_dataset_columns(columns), tuple(rows), note)
 
 
 def generic_table(generic: Mapping[str, Mapping[str, Any]], published: Published) -> Table | None:
-    """Return scores of tasks that ranking has nothing to do with: {task: {``base``, ``trained``, ``stderr``}}, beside the published pair."""
+    """Return scores of tasks other than ranking, {task: {``base``, ``trained``, ``stderr``}}, beside the published pair."""
     if not generic:
         return None
     rows = []
     for task, found in generic.items():
-        base, trained, error = found.get("base"), found.get("trained"), found.get("stderr")
+        base, trained = found.get("base"), found.get("trained")
         change = None if base is None or trained is None else trained - base
-        theirs = published.generic.get(task, (None, None))
-        rows.append(
-            Row(
-                (
-                    task,
-                    *(
-                        _hundred(base),
-                        _hundred(trained),
-                        _signed(change),
-                        "–" if error is None else f"{100 * error:.2f}",
-                    ),
-                    *(_hundred(None if v is None else 100 * v, 1) for v in theirs),
-                )
-            )
-        )
+        theirs = (hundred(value) for value in published.generic.get(task, (None, None)))
+        rows.append(row(task, hundred(base), hundred(trained), signed(change), hundred(found.get("stderr")), *theirs))
     columns = ("task", "base", "trained", "change", "its std. error", "base (published)", "trained (published)")
     note = f"Scores × 100. Published: {published.source}."
     return Table("generic", "Out of domain", columns, tuple(rows), note)
@@ -209,85 +191,83 @@ def comparison_table(comparisons: Sequence[Mapping[str, Any]], roles: Roles, dat
     names = list(roles)
     rows: list[Row] = []
     for one in sorted(chosen, key=lambda c: (_dataset_key(c["dataset"]), names.index(c["system"]))):
-        heading = Row((SHORT.get(one["dataset"], one["dataset"]),), GROUP)
+        heading = row(SHORT.get(one["dataset"], one["dataset"]), kind=GROUP)
         if dataset != MACRO and heading not in rows:
             rows.append(heading)
-        low, high = one["ci95"]
-        cells = (label(one["system"], roles), _signed(one["difference"]), f"{_signed(low, 1)} to {_signed(high, 1)}")
-        rows.append(Row((*cells, p_text(one["p"]), f"{p_text(one['p_holm'])}{stars(one['p_holm'])}", f"{one['n']:,}")))
+        rows.append(row(label(one["system"], roles), *comparison_cells(one)))
     against = label(chosen[0]["against"], roles)
-    note = (
-        f"MRR × 100 minus that of: {against}. p: paired randomisation test over tasks, two-sided; Holm: corrected for all "
-        f"{len(comparisons)} comparisons, macro and datasets together. * p < 0.05, ** p < 0.01, *** p < 0.001 after correction."
-    )
+    note = f"MRR × 100 minus that of: {against}. {tests_note(len(comparisons))}"
     title = "Macro MRR against the others" if dataset == MACRO else "MRR against the others, by dataset"
-    columns = ("system", "difference", "95 % interval", "p", "p (Holm)", "tasks")
+    columns = ("system", *COMPARISON_COLUMNS)
     return Table(f"comparisons_{'macro' if dataset == MACRO else 'datasets'}", title, columns, tuple(rows), note)
+
+
+COMPARISON_COLUMNS = ("difference", "95 % interval", "p", "p (Holm)", "tasks")
+
+
+def comparison_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one comparison, under :data:`COMPARISON_COLUMNS`."""
+    low, high = (signed(value, 1) for value in one["ci95"])
+    p = (p_text(one["p"]), p_text(one["p_holm"]) + stars(one["p_holm"]))
+    return (signed(one["difference"]), f"{low} to {high}", *p, f"{one['n']:,}")
+
+
+def tests_note(count: int) -> str:
+    """Return what the p values of ``count`` comparisons are."""
+    return (
+        "p: paired randomisation test over tasks, two-sided; Holm: corrected for all "
+        f"{count} comparisons, macro and datasets together. * p < 0.05, ** p < 0.01, *** p < 0.001 after correction."
+    )
 
 
 def strict_table(results: Results) -> Table | None:
     """Return MRR with the rank that a task with a malformed answer gets all the same, and with the worst (``rr_strict``)."""
-    macro = results["macro"]
-    asked = [s for s in in_order(results) if macro[s].get("malformed_rate") is not None]
-    if not any(macro[s].get("rr_strict") is not None for s in asked):
+    macro, roles = results["macro"], results["roles"]
+    prompted = {s: macro[s] for s in in_order(results) if macro[s].get("malformed_rate") is not None}
+    if not any(n.get("rr_strict") is not None for n in prompted.values()):
         return None
-    rows = [
-        Row(
-            (
-                label(s, results["roles"]),
-                *(_hundred(macro[s]["rr"]), _hundred(macro[s].get("rr_strict")), percent(macro[s]["malformed_rate"])),
-            )
-        )
-        for s in asked
-    ]
+    rows = tuple(
+        row(label(s, roles), hundred(n["rr"]), hundred(n.get("rr_strict")), percent(n["malformed_rate"]))
+        for s, n in prompted.items()
+    )
     note = (
         "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
         "malformed answer has its best candidate ranked last."
     )
-    return Table("strict", "Malformed answers", ("system", "lenient", "strict", "malformed"), tuple(rows), note)
+    return Table("strict", "Malformed answers", ("system", "lenient", "strict", "malformed"), rows, note)
 
 
 def orders_table(results: Results) -> Table | None:
     """Return how much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
-    macro = results["macro"]
-    shown = [(s, macro[s]["orders"]) for s in in_order(results) if macro[s].get("orders")]
+    macro, roles = results["macro"], results["roles"]
+    shown = {s: macro[s]["orders"] for s in in_order(results) if macro[s].get("orders")}
     if not shown:
         return None
-    rows = [
-        Row(
-            (
-                label(s, results["roles"]),
-                str(o["k"]),
-                _hundred(o.get("sd")),
-                number(o.get("position_bias")).replace("-", "−"),
-            )
-        )
-        for s, o in shown
-    ]
+    rows = tuple(
+        row(label(s, roles), str(o["k"]), hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−"))
+        for s, o in shown.items()
+    )
     note = (
         "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
         "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round."
     )
-    return Table(
-        "orders", "Order of the candidates", ("system", "orders", "spread", "position bias"), tuple(rows), note
-    )
+    return Table("orders", "Order of the candidates", ("system", "orders", "spread", "position bias"), rows, note)
 
 
 def regret_table(results: Results) -> Table | None:
     """Return the relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
-    diagnoses = results.get("diagnosis") or {}
-    shown = [(s, diagnoses[s]) for s in in_order(results) if s in diagnoses]
+    diagnoses, roles = results.get("diagnosis") or {}, results["roles"]
+    shown = {s: diagnoses[s] for s in in_order(results) if s in diagnoses}
     if not shown:
         return None
-    rows = [
-        Row((label(s, results["roles"]), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}"))
-        for s, d in shown
-    ]
+    rows = tuple(
+        row(label(s, roles), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}") for s, d in shown.items()
+    )
     note = (
         "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
         "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance)."
     )
-    return Table("regret", "Regret", ("system", "regret", "random", "tasks"), tuple(rows), note)
+    return Table("regret", "Regret", ("system", "regret", "random", "tasks"), rows, note)
 
 
 _COSTS = (
@@ -303,13 +283,13 @@ _COSTS = (
 
 def cost_table(results: Results) -> Table | None:
     """Return what a task costs, and what training a baseline took. Columns that no system has are left out."""
-    macro, diagnoses = results["macro"], results.get("diagnosis") or {}
-    costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **macro[s]} for s in in_order(results)}
+    diagnoses = results.get("diagnosis") or {}
+    costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **results["macro"][s]} for s in in_order(results)}
     columns = [(key, name) for key, name in _COSTS if any(c.get(key) is not None for c in costs.values())]
     kept = {s: c for s, c in costs.items() if any(c.get(key) is not None for key, _ in columns)}
     if not kept:
         return None
-    rows = [Row((label(s, results["roles"]), *(_cost(key, c.get(key)) for key, _ in columns))) for s, c in kept.items()]
+    rows = [row(label(s, results["roles"]), *(cost(key, c.get(key)) for key, _ in columns)) for s, c in kept.items()]
     note = (
         "Of a task, on average; seconds from its first prompt to its last answer, with other tasks running beside it. Training: "
         "of a baseline, all in all."
@@ -319,41 +299,36 @@ def cost_table(results: Results) -> Table | None:
 
 def numbers_table(results: Results) -> Table:
     """Return all measures of all systems, macro and by dataset."""
-    macro, roles = results["macro"], results["roles"]
-    main = main_system(roles)
+    roles, main = results["roles"], main_system(results["roles"])
+    parts = {"macro average": results["macro"]}
+    parts |= {d: results["datasets"][d] for d in datasets_in_order(results["datasets"])}
     rows: list[Row] = []
-
-    def add(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-        rows.append(Row((title,), GROUP))
-        for system in in_order(results):
-            if (numbers := found.get(system)) is None:
-                continue
+    for title, found in parts.items():
+        rows.append(row(title, kind=GROUP))
+        for system in (s for s in in_order(results) if s in found):
+            numbers = found[system]
             low, high = numbers["ci95"]
             cells = (
-                label(system, roles) + (_part(numbers, results["datasets"]) if found is macro else ""),
-                number(numbers["rr"]),
-                f"{number(low)}–{number(high)}",
+                label(system, roles) + (_part(numbers, results["datasets"]) if found is results["macro"] else ""),
+                *(number(numbers["rr"]), f"{number(low)}–{number(high)}"),
                 *(number(numbers[m]) for m in ("ndcg@5", "ndcg@10", "hit@1")),
-                percent(numbers.get("malformed_rate")),
-                f"{numbers['n']:,}",
+                *(percent(numbers.get("malformed_rate")), f"{numbers['n']:,}"),
             )
-            rows.append(Row(cells, OURS if system == main else ""))
-
-    add("macro average", macro)
-    for dataset in datasets_in_order(results["datasets"]):
-        add(dataset, results["datasets"][dataset])
+            rows.append(row(*cells, kind=OURS if system == main else ""))
     columns = ("system", "MRR", "95 %", "nDCG@5", "nDCG@10", "Hit@1", "malformed", "tasks")
     note = "Macro: each dataset weighs the same. Intervals: 95 % bootstrap over tasks, of MRR. Malformed: share of LLM calls."
     return Table("numbers", "All numbers", columns, tuple(rows), note)
 
 
-def _published_rows(systems: Iterable[PublishedSystem], columns: Sequence[str]) -> list[Row]:
-    return [
-        Row(
-            (s.name, *(_hundred(s.values.get(d), 1) for d in columns), _hundred(_mean(s.values.values()), 1)), PUBLISHED
-        )
-        for s in systems
-    ]
+def _by_dataset_columns(datasets: Iterable[str]) -> tuple[str, ...]:
+    return ("system", *(SHORT.get(d, d) for d in datasets), "macro")
+
+
+def _published_rows(published: Published, systems: Iterable[PublishedSystem], columns: Sequence[str]) -> Iterator[Row]:
+    yield row(f"published: {published.source}", kind=GROUP)
+    for s in systems:
+        values = (hundred(s.values.get(d), 1) for d in columns)
+        yield row(s.name, *values, hundred(fmean(s.values.values()), 1), kind=PUBLISHED)
 
 
 def _why(system: str, reason: str) -> str:
@@ -377,56 +352,10 @@ def _dataset_key(dataset: str) -> tuple[int, str]:
     return (known.index(dataset) if dataset in known else len(known), dataset)
 
 
-def _mean(values: Iterable[float]) -> float:
-    given = list(values)
-    return sum(given) / len(given)
-
-
-def _hundred(value: float | None, scale: int = 100) -> str:
-    return "–" if value is None else f"{scale * value:.2f}"
-
-
-def _signed(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{100 * value:+.{digits}f}".replace("-", "−")
-
-
-def _cost(key: str, value: float | None) -> str:
+def cost(key: str, value: float | None) -> str:
+    """Return a number of :data:`_COSTS`, with as many digits as it bears, or a dash."""
     if value is None:
         return "–"
     if key == "dollars_per_task":
         return f"{value:.2g}"
     return f"{value:.2f}" if key.startswith("seconds") else whole(value)
-
-
-def stars(p: float) -> str:
-    """Return ``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; they stand beside their p and nowhere else."""
-    return next((" " + "*" * n for n, level in ((3, 0.001), (2, 0.01), (1, 0.05)) if p < level), "")
-
-
-def p_text(p: float) -> str:
-    """Return a p value with as many digits as it bears."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share in per cent, or a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def whole(value: float | None) -> str:
-    """Return a number of 100 or more without decimals, a smaller one with one; or a dash."""
-    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as hours, minutes and seconds, or a dash."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -46,12 +46,12 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """A text as LaTeX shows it; what would end a line or a page is a space."""
+    """Return a text as LaTeX shows it; what would end a line or a page is a space."""
     return "".join(_LATEX.get(c, c) for c in _one_line(text))
 
 
 def markdown_escape(text: str) -> str:
-    """A text as a cell of a Markdown table shows it."""
+    """Return a text as a cell of a Markdown table shows it."""
     return re.sub(r"([\\`*_\[\]<>|~#&!$])", r"\\\1", _one_line(text))
 
 
@@ -60,7 +60,7 @@ def _one_line(text: str) -> str:
 
 
 def latex(tables: Iterable[Table]) -> str:
-    """One ``table`` each, with ``booktabs`` rules."""
+    """Return one ``table`` each, with ``booktabs`` rules."""
     parts = [r"% needs \usepackage{booktabs} and, for textquotedbl, \usepackage[T1]{fontenc}"]
     for table in tables:
         width = len(table.columns)
@@ -89,7 +89,7 @@ def latex(tables: Iterable[Table]) -> str:
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """A heading, a pipe table and its note each."""
+    """Return a heading, a pipe table and its note each."""
     parts = []
     for table in tables:
         width = len(table.columns)
@@ -111,8 +111,7 @@ def _pipes(cells: Iterable[str]) -> str:
 
 
 def long_csv(results: Mapping[str, Any], published: Published) -> str:
-    """Every number that the tables and figures of the results show and every published one, unrounded, one a line under
-    :data:`CSV_COLUMNS`, and each once.
+    """Return every number that tables and figures show and every published one, unrounded, a line each (:data:`CSV_COLUMNS`).
 
     ``source`` is ``measured`` or ``published``; shares and ranks are between 0 and 1 in both. A system that could not run
     has one line, whose source is ``not run:`` and why, and whose value is empty. Numbers within others have dots in their
@@ -175,7 +174,7 @@ _GENERIC = (
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
-    """The numbers in nested content, each with its way in, joined by dots. A bin (an object in a list) goes by its first value."""
+    """Yield the numbers in nested content, each with its way in, joined by dots. A bin (an object in a list) goes by its first value."""
     if isinstance(content, int | float):
         yield name, content
         return

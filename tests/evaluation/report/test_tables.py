@@ -12,6 +12,7 @@ from iranker_verl.evaluation import published
 from iranker_verl.evaluation.baselines import BASELINES
 from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.report import tables
+from iranker_verl.evaluation.report.formats import p_text, stars
 from iranker_verl.evaluation.report.page import report_tables
 from iranker_verl.evaluation.report.tables import GROUP, PUBLISHED, Row, Table
 from iranker_verl.evaluation.report.tables_text import (
@@ -143,7 +144,7 @@ def test_by_dataset_has_a_heading_each():
     ],
 )
 def test_p(p, text, marked):
-    assert (tables.p_text(p), tables.stars(p)) == (text, marked)
+    assert (p_text(p), stars(p)) == (text, marked)
 
 
 def test_zero_shot_beside_the_published_one():

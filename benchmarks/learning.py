@@ -1,11 +1,10 @@
-"""Which algorithm teaches elimination better, at equal LLM tokens? ``make bench-learning``
+"""Compare algorithms for elimination at equal LLM tokens: ``make bench-learning``.
 
 Every algorithm and seed is a run of its own of a tiny recipe (world, base, RL, evaluation), kept in
-``runs/learning/<algorithm>-<seed>``; finished runs are read again, interrupted ones go on. Runs of a seed share the world and
-the base that the default made of it; DRanker, whose answers have another form, makes its own. RL ends when the LLM has read and
+``runs/learning/<algorithm>-<seed>``; completed runs are reused, interrupted ones resumed. Runs of a seed share the world and the
+base that the default made of it; DRanker, whose responses have another form, makes its own. RL ends when the LLM has read and
 written ``--tokens`` tokens in training; every ``EVERY``-th part of that, the policy ranks a sample of the test tasks (greedily),
-which gives the curves. Settings are those of the recipes, but for batches; docs/credit.md says
-what they were chosen by.
+which gives the curves. Settings are those of the recipes, but for batches.
 
 Writes ``runs/learning/learning.json`` and ``learning.svg``, and prints a table: macro MRR before and after; the difference to
 the default, and to the default with less than half the tokens, with a paired sign-flip test over the tasks of all seeds
@@ -72,7 +71,7 @@ STEP_TOKENS = 35_000  # about what a step costs, to say how often to validate
 
 
 def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, list[str]]:
-    """The recipe and its overrides. SystemExit before the default has made the base to share."""
+    """Return the recipe and its overrides. Raise SystemExit before the default has made the base to share."""
     recipe, own = ALGORITHMS[algorithm]
     run = folder(algorithm, seed, root)
     if algorithm == HALF:
@@ -98,12 +97,12 @@ def settings(algorithm: str, seed: int, tokens: int, root: Path) -> tuple[Path, 
 
 
 def folder(algorithm: str, seed: int, root: Path) -> Path:
-    """Where a run is kept."""
+    """Return the folder of a run."""
     return root / f"{algorithm.replace(' ', '-')}-{seed}"
 
 
 def curve(run: Path) -> list[dict[str, float]]:
-    """``tokens``, ``seconds`` and greedy ``rr`` (macro, a sample of the test tasks) of the validated steps."""
+    """Return ``tokens``, ``seconds`` and greedy ``rr`` (macro, a sample of the test tasks) of the validated steps."""
     lines = read_metrics(run / "metrics.jsonl")
     tokens = accumulate(line["tokens/step"] for line in lines)
     seconds = accumulate(line["time/step"] for line in lines)
@@ -115,7 +114,7 @@ def curve(run: Path) -> list[dict[str, float]]:
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """The numbers of one run."""
+    """Return the numbers of one run."""
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     macro, lines = results["macro"], read_metrics(run / "metrics.jsonl")
     return {
@@ -134,7 +133,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def values(runs: dict[int, Path]) -> dict[str, dict[str, float]]:
-    """Reciprocal ranks after training, by dataset and task; a task of another seed's world is another task."""
+    """Return reciprocal ranks after training, by dataset and task; a task of another seed's world is another task."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for seed, run in runs.items():
         for text in (run / "episodes-after.jsonl").read_text(encoding="utf-8").splitlines():
@@ -144,7 +143,7 @@ def values(runs: dict[int, Path]) -> dict[str, dict[str, float]]:
 
 
 def tokens_to_reach(points: list[dict[str, float]], rr: float) -> float | None:
-    """Tokens at which a curve first stands at ``rr`` or above, linear between its points; None where it never does."""
+    """Return the tokens at which a curve first reaches ``rr``, linear between its points; None where it never does."""
     before = None
     for point in points:
         if point["rr"] >= rr:
@@ -157,8 +156,7 @@ def tokens_to_reach(points: list[dict[str, float]], rr: float) -> float | None:
 
 
 def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
-    """Learning curves against tokens and against minutes of RL: a thin line a seed, a thick one for their mean, as far as all
-    seeds go."""
+    """Draw learning curves against tokens and minutes of RL: a thin line a seed, a thick one for their mean."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -184,8 +182,11 @@ def draw(results: dict[str, dict[int, dict[str, Any]]], path: Path) -> None:
 
 
 def report(root: Path, seeds: list[int], tokens: int) -> None:
-    """Read what is finished, write the files and print the table. Means are over the seeds that an algorithm has finished,
-    which its line names; a test is over the tasks of the seeds that both have finished."""
+    """Read the completed runs, write the files and print the table.
+
+    Means are over the completed seeds of an algorithm, which its line names; a test is over the tasks of the seeds that both
+    have completed.
+    """
     done = {
         algorithm: {s: run for s in seeds if ((run := folder(algorithm, s, root)) / "results.json").is_file()}
         for algorithm in ALGORITHMS
@@ -225,6 +226,7 @@ def report(root: Path, seeds: list[int], tokens: int) -> None:
 
 
 def main() -> None:
+    """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))

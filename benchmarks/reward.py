@@ -26,18 +26,18 @@ PROMPT = (
 
 
 def answers(length: int) -> dict[str, str]:
-    """Answers of ``length`` characters, as models write them."""
-    thought = (PROSE * (length // len(PROSE) + 1))[: length - 70]
+    """Return answers of ``length`` characters, as models write them."""
+    reasoning = (PROSE * (length // len(PROSE) + 1))[: length - 70]
     return {
-        "text in tags": f"\n{thought}\n</think>\n<answer>\n{TEXTS[7]}\n</answer>",
-        "label in tags": f"\n{thought}\n</think>\n<answer>\n[H]\n</answer>",
-        "never ends": f"\n{thought}",
-        "prose in tags": f"<answer>{thought}</answer>",
+        "text in tags": f"\n{reasoning}\n</think>\n<answer>\n{TEXTS[7]}\n</answer>",
+        "label in tags": f"\n{reasoning}\n</think>\n<answer>\n[H]\n</answer>",
+        "never ends": f"\n{reasoning}",
+        "prose in tags": f"<answer>{reasoning}</answer>",
     }
 
 
 def shortest(functions: list[Callable[[], object]], rounds: int, calls: int) -> list[float]:
-    """Seconds a call of each function, in turns."""
+    """Return the seconds a call of each function, measured in turns."""
     best = [float("inf")] * len(functions)
     for _ in range(rounds):
         for i, function in enumerate(functions):
@@ -49,6 +49,7 @@ def shortest(functions: list[Callable[[], object]], rounds: int, calls: int) -> 
 
 
 def speed(rounds: int) -> None:
+    """Print the times of one call, published and ours."""
     print(f"answers of 2,000 characters, {len(TEXTS)} candidates, prompt of {len(PROMPT):,} characters")
     for name, answer in answers(2000).items():
         published, ours = shortest(
@@ -65,10 +66,10 @@ def speed(rounds: int) -> None:
 
 
 def speed_on_new_pools(count: int = 6_000) -> None:
-    """Every answer about candidates that were never seen before, so that nothing is remembered: more than caches hold."""
+    """Print the times for pools that occur once, so that caches do not help."""
     truths = [{"candidates": [f"{text} {n}" for text in TEXTS], "target": n % len(TEXTS)} for n in range(count)]
-    said = [answers(2000)["text in tags"].replace(TEXTS[7], truth["candidates"][7]) for truth in truths]
-    pairs = list(zip(said, truths, strict=True))
+    responses = [answers(2000)["text in tags"].replace(TEXTS[7], truth["candidates"][7]) for truth in truths]
+    pairs = list(zip(responses, truths, strict=True))
     published, ours = shortest(
         [
             lambda: [published_reward(PROMPT + answer, truth) for answer, truth in pairs],
@@ -84,7 +85,7 @@ def speed_on_new_pools(count: int = 6_000) -> None:
 
 
 def growth(length: int) -> float:
-    """The longest time (s) that any hostile answer of ``length`` characters takes."""
+    """Return the longest time (s) that any hostile answer of ``length`` characters takes."""
     worst = 0.0
     for unit, before, after in GROWING:
         answer = before + unit * (length // len(unit)) + after
@@ -94,6 +95,7 @@ def growth(length: int) -> float:
 
 
 def main() -> None:
+    """Run what the command line says; exit 1 where a random answer is scored wrongly."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--cases", type=int, default=1_000_000, help="random answers")

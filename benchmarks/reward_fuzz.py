@@ -40,19 +40,19 @@ FORMS = (
 
 
 def pool(draw: random.Random) -> list[str]:
-    """Candidates' texts that are hard to tell apart."""
+    """Return candidates' texts that are hard to tell apart."""
     texts = draw.sample(WORDS, draw.randint(2, 8))
     return [f"{t} ({1990 + i})" if draw.random() < 0.3 else t for i, t in enumerate(texts)]
 
 
 def answer(draw: random.Random, texts: Sequence[str]) -> str:
-    """A good answer, then up to four mutations."""
-    places = draw.sample(range(len(texts)), draw.choice([1, 1, 1, len(texts)]))
+    """Return a good answer after up to four mutations."""
+    indices = draw.sample(range(len(texts)), draw.choice([1, 1, 1, len(texts)]))
     written = draw.choice([" > ", ", ", "\n"]).join(
         draw.choice(
             [f"[{label(i)}]", label(i), texts[i], f"[{label(i)}] {texts[i]}", texts[i].upper(), f"2. {texts[i]}"]
         )
-        for i in places
+        for i in indices
     )
     made = draw.choice(FORMS).format(written)
     for _ in range(draw.randint(0, 4)):
@@ -72,17 +72,17 @@ def answer(draw: random.Random, texts: Sequence[str]) -> str:
 
 
 def named(response: str, texts: Sequence[str]) -> set[int]:
-    """The candidates that a generous reader could take ``response`` to exclude."""
+    """Return the candidates that a generous reader could take ``response`` to exclude."""
     rest = response.rpartition("</think>")[2]
     blocks = [piece.partition("</answer>")[0] for piece in rest.split("<answer>")[1:]] or [rest]
-    said = {form for block in blocks for form in _forms(block)}
+    forms = {form for block in blocks for form in _forms(block)}
     found = set()
     for i, text in enumerate(texts):
         mark = re.compile(rf"\W*(?:\d{{1,3}}\W+)?{label(i)}(\W.*|$)", re.DOTALL)
         behind = [match[1] for block in map(_one_form, blocks) if (match := mark.match(block))]
         names = _forms(text)
         tagged = any(tag in text for tag in TAGS) and _letters(text) in _letters(response)
-        if any(not _letters(b) or _forms(b) & names for b in behind) or said & names or tagged:
+        if any(not _letters(b) or _forms(b) & names for b in behind) or forms & names or tagged:
             found.add(i)
     return found
 
@@ -97,21 +97,21 @@ def _unnumbered(text: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """Letters and digits only, in one form: what no reader may overlook."""
+    """Return letters and digits only, in one form: what no reader may overlook."""
     return "".join(c for c in _one_form(text).casefold() if c.isalnum())
 
 
 def _one_form(text: str) -> str:
     with contextlib.suppress(ValueError):
         text = html.unescape(text)
-    text = re.sub("[\u200b-\u200f]", "", text)  # nobody sees them
+    text = re.sub("[\u200b-\u200f]", "", text)  # invisible
     if max(map(len, re.findall(r"[\u0300-\u036f]+", text)), default=0) <= 30:
         text = unicodedata.normalize("NFKC", text)
     return text
 
 
 def check(draw: random.Random) -> str | None:
-    """One random case; what is wrong with it, or None."""
+    """Return what is wrong with one random case, or None."""
     texts = pool(draw)
     made = answer(draw, texts)
     target = draw.randrange(len(texts))
@@ -128,32 +128,34 @@ def check(draw: random.Random) -> str | None:
         return f"exclusion and parser disagree, {paid}: {where}"
     worst = (target + 1) % len(texts)
     if read.ok and paid["score"] > max(
-        exclusion.compute_score("", a, truth, kind=kind)["score"] for a in said([worst], texts)
+        exclusion.compute_score("", a, truth, kind=kind)["score"] for a in perfect_answers([worst], texts)
     ):
         return f"exclusion pays {paid}, more than a perfect answer: {where}"
     order = [target, *(i for i in range(len(texts)) if i != target)]
     paid = direct.compute_score("", made, truth)
     if (paid["malformed"] > 0) != (not ranking.order):
         return f"direct and parser disagree, {paid}: {where}"
-    # no ranking of texts that hold tags can be written inside tags
-    sayable = not any(tag in text for tag in TAGS for text in texts)
+    # no ranking of texts that contain tags can be written inside tags
+    writable = not any(tag in text for tag in TAGS for text in texts)
     if ranking.order:
-        most = max(direct.compute_score("", a, truth)["score"] for a in said(order, texts)) if sayable else 1.0
+        most = (
+            max(direct.compute_score("", a, truth)["score"] for a in perfect_answers(order, texts)) if writable else 1.0
+        )
         if paid["score"] > most:
             return f"direct pays {paid}, a perfect answer {most}: {where}"
     return None
 
 
-def said(places: Sequence[int], texts: Sequence[str]) -> Iterator[str]:
-    """A perfect answer in all its forms: where one is ambiguous, another is not."""
+def perfect_answers(indices: Sequence[int], texts: Sequence[str]) -> Iterator[str]:
+    """Yield a perfect answer in all its forms: where one is ambiguous, another is not."""
     forms = [lambda i: label(i), lambda i: f"[{label(i)}]", lambda i: texts[i], lambda i: f"[{label(i)}] {texts[i]}"]
     for form in forms:
-        answer = "\n".join(map(form, places))
+        answer = "\n".join(map(form, indices))
         yield from (answer, f"<answer>{answer}</answer>")
 
 
 def fuzz(cases: int, seed: int) -> list[str]:
-    """What went wrong in ``cases`` random cases, exceptions included; a case is a function of seed and number alone."""
+    """Return what went wrong in ``cases`` random cases, exceptions too; a case depends on seed and number alone."""
     wrong = []
     for case in range(cases):
         try:

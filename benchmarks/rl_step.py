@@ -23,7 +23,7 @@ from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
 
 def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorDict:
-    """Rows of ``prompt`` - 5 to ``prompt`` + 5 tokens and ``answer`` tokens of answer."""
+    """Return rows of ``prompt`` - 5 to ``prompt`` + 5 tokens and ``answer`` tokens of response."""
     generator = torch.Generator().manual_seed(0)
     lengths = [prompt - 5 + i % 11 for i in range(rows)]
     ids = [torch.randint(0, vocabulary, (n + answer,), generator=generator) for n in lengths]
@@ -42,7 +42,7 @@ def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorD
 
 
 def engine_of(engine_class: type, model: Qwen2ForCausalLM) -> Any:
-    """An engine around a model, without FSDP."""
+    """Return an engine around a model, without FSDP."""
     engine: Any = object.__new__(engine_class)
     settings = SimpleNamespace(entropy_checkpointing=False)
     engine.__dict__.update(pad_to_length=False, engine_config=settings, module=model)
@@ -50,7 +50,7 @@ def engine_of(engine_class: type, model: Qwen2ForCausalLM) -> Any:
 
 
 def update_seconds(engine: Any, batch: TensorDict) -> float:
-    """Forward, log-probs and backward of one micro-batch."""
+    """Return the seconds of forward, log-probs and backward of one micro-batch."""
     start = time.perf_counter()
     inputs, arguments = engine.prepare_model_inputs(batch)
     output = engine.prepare_model_outputs(engine.module(**inputs, use_cache=False), arguments, batch, None)
@@ -59,6 +59,7 @@ def update_seconds(engine: Any, batch: TensorDict) -> float:
 
 
 def main() -> None:
+    """Print the times of both engines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--prompt", type=int, default=80)

@@ -1,4 +1,6 @@
-"""Reward functions for verl recipes, standard library only. A recipe points at a module:
+"""Reward functions for verl recipes, standard library only.
+
+A recipe points at a module:
 
 ``reward.custom_reward_function.path=pkg://reward_fns.exclusion reward.custom_reward_function.name=compute_score``
 

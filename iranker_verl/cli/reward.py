@@ -1,4 +1,4 @@
-"""`iranker audit-reward`: what a reward function pays policies whose worth is known, and the faults that it has."""
+"""`iranker audit-reward`: what a reward function pays policies whose value is known, and the faults that it has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def audit_reward(
     kwargs: Annotated[list[str] | None, typer.Option(help="reward_kwargs, key=value; again for more")] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="more reward_kwargs")] = None,
     answers: Annotated[
-        str | None, typer.Option(help="exclusion or ranking: what an answer is (default: what the data's prompts ask)")
+        str | None, typer.Option(help="exclusion or ranking: what an answer is (default: by the rows of the data)")
     ] = None,
     with_prompt: Annotated[
         bool, typer.Option("--with-prompt", help="give it prompt + response, as early verl did")
@@ -28,7 +28,7 @@ def audit_reward(
     requests: Annotated[
         Path | None, typer.Option(help="log of a test run: JSON lines of task, step, start and end (s)")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="tasks to play the policies on; rows are examined whole")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="tasks that the policies answer; all rows are examined")] = 100,
     seed: Annotated[int, typer.Option()] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
@@ -50,7 +50,7 @@ def audit_reward(
         rows += of_file
     direct = any((row.get("extra_info") or {}).get("row_kind") == "direct" for row in rows)
     try:
-        with redirect_stdout(sys.stderr):  # what a reward function prints is no part of the report
+        with redirect_stdout(sys.stderr):  # what a reward function prints is not part of the report
             report = audit(
                 load_function(reward),
                 rows,
@@ -73,7 +73,7 @@ def audit_reward(
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
-    """``key=value`` with values as JSON has them, or numbers as Python does (``.05``); anything else is a text."""
+    """Return ``key=value`` pairs, with values in JSON, or numbers as in Python (``.05``); anything else is a text."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -1,5 +1,7 @@
-"""An adapter (LoRA) into the weights that it adapts. verl 0.9.1 saves the adapted model's own tensors under peft's names as
-``hf_model``, which no Hugging Face loader understands."""
+"""Merge an adapter (LoRA) into the weights that it adapts.
+
+verl 0.9.1 saves the adapted model's own tensors under peft's names as ``hf_model``, which no Hugging Face loader understands.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _BASE = "base_model.model."
 
 
 def merge_adapter(folder: Path, alpha: float) -> int:
-    """Rewrite ``folder``'s weights in place, ``W + alpha / r · B A`` for each adapted matrix; returns how many there were.
+    """Rewrite ``folder``'s weights in place, ``W + alpha / r · B A`` for each adapted matrix; return the number of these.
 
     A folder without an adapter is left as it is. ``W`` is (out, in), ``A`` (r, in) and ``B`` (out, r) (arXiv 2106.09685).
     """

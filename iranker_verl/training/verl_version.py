@@ -8,7 +8,7 @@ VERL_VERSION = "0.9.1"
 
 
 def require(what: str) -> None:
-    """SystemExit, which verl's plug-in loader does not swallow, where another verl is installed."""
+    """Raise SystemExit, which verl's plug-in loader does not catch, where another verl is installed."""
     found = metadata.version("verl")
     if found != VERL_VERSION:
         raise SystemExit(

@@ -1,4 +1,4 @@
-"""Is the CPU the platform to train on? Asked in every process of verl and vLLM, so it stays cheap."""
+"""Whether to train on the CPU. Every process of verl and vLLM calls this, so it stays cheap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def chosen() -> tuple[bool, str]:
-    """``(True if verl shall run on the CPU, why)``.
+    """Return whether verl shall run on the CPU, and why.
 
     ``VERL_PLATFORM`` decides where it is set. Without it only a torch *built* without any accelerator means CPU: a GPU
     cluster's head node has no GPU either, and must keep verl's own choice.

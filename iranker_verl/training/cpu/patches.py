@@ -11,8 +11,10 @@ from iranker_verl.vllm_cpu import vllm_distribution_name
 
 
 def single_gloo_backend() -> None:
-    """verl builds the backend as ``cpu:gloo,{device}:{backend}``; for the device "cpu" that names cpu twice, and torch
-    refuses it."""
+    """Replace the backend ``cpu:gloo,cpu:gloo``, which torch refuses, by ``gloo``.
+
+    verl builds it as ``cpu:gloo,{device}:{backend}``, which for the device "cpu" names cpu twice.
+    """
     import torch.distributed as dist
 
     original = dist.init_process_group
@@ -24,7 +26,7 @@ def single_gloo_backend() -> None:
 
 
 def reference_without_pinned_memory() -> None:
-    """verl gives forward-only engines ``CPUOffloadPolicy(pin_memory=True)``, and pinning memory needs an accelerator."""
+    """Let forward-only engines offload without pinned memory, which needs an accelerator; verl sets ``pin_memory=True``."""
     import torch.distributed.fsdp as fsdp
 
     class UnpinnedOffloadPolicy(fsdp.CPUOffloadPolicy):

@@ -16,7 +16,7 @@ from iranker_verl.training.cpu.detect import chosen
 
 
 class _DeviceModule(types.ModuleType):
-    """What verl calls on ``torch.cuda``: streams and the rest come from ``torch.cpu``, memory from the operating system."""
+    """What verl calls on ``torch.cuda``: from ``torch.cpu``, and memory from the operating system."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)

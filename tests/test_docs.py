@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from omegaconf import OmegaConf
 
 from iranker_verl.cli import app
+from iranker_verl.training.config.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*/README.md")])
@@ -168,7 +170,7 @@ def test_the_tiny_recipes_are_all_in_their_table_and_no_others():
 @pages
 def test_every_setting_of_ours_that_is_overridden_exists(page):
     """`iranker.…=value` in a command or a sentence is a key of the configuration."""
-    config = yaml.safe_load((ROOT / "iranker_verl/training/config/iranker.yaml").read_text(encoding="utf-8"))["iranker"]
+    config = OmegaConf.to_container(OmegaConf.structured(Recipe))
     named = re.findall(r"\biranker((?:\.[a-z_]+)+)=", page.read_text(encoding="utf-8"))
     for key in {name.lstrip(".") for name in named}:
         node, *path = [config, *key.split(".")]

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.readers.opened import check_regular
 from data_prep.readers.sniff import NotRead, RawFile, sniff
 from data_prep.sources import FINDERS
 from data_prep.sources.ranking_bench import fetch_from_hub
@@ -91,6 +92,8 @@ def local_raw(raw: Path | str) -> Path:
         raise UserError(
             f"{raw}: no such file or folder; docs/data.md says which raw files there are and where to get them"
         )
+    if not Path(raw).is_dir():
+        check_regular(Path(raw))
     return Path(raw)
 
 

@@ -24,7 +24,7 @@ import orjson
 
 from data_prep.readers import opened
 from data_prep.readers.lines import lines
-from data_prep.readers.opened import open_text, reading, too_long
+from data_prep.readers.opened import TooLongError, open_text, reading, too_long
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 
@@ -71,6 +71,10 @@ def json_form(path: Path) -> tuple[str, Any]:
             if len(keys) == 2 and str(keys[1]).isdigit():
                 return "columns", {keys[0]: {}}
             _, raw = next(json_parts(path, 0), ((), b""))
+        except TooLongError:
+            if not first[0].rstrip().endswith(b"}"):  # else a line that is no JSON, whose brackets tell nothing
+                raise
+            raw = b""
         except UserError:
             raw = b""
         if b"\n" in raw and (value := _parsed(raw)) is not None:

@@ -19,6 +19,7 @@ from data_prep.readers import opened
 from data_prep.readers.opened import open_text, reading, too_long
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import one_line
 
 ParseHeader = Callable[[list[str], str], list[str]]
 _SEPARATORS = {"\t": "tabs", "|": "'|'", "::": "'::'", ",": "commas"}
@@ -162,8 +163,9 @@ def check_columns(wanted: Iterable[str], names: Iterable[str], path: Path, hint:
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Return column names as an error message shows them: the first dozen, each cut short."""
-    return ", ".join(name if len(name) <= 60 else name[:57] + "..." for name in names[:12]) + ", …" * (len(names) > 12)
+    """Return column names as an error message shows them: the first dozen, each cut short and on one line."""
+    short = [name if len(name) <= 60 else name[:57] + "..." for name in map(one_line, names[:12])]
+    return ", ".join(short) + ", …" * (len(names) > 12)
 
 
 def table_columns(

@@ -110,9 +110,13 @@ def reading(path: Path) -> Iterator[Position]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
 
 
-def too_long(path: Path, row: int, what: str, start: bytes) -> UserError:
+class TooLongError(UserError):
+    """A text of more than :data:`MAX_TEXT` bytes."""
+
+
+def too_long(path: Path, row: int, what: str, start: bytes) -> TooLongError:
     """Return the error for ``what`` ("a line") of more than :data:`MAX_TEXT` bytes, beginning with ``start``."""
-    return UserError(
+    return TooLongError(
         f"{path} row {row}: {what} of more than {MAX_TEXT >> 20} MB, beginning with "
         f"{shown(start[:60].decode(errors='replace'))}; remove it, or fetch the file again"
     )

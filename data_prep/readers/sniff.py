@@ -17,7 +17,7 @@ import pyarrow as pa
 from data_prep.readers import opened
 from data_prep.readers.documents import json_form
 from data_prep.readers.lines import column_key, lines, shown_names
-from data_prep.readers.opened import open_text, reading
+from data_prep.readers.opened import check_regular, open_text, reading
 from data_prep.readers.parquet import parquet_file
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError, first_line
@@ -95,6 +95,7 @@ def sniff(path: Path) -> RawFile:
     """Return what a file is, by its bytes and, between JSON and tables, by its suffix."""
     suffix = Path(path.name.removesuffix(".gz")).suffix
     try:
+        check_regular(path)
         with path.open("rb") as file:
             magic = file.read(8)
         if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), ""):

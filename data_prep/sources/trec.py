@@ -90,11 +90,13 @@ def find_trec(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]
     """Yield a source for each test collection. Raise UserError where one has no judgements, no candidates, or no text."""
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     texts = []
+    beir = {_beir_folder(file.path): _key(file) for file in files if file.has(*_BEIR_QRELS)}
     for file in files:
         if (role := _role(file)) == "texts":
             texts.append(file.path)
         elif role:
-            found[_key(file)][role].append(file.path)
+            key = beir.get(file.path.resolve().parent, "") if role == "run" else ""
+            found[key or _key(file)][role].append(file.path)
     for key, own in sorted(found.items()):
         own["qrels"], others = _best_split(own["qrels"])
         yield from (NotRead(path, f"{own['qrels'][0].name} beside it is read") for path in others)
@@ -149,8 +151,14 @@ def _key(file: RawFile) -> str:
     stem = name.removesuffix(Path(name).suffix) if Path(name).suffix in _SUFFIXES else name
     words = [word for word in re.split(r"[^a-z0-9]+", stem) if word and not re.fullmatch(_ROLE_WORDS, word)]
     if file.has(*_BEIR_QRELS) or {*file.columns} >= _BEIR_TEXTS:
-        words, folder = [], folder.parent if folder.name == "qrels" else folder
+        words, folder = [], _beir_folder(file.path)
     return "-".join(words) or re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("-") or "own"
+
+
+def _beir_folder(path: Path) -> Path:
+    """Return the folder of a BEIR data set; its judgements lie in ``qrels`` below it."""
+    folder = path.resolve().parent
+    return folder.parent if folder.name == "qrels" else folder
 
 
 def _collection(dataset: str, own: Mapping[str, Sequence[Path]], texts: Sequence[Path]) -> Collection | None:

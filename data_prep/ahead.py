@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items in their order, two at a time in memory. What making one of them raises is raised in its place."""
+    """Yield the items in their order, two at a time in memory. What making one of them raises is raised in its place."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(_next, items)
         while item := coming.result():

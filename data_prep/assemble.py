@@ -79,7 +79,7 @@ def _rows(
     made: Made,
     progress: Callable[[str], None],
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Some rows of a split at a time, in order; ``made`` and ``dropped`` are added to."""
+    """Yield some rows of a split at a time, in order; ``made`` and ``dropped`` are added to."""
     side_of = _Sides(folders, options, made)
     caps = {TRAIN: options.max_train, TEST: options.max_test}
     for place in range(ranges):
@@ -177,7 +177,7 @@ class _Sides:
             self._leaked |= {(n, group) for n, side, group in own if side == TRAIN and cluster[n, group] in tested}
 
     def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:
-        """The side of each task, "" for one that is dropped (and counted)."""
+        """Return the side of each task, "" for one that is dropped (and counted)."""
         result = np.empty(tasks.num_rows, dtype=object)
         columns = (tasks[name].to_pylist() for name in ("dataset", "group", "side"))
         for i, (dataset, group, own) in enumerate(zip(*columns, strict=True)):
@@ -194,7 +194,7 @@ _Groups = dict[str, dict[str, set[str]]]
 
 
 def _groups(folders: Sequence[Path]) -> tuple[_Groups, dict[str, str]]:
-    """The groups of each family by side, and each family's scenario."""
+    """Return the groups of each family by side, and each family's scenario."""
     groups: _Groups = defaultdict(lambda: defaultdict(set))
     scenario: dict[str, str] = {}
     for batch in read_columns(folders, ["dataset", "scenario", "group", "side"]):

@@ -19,7 +19,7 @@ _WAY_OUT = {
 
 
 def check_lengths(tasks: Iterable[RankingTask], template: Template, count_tokens: CountTokens, limit: int) -> int:
-    """The tokens of the longest first prompt (an episode's longest); UserError where that is above ``limit``.
+    """Return the tokens of the longest first prompt (an episode's longest). Raise UserError where that is above ``limit``.
 
     ``count_tokens`` takes the chat messages and returns their length after the model's chat template.
     """
@@ -27,7 +27,7 @@ def check_lengths(tasks: Iterable[RankingTask], template: Template, count_tokens
 
 
 def refuse_long_rows(rows: pa.Table, count_tokens: CountTokens, limit: int) -> None:
-    """The same for rows in the schema of prepared data."""
+    """Do the same for rows in the schema of prepared data."""
     infos, prompts = rows["extra_info"].to_pylist(), rows["prompt"].to_pylist()
     _check(((i["task_id"], i["scenario"], p) for i, p in zip(infos, prompts, strict=True)), count_tokens, limit)
 

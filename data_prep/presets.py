@@ -46,5 +46,5 @@ assert list(PRESETS) == list(DATASETS)
 
 
 def missing(found: set[str]) -> list[str]:
-    """A line for each of the nine tasks that nothing was found for: what it needs and where people get it."""
+    """Return a line for each of the nine tasks that nothing was found for: what it needs and where people get it."""
     return [f"{name}: needs {p.made_of} ({p.get})" for name, p in PRESETS.items() if name not in found]

@@ -36,11 +36,11 @@ class Shown:
     places: np.ndarray
 
     def lists(self, flat: pa.Array) -> pa.ListArray:
-        """A column of lists from the tasks' flat values."""
+        """Return a column of lists from the tasks' flat values."""
         return self.of(flat.take(pa.array(self.places)))
 
     def of(self, shown: pa.Array) -> pa.ListArray:
-        """A column of lists from values that are in the rows' own order already."""
+        """Return a column of lists from values that are in the rows' own order already."""
         return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), shown)
 
     @property
@@ -50,7 +50,7 @@ class Shown:
 
 
 def rows(tasks: pa.Table, template: Template, options: Options, split: str, start: int) -> pa.Table:
-    """The rows of ``tasks`` (a table of :data:`~data_prep.tasks.TASKS`, of one side) in the schema of prepared data.
+    """Return the rows of ``tasks`` (a table of :data:`~data_prep.tasks.TASKS`, of one side) in the schema of prepared data.
 
     Rows follow the tasks' order; a task's states grow from two candidates to all. What is tested is whole tasks, as
     published, even where training has states. ``start`` is the first row's index.
@@ -64,7 +64,7 @@ def rows(tasks: pa.Table, template: Template, options: Options, split: str, star
 
 
 def episode_rows(tasks: Iterable[RankingTask], template: Template, split: str) -> pa.Table:
-    """An episode row for each task, its candidates in the order they have."""
+    """Return an episode row for each task, its candidates in the order they have."""
     table = pa.concat_tables([TASKS.empty_table(), *tables(Draft(t, t.id) for t in tasks)]).combine_chunks()
     lists, relevance = _flat(table, "candidate_ids"), _values(table, "relevance").to_numpy()
     shown = Shown(np.arange(table.num_rows), lists, np.arange(lists[-1]))
@@ -126,12 +126,12 @@ def _flat(tasks: pa.Table, column: str) -> np.ndarray:
 
 
 def _values(tasks: pa.Table, column: str) -> pa.Array:
-    """The flat values of a list column."""
+    """Return the flat values of a list column."""
     return tasks[column].combine_chunks().flatten()
 
 
 def _priorities(key: np.ndarray, row: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """A random uint64 for each entry of ragged rows, from the row's key and the entry's place in the row."""
+    """Return a random uint64 for each entry of ragged rows, from the row's key and the entry's place in the row."""
     with np.errstate(over="ignore"):
         return mix(key[row] + mix(within.astype(np.uint64)))
 
@@ -154,7 +154,7 @@ def _orders(tasks: pa.Table, lists: np.ndarray, options: Options) -> Shown:
 
 
 def _states(tasks: pa.Table, lists: np.ndarray, relevance: np.ndarray, options: Options) -> Shown:
-    """The paper's states: for k = 1 … N - 1, k random others and the best candidate, in random order.
+    """Return the paper's states: for k = 1 … N - 1, k random others and the best candidate, in random order.
 
     A state whose candidates are all equally good (graded relevance) has nothing to be decided and is left out.
     """
@@ -189,7 +189,7 @@ def _undecided(shown: Shown, relevance: np.ndarray) -> Shown:
 
 
 def _first_best(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The place, within each ragged row, of the first of its largest values."""
+    """Return the place, within each ragged row, of the first of its largest values."""
     if len(offsets) == 1:
         return np.zeros(0, np.int64)
     best = np.maximum.reduceat(values, offsets[:-1])
@@ -198,7 +198,7 @@ def _first_best(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _ground_truth(shown: Shown, texts: pa.Array, relevance: np.ndarray) -> tuple[pa.ListArray, pa.StructArray]:
-    """The candidates' texts, and verl's ``ground_truth`` around them (as ``RankingTask.ground_truth``)."""
+    """Return the candidates' texts, and verl's ``ground_truth`` around them (as ``RankingTask.ground_truth``)."""
     values = relevance[shown.places]
     target = _first_best(shown.offsets, values)
     if len(target):
@@ -257,7 +257,7 @@ def prompts(
 
 
 def _by_dataset(template: Template, datasets: pa.Array, scenarios: pa.Array, fields: dict[str, pa.Array]) -> pa.Array:
-    """The user message of each row: a template's text may differ from one dataset to the next."""
+    """Return the user message of each row: a template's text may differ from one dataset to the next."""
     kinds = pc.dictionary_encode(pc.binary_join_element_wise(datasets, scenarios, "\0"))
     place = kinds.indices.to_numpy(zero_copy_only=False)
     parts, order = [], []

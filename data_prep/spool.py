@@ -23,7 +23,7 @@ SPOOLED = TASKS.append(KEY)
 
 
 def fill(folder: Path, unit: Unit, seed: int, ranges: int) -> None:
-    """A job (:mod:`data_prep.work`): run the unit, its tasks to ``range-<i>.arrow`` and what it dropped to JSON."""
+    """Run a unit as a job of :mod:`data_prep.work`: write its tasks to ``range-<i>.arrow`` and what it dropped to JSON."""
     dropped = nothing_dropped()
     writers: dict[int, pa.RecordBatchFileWriter] = {}
     try:
@@ -46,7 +46,7 @@ def range_of(key: np.ndarray, ranges: int) -> np.ndarray:
 
 
 def split_by(table: pa.Table, places: np.ndarray, count: int) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each place in ``range(count)``, in their order; places without rows are left out."""
+    """Yield the rows of each place in ``range(count)``, in their order; places without rows are left out."""
     if count == 1:
         if table.num_rows:
             yield 0, table
@@ -59,7 +59,7 @@ def split_by(table: pa.Table, places: np.ndarray, count: int) -> Iterator[tuple[
 
 
 def dropped_in(folders: Sequence[Path]) -> Dropped:
-    """What all units dropped."""
+    """Return what all units dropped."""
     total = nothing_dropped()
     for folder in folders:
         for dataset, counts in json.loads((folder / "dropped.json").read_text(encoding="utf-8")).items():
@@ -75,7 +75,7 @@ def read_range(folders: Sequence[Path], place: int) -> pa.Table:
 
 
 def read_columns(folders: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of all tasks, in no particular order."""
+    """Yield some columns of all tasks, in no particular order."""
     options = pa.ipc.IpcReadOptions(included_fields=[SPOOLED.names.index(c) for c in columns])
     for folder in folders:
         for path in sorted(folder.glob("range-*.arrow")):

@@ -70,7 +70,7 @@ class Unit:
     arguments: tuple[Any, ...] = ()
 
     def run(self, dropped: Dropped) -> Iterator[pa.Table]:
-        """The unit's tasks; ``dropped`` is complete when the iterator ends."""
+        """Return the unit's tasks; ``dropped`` is complete when the iterator ends."""
         return self.make(*self.arguments, dropped)
 
 

@@ -362,12 +362,12 @@ def _beside(target: Path, suffix: str) -> Path:
 
 
 def _whose(name: str) -> str | None:
-    """The file that ``name`` is an unfinished one of, if its name is as :func:`_beside` gives."""
+    """Return the file that ``name`` is an unfinished one of, if its name is as :func:`_beside` gives."""
     return found[1] + found[2] if (found := _PART.fullmatch(name)) else None
 
 
 def _left_by(target: Path, suffix: str) -> list[Mark]:
-    """The marked folders that :func:`_beside` named for ``target``."""
+    """Return the marked folders that :func:`_beside` named for ``target``."""
     named = re.compile(rf"\.{re.escape(target.name[:80])}\.[0-9a-f]{{16}}\.{suffix}")
     with suppress(OSError):
         folders = sorted(path for path in target.parent.iterdir() if named.fullmatch(path.name))
@@ -400,7 +400,7 @@ def _write_mark(content: Mark) -> None:
 
 
 def _mark_over(path: Path) -> Mark | None:
-    """The mark of the nearest folder above ``path`` that has one."""
+    """Return the mark of the nearest folder above ``path`` that has one."""
     return next((found for folder in Path(os.path.abspath(path)).parents if (found := read_mark(folder))), None)
 
 

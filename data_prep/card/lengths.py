@@ -87,7 +87,7 @@ class Lengths:
 
 
 def _edges(most: int) -> list[int]:
-    """The edges of about as many bins as are drawn, all of one round width, from 0 to above ``most``."""
+    """Return the edges of about as many bins as are drawn, all of one round width, from 0 to above ``most``."""
     least = max(most / BINS, 1)
     power = 10 ** int(np.log10(least))
     width = next(w * power for w in (1, 2, 5, 10) if w * power >= least)

@@ -91,7 +91,7 @@ class Popularity:
 
 
 def gini(counts: np.ndarray, items: int) -> float:
-    """The Gini coefficient of ``counts`` over ``items`` items, those not counted having 0: 0 equal, near 1 one has all."""
+    """Return the Gini coefficient of ``counts`` over ``items`` items, others having 0: 0 is equal, near 1 one has all."""
     ordered = np.concatenate([np.zeros(items - len(counts)), np.sort(counts)])
     rank = np.arange(1, items + 1)
     return float((2 * rank - items - 1) @ ordered / (items * ordered.sum()))

@@ -30,7 +30,7 @@ _TEXTS = ("context", "candidates")
 def statistics(
     folder: Path, manifest: Mapping[str, Any], count_tokens: CountTokens | None = None, limit: int | None = None
 ) -> dict[str, Any]:
-    """The numbers of a prepared folder; ``limit`` is the longest prompt in tokens. UserError for a broken file."""
+    """Return the numbers of a prepared folder; ``limit`` is the longest prompt in tokens. Raise UserError for a broken file."""
     counts, positions = _Counts(), _Positions()
     popularity, routers, repeats, samples = Popularity(), Routers(), _Repeats(), Samples()
     lengths_of = Lengths(_rows_in(folder), count_tokens, limit)
@@ -116,7 +116,7 @@ class _Counts:
                 self._about[name][leaf] |= set(pc.unique(columns[leaf].take(pa.array(rows))).to_pylist())
 
     def names(self, manifest: Mapping[str, Any]) -> list[str]:
-        """The manifest's datasets in its order, then what else is in the files."""
+        """Return the manifest's datasets in its order, then what else is in the files."""
         listed = [name for name in manifest["tasks"] if name in self._rows or name in manifest["datasets"]]
         return listed + sorted(set(self._rows) - set(listed))
 

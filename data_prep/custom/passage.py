@@ -132,7 +132,7 @@ def _long(path: Path, dropped: Counter[str]) -> Iterator[Open]:
 
 
 def _key(query: Any, query_id: Any) -> bytes:
-    """A query's identity, short: its id, or else its text."""
+    """Return a query's identity, short: its id, or else its text."""
     name = f"text {clean(str(query))}" if query_id == "" else f"id {query_id}"
     return hashlib.blake2b(name.encode(), digest_size=12).digest()
 

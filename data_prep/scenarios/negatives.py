@@ -37,7 +37,7 @@ class Seen:
 
 
 def sampler(options: Options, texts: pa.Array, popularity: np.ndarray) -> Draw:
-    """The drawing that ``options.negatives`` names."""
+    """Return the drawing that ``options.negatives`` names."""
     wanted = options.candidates - 1
     if options.negatives == "popularity":
         ladder = np.cumsum(popularity) / max(popularity.sum(), 1)
@@ -66,7 +66,7 @@ def sampler(options: Options, texts: pa.Array, popularity: np.ndarray) -> Draw:
 def rejection(
     users: np.ndarray, key: np.ndarray, wanted: int, seen: Seen, item: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """The first ``wanted`` different new items of each user's stream of draws: a draw without replacement.
+    """Return the first ``wanted`` different new items of each user's stream of draws: a draw without replacement.
 
     Whoever has not enough of them after a few rounds (nearly everything seen) gets the new items in random order.
     """
@@ -91,7 +91,7 @@ def rejection(
 
 
 def _first_new(users: np.ndarray, items: np.ndarray, wanted: int, seen: Seen) -> np.ndarray:
-    """The first ``wanted`` items of each row that are new to the user and to the row; -1 where there are not so many."""
+    """Return the first ``wanted`` items of each row that are new to the user and to the row; -1 where there are not so many."""
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, axis=1)
     again = np.zeros(items.shape, bool)
@@ -105,7 +105,7 @@ def _first_new(users: np.ndarray, items: np.ndarray, wanted: int, seen: Seen) ->
 
 
 def _bm25(texts: pa.Array, history: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The items closest to a history's texts, best first: int64 of shape (histories, depth)."""
+    """Return the items closest to a history's texts, best first: int64 of shape (histories, depth)."""
     import bm25s
 
     corpus = texts.to_pylist()

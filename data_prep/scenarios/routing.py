@@ -69,7 +69,7 @@ _SLACK = 1e-6  # how far out of [0, 1] a number may be by rounding
 
 
 def value(given: object, path: Path, row: int, column: str, least: float = -math.inf) -> float:
-    """A number of a raw file, NaN where it is missing. UserError for what is no number, infinite, or below ``least``."""
+    """Return a number of a raw file, NaN where missing. Raise UserError for what is no number, infinite, or below ``least``."""
     text = "" if given is None else str(given).strip()
     if text.casefold() in _MISSING:
         return NAN
@@ -153,7 +153,7 @@ class Outcomes:
     average_cost: list[float]
 
     def utilities(self, effect_weight: float, cost_weight: float) -> np.ndarray:
-        """The weighted scores, shape (queries, LLMs). ``cost`` has to be known where it has weight."""
+        """Return the weighted scores, shape (queries, LLMs). ``cost`` has to be known where it has weight."""
         score = effect_weight * self.effect
         if cost_weight:
             assert self.cost is not None
@@ -161,7 +161,7 @@ class Outcomes:
         return np.round(score, _ROUNDED)
 
     def positives(self, effect_weight: float, cost_weight: float, prices: Sequence[float]) -> list[int | None]:
-        """The index of each query's best LLM, None for a tie. ``prices`` are the LLMs', in case no cost is known."""
+        """Return the index of each query's best LLM, None for a tie. ``prices`` are the LLMs', in case no cost is known."""
         score = self.utilities(effect_weight, cost_weight)
         best = score == score.max(axis=1, keepdims=True)
         paid = next((m for m in (self.cost_raw, self.cost) if m is not None), np.broadcast_to(prices, score.shape))
@@ -171,14 +171,14 @@ class Outcomes:
 
 
 def leads(scores: np.ndarray, positive: int) -> tuple[float, ...]:
-    """The relevance of a query's LLMs by their weighted scores (see above); ``positive`` is the place of the best."""
+    """Return the relevance of a query's LLMs by their weighted scores (see above); ``positive`` is the place of the best."""
     lead = np.round(scores - np.delete(scores, positive).max(), _ROUNDED)
     lead[positive] = max(lead[positive], 10.0**-_ROUNDED)
     return tuple(lead.tolist())
 
 
 def outcomes(results: Results, options: Options, source: Path) -> tuple[Outcomes, Counter[str]]:
-    """The neutral form of what a source added, by query id and LLM, and what was dropped on the way."""
+    """Return the neutral form of what a source added, by query id and LLM, and what was dropped on the way."""
     _check_names(results.llms, source)
     seen, numbers, repeated = results.matrices()
     known = ~np.isnan(numbers).all(axis=(0, 1))
@@ -348,7 +348,7 @@ def routing_drafts(
 
 
 def weights(dataset: str, options: Options) -> tuple[float, float]:
-    """The weights of effect and cost. UserError where the options' make no preference."""
+    """Return the weights of effect and cost. Raise UserError where the options' make no preference."""
     preset = PRESETS[dataset]
     given = (options.effect_weight, options.cost_weight)
     quality, thrift = (preset.effect_weight, preset.cost_weight) if None in given else given
@@ -387,7 +387,7 @@ class Described:
 
 
 def descriptions(file: Path | None) -> dict[str, Described]:
-    """The LLMs that a JSON file describes, by all their names. UserError for a file of another form."""
+    """Return the LLMs that a JSON file describes, by all their names. Raise UserError for a file of another form."""
     if file is None:
         return {}
     check_regular(file)
@@ -423,7 +423,7 @@ def _described(entry: Mapping[str, Any], file: Path, row: int) -> Described:
 
 
 def nearest(names: Collection[str], path: Path, files: Collection[Path]) -> Path | None:
-    """The file with one of these names that is beside ``path``, or else the nearest one among ``files``."""
+    """Return the file with one of these names that is beside ``path``, or else the nearest one among ``files``."""
     beside = [path.with_name(name) for name in names if path.with_name(name).is_file()]
     if beside:
         return beside[0]

@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 
 
 def passage(random: Random, topic: str, echo: str | None = None) -> str:
-    """A sentence of two telling words; ``echo`` takes the place of one of them, as a stray word now and then does."""
+    """Return a sentence of two telling words; ``echo`` takes the place of one of them, as a stray word now and then does."""
     told: list[str] = random.sample(words.TELL[topic], 2)
     if random.random() < OFF_TOPIC:
         told[random.randrange(2)] = random.choice(words.TELL[random.choice(words.TOPICS)])

@@ -43,7 +43,7 @@ def game(random: Random, word: str) -> str:
 
 
 def catalogue(random: Random, title: Titler, genres: tuple[str, ...], prefix: str = "") -> list[Item]:
-    """An item for every topic word."""
+    """Return an item for every topic word."""
     items = []
     for number, topic in enumerate(words.TOPICS):
         for word in words.WORDS[topic]:

@@ -50,20 +50,20 @@ class Model:
 
 
 def question(random: Random, topic: str) -> str:
-    """A query about a topic: two of its asking words in a neutral sentence."""
+    """Return a query about a topic: two of its asking words in a neutral sentence."""
     a, b = random.sample(words.ASK[topic], 2)
     return random.choice(QUESTIONS).format(a=a, b=b, n=random.choice(words.NEUTRAL))
 
 
 def new(taken: Container[str], draw: Callable[[], str]) -> str:
-    """A draw that is not ``taken``."""
+    """Return a draw that is not ``taken``."""
     while (text := draw()) in taken:
         pass
     return text
 
 
 def models(random: Random) -> tuple[list[Model], dict[str, str]]:
-    """The six models, and the name of each topic's deputy: a cheap model that is not its expert."""
+    """Return the six models, and the name of each topic's deputy: a cheap model that is not its expert."""
     topics = random.sample(words.TOPICS, len(words.TOPICS))
     names = ("Heron", "Osprey", "Plover", "Kestrel", "Robin", "Swift")
     prices = ("cheap", "cheap", "moderate", "moderate", "costly", "costly")

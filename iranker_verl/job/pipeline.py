@@ -160,7 +160,7 @@ def report(config: DictConfig, run: Path) -> Path:
 
 
 def _zero_shot(evaluation: dict[str, Any], run: Path) -> dict[str, Any]:
-    """What a zero-shot run adds to ``results.json``: the trained model's numbers as such, and what is known of the test."""
+    """Return what a zero-shot run adds to ``results.json``: the trained model's numbers, and what is known of the test."""
     from data_prep.schema import read_manifest
 
     unseen = json.loads((run / "unseen.json").read_text(encoding="utf-8"))

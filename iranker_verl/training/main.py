@@ -27,7 +27,7 @@ FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_r
 
 
 def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
-    """The composed config of a recipe folder or file. UserError, in one line, for a missing recipe or a wrong override."""
+    """Return the composed config of a recipe folder or file. Raise UserError, in one line, for a missing recipe or a wrong override."""
     path = _file_of(recipe)
     GlobalHydra.instance().clear()
     try:
@@ -91,7 +91,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _quoted(override: str) -> str:
-    """An override of Hydra's grammar, a folder's name in quotes. What is in quotes already, or begins with a "$", is Hydra's."""
+    """Return an override of Hydra's grammar, with a folder's name in quotes; what is quoted, or begins with a "$", is Hydra's."""
     option, _, value = override.partition("=")
     if option.lstrip("+") not in FOLDERS or value.lower() == "null" or value[:1] in ("", "'", '"', "$"):
         return override

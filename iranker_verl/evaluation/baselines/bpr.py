@@ -140,7 +140,7 @@ def _with_others(pairs: Tensor, chosen: Tensor, count: int, generator: torch.Gen
 
 
 def _loss_of_rest(factors: Factors, held: Sequence[Indices], settings: Settings, seed: int) -> float:
-    """The pairs' mean loss over the last part of the held-out users' sequences, each user folded in with the first."""
+    """Return the pairs' mean loss over the last part of the held-out users' sequences, each user folded in with the first."""
     fold_in = FoldIn(factors, settings, seed)
     losses = []
     for user in held:

@@ -62,7 +62,7 @@ class Dense:
         return dict(zip(ordered, vectors, strict=True))
 
     def _cut(self, texts: Sequence[str], prompt: str | None) -> int:
-        """The number of texts that are longer than the model's limit, with the prompt before them."""
+        """Return the number of texts that are longer than the model's limit, with the prompt before them."""
         model = self._model
         if not model.max_seq_length or model.max_seq_length == math.inf:
             return 0

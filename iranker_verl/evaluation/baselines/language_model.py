@@ -65,7 +65,7 @@ class R1Rec:
         return self._model()[1]
 
     def _model(self) -> tuple[Path, Template]:
-        """The model's folder, and the template that its ``iranker.json`` names."""
+        """Return the model's folder, and the template that its ``iranker.json`` names."""
         named = self._context.models.get(self.name)
         if not named:
             raise Unavailable("no model: give --models r1-rec=FOLDER (train one with recipes/r1_rec_3b)")

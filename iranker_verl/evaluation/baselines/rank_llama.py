@@ -114,7 +114,7 @@ class RankLlama(Pointwise):
 
 
 def _merged(model: Any, adapter: Path, headless: bool) -> Any:
-    """The model with the adapter's weights in its own. ValueError where neither it nor the adapter has a head."""
+    """Return the model with the adapter's weights in its own. Raise ValueError where neither it nor the adapter has a head."""
     from peft import PeftModel
 
     before = model.score.weight.detach().clone()

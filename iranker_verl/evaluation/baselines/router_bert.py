@@ -97,7 +97,7 @@ class RouterBert(Router):
         return scores
 
     def _network(self, llms: int) -> tuple[Callable[[Sequence[str]], torch.Tensor], list[torch.nn.Module]]:
-        """A function from queries to scores of shape (queries, LLMs), and its modules in training mode."""
+        """Return a function from queries to scores of shape (queries, LLMs), and its modules in training mode."""
         import torch
 
         device = self._context.device

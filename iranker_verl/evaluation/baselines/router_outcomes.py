@@ -71,7 +71,7 @@ def _outcomes(tasks: Sequence[RankingTask]) -> Outcomes:
 
 
 def _texts(tasks: Sequence[RankingTask]) -> dict[str, str]:
-    """The description of each LLM, by id in order; of several the first in order."""
+    """Return the description of each LLM, by id in order; of several the first in order."""
     texts: dict[str, str] = {}
     for id, text in sorted({(c.id, c.text) for task in tasks for c in task.candidates}):
         texts.setdefault(id, text)

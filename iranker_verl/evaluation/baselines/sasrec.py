@@ -165,7 +165,7 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
 
 
 def _validation_loss(network: Network, users: Sequence[Indices], batch: int) -> float:
-    """The mean loss of an item, over all items of the users."""
+    """Return the mean loss of an item, over all items of the users."""
     network.eval()
     total = count = 0.0
     for start in range(0, len(users), batch):

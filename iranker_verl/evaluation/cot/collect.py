@@ -181,7 +181,7 @@ def _row(content: Any, where: str) -> _Row:
 
 
 def _trace(row: _Row, template: Template) -> ReasoningTrace | None:
-    """The trace of a row, its reasoning "" where it has none; or None where the answer is not well-formed."""
+    """Return the trace of a row, its reasoning "" where it has none; or None where the answer is not well-formed."""
     question, candidates = row.ranking, tuple(row.ranking["candidates"])
     answer: tuple[int, ...]
     if template.kind == "direct":
@@ -231,7 +231,7 @@ def _choose(
     selection: _Selection,
     counts: Counter[str],
 ) -> list[ReasoningTrace]:
-    """The first ``per_context`` traces of the best reward of each context, without repetition."""
+    """Return the first ``per_context`` traces of the best reward of each context, without repetition."""
     contexts: dict[tuple[str, str], list[ReasoningTrace]] = defaultdict(list)
     for (dataset, size), by_context in cells.items():
         least = best[dataset, size] - _TOLERANCE if selection.min_score is None else selection.min_score

@@ -122,7 +122,7 @@ def find_leaks(
 
 
 def _near_duplicates(ours: Sequence[_Query], tests: Sequence[_Query], threshold: float) -> dict[int, tuple[int, float]]:
-    """The first near-duplicate among the tests, and its similarity, of every query of ours that has one; by index."""
+    """Return the first near-duplicate among the tests, and its similarity, of every query of ours that has one; by index."""
     found: dict[int, tuple[int, float]] = {}
     for scenario in sorted({q.scenario for q in ours}):
         left, right = ([(i, q) for i, q in enumerate(side) if q.scenario == scenario] for side in (ours, tests))

@@ -102,6 +102,6 @@ def _by_scenario(store: Store) -> dict[str, list[int]]:
 
 
 def _best(scores: Sequence[float], indices: Sequence[int], k: int, above: float = float("-inf")) -> list[int]:
-    """The ``k`` of ``indices`` with the highest scores. Rounded, because the last bits depend on the processor."""
+    """Return the ``k`` of ``indices`` with the highest scores. Rounded, because the last bits depend on the processor."""
     rounded = [(round(score, 5), index) for score, index in zip(scores, indices, strict=True)]
     return [index for score, index in sorted(rounded, key=lambda pair: -pair[0]) if score > above][:k]

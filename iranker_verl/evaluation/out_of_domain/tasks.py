@@ -84,7 +84,7 @@ def task_manager(name: str, data: Path | None, work: Path) -> Any:
 
 
 def leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
-    """The tasks without parts below a task, a group or a tag of lm-eval's index."""
+    """Yield the tasks without parts below a task, a group or a tag of lm-eval's index."""
     entry = index[name]
     parts = sorted(entry.tags) if entry.kind.name == "TAG" else (entry.cfg or {}).get("task")
     if entry.kind.name not in ("TAG", "GROUP"):
@@ -169,6 +169,6 @@ def data_hash(name: str, data: Path | None) -> str | None:
 
 
 def _one_line(error: BaseException) -> str:
-    """An error's message in one line for a table."""
+    """Return an error's message in one line for a table."""
     text = " ".join(word for line in str(error).splitlines() if (word := line.strip(" *")))
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

@@ -20,7 +20,7 @@ from typing import Any
 
 from data_prep import spool
 from data_prep.assemble import Inspect, Made, assemble
-from data_prep.checks import folder as checks
+from data_prep.checks.folder import check_folder
 from data_prep.discover import Found, discover, local_raw
 from data_prep.options import Options
 from data_prep.schema import MANIFEST, SCHEMA_VERSION, SPLITS, read_manifest
@@ -136,7 +136,7 @@ def _prepare(
         _check_made(made, dropped, raw, asked)
         manifest = made_of | _outcome(made, dropped, names) | {"not_read": not_read}
         manifest["files"] = {f"{split}.parquet": file_digest(part / f"{split}.parquet") for split in SPLITS}
-        found = checks.check(part, manifest)
+        found = check_folder(part, manifest)
         manifest["checks"] = [asdict(one) for one in found]
         if failed := [one for one in found if not one.ok]:
             raise UserError(f"{raw}: the prepared data fails the check {failed[0].name!r}: {failed[0].detail}")

@@ -38,6 +38,7 @@ from iranker_verl.ranking.templates import Template, check_hash
 SCHEMA_VERSION = 2
 SPLITS = ("train", "test")
 MANIFEST = "manifest.json"
+HISTORY_SEPARATOR = "; "  # of the items in the context of a recommendation task
 ROW_KINDS = {"episodes": "episode", "states": "state", "direct": "direct"}
 AGENT_NAME = "elimination_agent"
 AGENTS = {"episode": AGENT_NAME, "state": AGENT_NAME, "direct": "direct_agent"}

@@ -9,18 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from iranker_verl.errors import UserError
 from iranker_verl.files import replacing_folder
@@ -105,7 +101,9 @@ def _do(job: Job, folder: Path) -> str:
 
 def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[str]:
     # spawn: pyarrow's threads do not survive a fork
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
+    )
     try:
         for done in [pool.submit(_do, job, folder) for job in jobs]:
             yield done.result()
@@ -115,30 +113,6 @@ def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[s
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _begin(parent: int) -> None:
-    die_with_parent(parent)
-    _spare_pandas()
-
-
-class _NoPandas(MetaPathFinder):
-    """An import of pandas fails."""
-
-    @staticmethod
-    def find_spec(name: str, path: object, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def _spare_pandas() -> None:
-    """Make pyarrow believe that there is no pandas, in a process that is for jobs only.
-
-    It looks for pandas the first time that it makes or gives an array, and the import takes as long as a job may.
-    """
-    sys.meta_path.insert(0, _NoPandas)
-    pa.array([0])
-    sys.meta_path.remove(_NoPandas)
 
 
 def _with_ray(jobs: Sequence[Job], folder: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from data_prep.card import figures
 from data_prep.card.lengths import CountTokens
 from data_prep.card.statistics import statistics
-from data_prep.checks.folder import check
+from data_prep.checks.folder import check_folder
 from data_prep.schema import read_manifest
 from iranker_verl import page
 from iranker_verl.errors import UserError
@@ -41,7 +41,7 @@ def inspect(folder: Path, count_tokens: CountTokens | None = None, limit: int | 
     """
     manifest = read_manifest(folder)
     try:
-        checks = [asdict(one) for one in check(folder, manifest)]
+        checks = [asdict(one) for one in check_folder(folder, manifest)]
         content = statistics(folder, manifest, count_tokens, limit)
         provenance = {name: manifest[name] for name in _PROVENANCE} | {"split": manifest.get("split", {})}
     except (KeyError, TypeError, AttributeError) as error:

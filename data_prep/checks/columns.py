@@ -96,6 +96,21 @@ def best(columns: dict[str, pa.Array]) -> tuple[np.ndarray, np.ndarray]:
     return rows[order], places[order]
 
 
+def grades(columns: dict[str, pa.Array]) -> np.ndarray:
+    """Return the relevance of every candidate of every row, float64: 1 for the ``target`` where a row has no ``relevance``."""
+    sizes, graded = lengths(columns["candidates"]), lengths(columns["relevance"])
+    starts = np.cumsum(sizes) - sizes
+    found = np.zeros(sizes.sum())
+    target = pc.fill_null(columns["target"], -1).to_numpy(zero_copy_only=False)
+    single = np.flatnonzero((graded == 0) & (target >= 0) & (target < sizes))
+    found[starts[single] + target[single]] = 1.0
+    row, value = flat(columns["relevance"])
+    index = np.arange(len(row)) - (np.cumsum(graded) - graded)[row]
+    fits = (graded == sizes)[row]
+    found[(starts[row] + index)[fits]] = pc.fill_null(value, 0.0).to_numpy(zero_copy_only=False)[fits]
+    return found
+
+
 def lengths(lists: pa.ListArray) -> np.ndarray:
     """How long each list is, int64; a null is as an empty one."""
     return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -36,7 +36,7 @@ class Check:
     detail: str = ""
 
 
-def check(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
+def check_folder(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
     """All checks of a prepared folder against its manifest.
 
     Where a file cannot be read because it is not the one that was written, that is all there is to say, and the only
@@ -57,9 +57,12 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
         _groups(train, test, by_time),
         _near_duplicates(train, test, options["near_duplicate"]),
         _tasks(train, test, options["orders"]),
-        _rows("history", "each row's candidates with its own history: no item is in both", train, test),
+        _rows(
+            "history", "each row's candidates with its own history: no item and no shown text is in both", train, test
+        ),
         _times(train, test),
         _rows("candidate ids", "the candidate ids of each row with each other: none is there twice", train, test),
+        _rows("candidate texts", "equal texts among the candidates of each row: all have one relevance", train, test),
         _position(train, test),
     ]
 

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.checks.columns import CONTENT, batches, best, flat, leaves, lengths
+from data_prep.checks.columns import CONTENT, batches, best, flat, grades, leaves, lengths
 from data_prep.checks.positions import Places, add
 from data_prep.readers.text import shown
-from data_prep.schema import ContentHash
+from data_prep.schema import HISTORY_SEPARATOR, ContentHash
 
 # Groups of these are queries, which several datasets share; elsewhere they are users, each dataset's own.
 QUERIES = ("routing", "passage")
@@ -91,6 +91,7 @@ def read(path: Path, *, by_time: bool) -> Side:
         _queries(side, columns, np.flatnonzero(is_query), start)
         side.tasks.add(columns, start + np.arange(len(rows)))
         _ids(side, columns, start)
+        _texts(side, columns, start)
         if by_time:
             _times(side, columns, np.flatnonzero(~is_query), start)
         _places(side, columns, start)
@@ -138,6 +139,46 @@ def _ids(side: Side, columns: Columns, start: int) -> None:
         start,
         lambda at: f"candidate {text(shown_keys[again & (row == at)][0])} is there twice",
     )
+
+
+def _texts(side: Side, columns: Columns, start: int) -> None:
+    """Compare what is shown: a model and a reader see texts, not ids."""
+    row, candidate = flat(columns["candidates"])
+    past_row, past = _history_texts(columns)
+    every = pa.concat_arrays([candidate, past]).dictionary_encode(null_encoding="encode")
+    code = every.indices.to_numpy(zero_copy_only=False) + len(every.dictionary) * np.concatenate([row, past_row])
+    candidate_keys, past_keys = code[: len(row)], code[len(row) :]
+
+    def text(bad: np.ndarray, at: int) -> str:
+        return shown(str(every.dictionary[int(candidate_keys[bad & (row == at)][0] % len(every.dictionary))]))
+
+    in_history = np.isin(candidate_keys, past_keys)
+    side.look("history", 0, row[in_history], start, lambda at: f"{text(in_history, at)} is shown in the history, too")
+    grade = grades(columns)
+    _, same = np.unique(candidate_keys, return_inverse=True)
+    low, high = np.full(len(same), np.inf), np.full(len(same), -np.inf)
+    np.minimum.at(low, same, grade)
+    np.maximum.at(high, same, grade)
+    differing = (high > low)[same]
+    side.look(
+        "candidate texts",
+        len(columns["candidates"]),
+        row[differing],
+        start,
+        lambda at: (
+            f"{text(differing, at)} is shown twice, with relevance {min(grade[differing & (row == at)]):g} and "
+            f"{max(grade[differing & (row == at)]):g}"
+        ),
+    )
+
+
+def _history_texts(columns: Columns) -> tuple[np.ndarray, pa.Array]:
+    """Return ``(row of each text, texts)`` of the items that contexts list, where each item can be told from the next."""
+    parts = pc.split_pattern(pc.fill_null(columns["context"], ""), HISTORY_SEPARATOR)
+    past = lengths(columns["history_ids"])
+    told = np.flatnonzero((past > 0) & (lengths(parts) == past))  # a title may hold the separator
+    row, text = flat(parts.take(pa.array(told)))
+    return told[row], text
 
 
 def _times(side: Side, columns: Columns, where: np.ndarray, start: int) -> None:

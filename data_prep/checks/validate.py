@@ -8,6 +8,7 @@ something else than the row says; a *warning* is what is allowed and probably no
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.readers.text import shown
-from data_prep.schema import AGENTS
+from data_prep.schema import AGENTS, HISTORY_SEPARATOR
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, available, load
@@ -201,6 +202,31 @@ def _truth(row: Row) -> Iterator[Finding]:
         yield Finding("ground_truth: no candidate is better than another", _shown(relevance))
     elif truth.get("target") not in (None, relevance.index(max(relevance))):
         yield Finding("ground_truth: target is not the place of the best", f"target {truth['target']!r} of {relevance}")
+    yield from _shown_twice(row, texts, relevance)
+
+
+def _shown_twice(row: Row, texts: list[str], relevance: list[float]) -> Iterator[Finding]:
+    """Find candidates that read alike, or like an item of the history: a model sees texts, not ids."""
+    grades: dict[str, set[float]] = {}
+    for text, grade in zip(texts, relevance, strict=True):
+        grades.setdefault(text, set()).add(grade)
+    if differing := [text for text, found in grades.items() if len(found) > 1]:
+        yield Finding("candidates: one text with two relevances", _shown(differing[0]))
+    elif len(grades) < len(texts):
+        yield Finding("candidates: a text is there twice", _shown(Counter(texts).most_common(1)[0][0]), error=False)
+    context, ids = _inside(row, "extra_info", "context"), _inside(row, "extra_info", "history_ids")
+    past = context.split(HISTORY_SEPARATOR) if isinstance(context, str) else []
+    if not isinstance(ids, list) or len(ids) != len(past):  # items of the history cannot be told apart
+        return
+    best = {text for text, grade in zip(texts, relevance, strict=True) if grade == max(relevance)}
+    if again := [text for text in texts if text in past]:
+        of_best = [text for text in again if text in best]
+        what = (
+            "candidates: the best one is shown in the history, too"
+            if of_best
+            else "candidates: one is in the history, too"
+        )
+        yield Finding(what, _shown((of_best or again)[0]))
 
 
 # ------------------------------------------------------------------------------------------------- what our agents need

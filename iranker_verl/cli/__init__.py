@@ -20,7 +20,7 @@ app = typer.Typer(
     help="Train one LLM to rank anything by iterative elimination.",
 )
 for command in (
-    *(data.prepare, inspect.inspect, inspect.validate, reward.audit_reward),
+    *(data.prepare, data.check, inspect.inspect, inspect.validate, reward.audit_reward),
     *(evaluate.evaluate, score.score, out_of_domain.evaluate_out_of_domain, report.report, serving.rank, serving.serve),
 ):
     app.command()(command)

@@ -1,7 +1,8 @@
-"""``iranker prepare``: raw files to ranking tasks in Parquet, and proof that they do not leak."""
+"""``iranker prepare`` and ``iranker check``: raw files to ranking tasks in Parquet, and proof that they do not leak."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +28,7 @@ def prepare(
     out: Annotated[
         Path | None, typer.Option(help="folder to write train.parquet, test.parquet and manifest.json to")
     ] = None,
-    check: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="prove again, from its files, that prepared data does not leak")
-    ] = None,
+    former_check: Annotated[Path | None, typer.Option("--check", hidden=True)] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="dataset, e.g. rec-movie; again for more (default: all that are found)")
     ] = None,
@@ -45,16 +44,17 @@ def prepare(
     *,
     options: Options,
 ) -> None:
-    """Turn raw files into ranking tasks in Parquet, with a manifest; or check what was prepared."""
+    """Turn raw files into ranking tasks in Parquet, with a manifest."""
     from data_prep.prepare import prepare as run
     from data_prep.presets import missing
     from iranker_verl.ranking.templates import load
 
-    if check is not None:
-        _check(check)
+    if former_check is not None:
+        print("`iranker prepare --check DIR` is now `iranker check DIR`", file=sys.stderr)
+        check(former_check)
         return
     if raw is None or out is None:
-        raise UserError("give --raw and --out to prepare, or --check DIR to check what was prepared")
+        raise UserError("give --raw and --out; to check what was prepared: iranker check DIR")
     if (tokenizer is None) != (max_prompt_tokens is None):
         raise UserError("--tokenizer and --max-prompt-tokens belong together")
     chosen = load(template or ("direct-label" if options.rows == "direct" else "label"))
@@ -65,11 +65,12 @@ def prepare(
             print(f"not found   {line}")
 
 
-def _check(folder: Path) -> None:
-    from data_prep.checks.folder import check
+def check(folder: Annotated[Path, typer.Argument(help="folder of `iranker prepare`")]) -> None:
+    """Prove again, from its files, that prepared data does not leak; exit code 1 where it does."""
+    from data_prep.checks.folder import check_folder
     from data_prep.schema import read_manifest
 
-    found = check(folder, read_manifest(folder))
+    found = check_folder(folder, read_manifest(folder))
     show([checks_part([asdict(one) for one in found])])
     if not all(one.ok for one in found):
         raise typer.Exit(1)

@@ -39,7 +39,7 @@ def show(parts: Iterable[Part]) -> None:
 
 
 def checks_part(checks: Iterable[dict[str, Any]]) -> Part:
-    """Return what :func:`data_prep.checks.folder.check` found."""
+    """Return what :func:`data_prep.checks.folder.check_folder` found."""
     made = table("check", "", "looked at", "finding")
     made.columns[3].justify = "left"
     for one in checks:

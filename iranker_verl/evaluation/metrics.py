@@ -15,10 +15,10 @@ from ir_measures import RR, Success, nDCG
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import RankingTask
+from iranker_verl.ranking.task import RELEVANCE_LIMIT as LIMIT
 
 MEASURES = {"rr": RR, "ndcg@5": nDCG @ 5, "ndcg@10": nDCG @ 10, "hit@1": Success @ 1}
 GAIN_SCALE = 1000
-LIMIT = 1e100  # the rewards' own limit: sums and differences of what is smaller stay finite
 
 Values = dict[str, float]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 
 SCENARIOS = ("recommendation", "routing", "passage")
+RELEVANCE_LIMIT = 1e100  # as of the rewards: sums and differences of what is smaller stay finite
 
 # The nine tasks of the paper (arXiv 2506.21638, table 1), in its order.
 DATASETS: dict[str, str] = {
@@ -42,7 +42,7 @@ class RankingTask:
     items that the context tells of, oldest first (recommendation; empty elsewhere).
 
     Raises :class:`UserError` for fewer than two candidates, a repeated id, an empty text, relevance of another length,
-    not finite, or all equal (nothing to rank).
+    not within ±:data:`RELEVANCE_LIMIT`, or all equal (nothing to rank).
     """
 
     id: str
@@ -69,8 +69,8 @@ class RankingTask:
             return
         if len(self.relevance) != len(self.candidates):
             raise UserError(f"{where}: {len(self.candidates)} candidates but {len(self.relevance)} relevance values")
-        if not all(math.isfinite(r) for r in self.relevance):
-            raise UserError(f"{where}: relevance has to be finite, got {list(self.relevance)}")
+        if not all(-RELEVANCE_LIMIT < r < RELEVANCE_LIMIT for r in self.relevance):  # false for NaN, too
+            raise UserError(f"{where}: relevance has to be finite and below {RELEVANCE_LIMIT:g}, got {list(self.relevance)}")
         if max(self.relevance) == min(self.relevance):
             raise UserError(f"{where}: no positive candidate (all relevance values are {self.relevance[0]:g})")
 

@@ -95,6 +95,8 @@ FAULTS = [
     (into(*truth, "candidates", 2)(" "), "candidates: a blank text"),
     (into(*truth, "candidates", 1)("Another"), "prompt: not what its template makes of the row"),
     (into(*truth, "candidates")(lambda c: c[::-1]), "prompt: not what its template makes of the row"),
+    (into(*truth, "candidates")(lambda texts: texts[:1] * 4), "candidates: one text with two relevances"),
+    (into(*truth, "relevance")([1e100, 0.0, 0.0, 0.0]), "ground_truth: our rewards cannot score it"),
     (into(*truth, "target")(None), "ground_truth: our rewards cannot score it"),
     (into(*truth, "target")(4), "ground_truth: our rewards cannot score it"),
     (into(*truth, "target")(-1), "ground_truth: our rewards cannot score it"),
@@ -143,6 +145,22 @@ def test_a_spoiled_row(save, spoil, expected):
     problem = report.problems[expected]
     assert problem.error and problem.count == 1 and [number for number, _ in problem.first] == [9]
     assert "\n" not in problem.first[0][1]
+
+
+def test_what_reads_alike(save):
+    """By their texts, whatever the ids: among the candidates, and in the history."""
+    texts, past = ["Heat (1995)", "Alien (1979)", "Brazil (1985)"], ["Jaws (1975)", "Heat (1995)"]
+
+    def found(texts, target):
+        one = row("rec-movie", 0, ids=["a", "b", "c"], texts=texts, target=target, history=["d", "e"], context="; ".join(past))
+        return {p.what: (p.error, p.first[0][1]) for p in problems(save([one]))}
+
+    assert found(texts[1:] + ["Psycho (1960)"], 0) == {}
+    assert found(texts, 0) == {"candidates: the best one is shown in the history, too": (True, "'Heat (1995)'")}
+    assert found(texts, 1) == {"candidates: one is in the history, too": (True, "'Heat (1995)'")}
+    twice = [texts[1], texts[2], texts[2]]
+    assert found(twice, 0) == {"candidates: a text is there twice": (False, "'Brazil (1985)'")}
+    assert found(twice, 1) == {"candidates: one text with two relevances": (True, "'Brazil (1985)'")}
 
 
 def test_values_are_named(save):
@@ -390,7 +408,7 @@ def any_row(draw, number=0):
         kind=kind,
         template=template,
         ids=[f"i{i}" for i in range(count)],
-        texts=draw(st.lists(text, min_size=count, max_size=count)),
+        texts=draw(st.lists(text, min_size=count, max_size=count, unique=True)),
         target=draw(st.integers(0, count - 1)),
         relevance=grades,
         context=draw(text),

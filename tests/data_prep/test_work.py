@@ -1,6 +1,5 @@
 """Jobs: what is done stays done, what fails leaves nothing, and processes give what one process gives."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -8,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,13 +28,6 @@ def refuse(folder, number):
 
 def die(folder):
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def with_arrow(folder):
-    looked = "pandas" in sys.modules
-    values = pa.array(["x"]).to_numpy(zero_copy_only=False)
-    found = f"{looked} {'pandas' in sys.modules} {values} {len(importlib.import_module('pandas').Series([1]))}"
-    (folder / "result").write_text(found)
 
 
 def results(folders):
@@ -136,8 +127,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_processes_do_without_pandas_unless_a_job_needs_it(tmp_path):
-    jobs = [Job(f"set:{i}", with_arrow) for i in range(2)]
-    assert results(Work(tmp_path / "work", 2).run(jobs)) == ["False False ['x'] 1"] * 2

@@ -69,8 +69,10 @@ class RankingTask:
             return
         if len(self.relevance) != len(self.candidates):
             raise UserError(f"{where}: {len(self.candidates)} candidates but {len(self.relevance)} relevance values")
-        if not all(-RELEVANCE_LIMIT < r < RELEVANCE_LIMIT for r in self.relevance):  # false for NaN, too
-            raise UserError(f"{where}: relevance has to be finite and below {RELEVANCE_LIMIT:g}, got {list(self.relevance)}")
+        if beyond := [r for r in self.relevance if not -RELEVANCE_LIMIT < r < RELEVANCE_LIMIT]:  # NaN is not, either
+            raise UserError(
+                f"{where}: its relevance {beyond[0]:g} is not within ±{RELEVANCE_LIMIT:g}; scale the relevances down"
+            )
         if max(self.relevance) == min(self.relevance):
             raise UserError(f"{where}: no positive candidate (all relevance values are {self.relevance[0]:g})")
 

@@ -152,10 +152,12 @@ def test_what_reads_alike(save):
     texts, past = ["Heat (1995)", "Alien (1979)", "Brazil (1985)"], ["Jaws (1975)", "Heat (1995)"]
 
     def found(texts, target):
-        one = row("rec-movie", 0, ids=["a", "b", "c"], texts=texts, target=target, history=["d", "e"], context="; ".join(past))
-        return {p.what: (p.error, p.first[0][1]) for p in problems(save([one]))}
+        one = row(
+            "rec-movie", 0, ids=["a", "b", "c"], texts=texts, target=target, history=["d", "e"], context="; ".join(past)
+        )
+        return {p.what: (p.error, p.first[0][1]) for p in problems(save([one])).values()}
 
-    assert found(texts[1:] + ["Psycho (1960)"], 0) == {}
+    assert found([*texts[1:], "Psycho (1960)"], 0) == {}
     assert found(texts, 0) == {"candidates: the best one is shown in the history, too": (True, "'Heat (1995)'")}
     assert found(texts, 1) == {"candidates: one is in the history, too": (True, "'Heat (1995)'")}
     twice = [texts[1], texts[2], texts[2]]

@@ -76,10 +76,11 @@ def evaluate_systems(
         UserError: before anything is loaded, for tasks, options, templates and roles that cannot be; for files of other work.
     """
     chosen = list(systems)
-    check_roles({_name(system): _role(system) for system in chosen})
     lengths = {s.name: check_model(s, tasks, seed) for s in chosen if isinstance(s, ModelSystem)}
     results: list[SystemResult] = []
     with hold or claimed(out):
+        others = finished_systems(out, tasks, map(_name, chosen), log)
+        check_roles({s.system: s.role for s in others} | {_name(s): _role(s) for s in chosen})
         for system in chosen:
             if isinstance(system, ModelSystem):
                 results.append(
@@ -89,8 +90,7 @@ def evaluate_systems(
                 results += evaluate_baselines(
                     train, tasks, baselines=[system], context=context, seed=seed, run_dir=out, log=log
                 )
-        results += finished_systems(out, tasks, {result.system for result in results}, log)
-        return write_results(out, results, seed=seed, made_of=made_of)
+        return write_results(out, [*results, *others], seed=seed, made_of=made_of)
 
 
 def write_results(

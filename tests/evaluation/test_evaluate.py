@@ -305,7 +305,11 @@ def test_one_orchestrator_puts_baselines_models_and_what_is_finished_side_by_sid
             UserError, match="base-7b and mine both have the role before; give one of them --role model"
         ):
             evaluate_systems([base, dataclasses.replace(model, role=Role.BEFORE)], tasks, tmp_path / "none")
-    assert both == json.loads((tmp_path / "results.json").read_text()) and not (tmp_path / "none").exists()
+        asked = len(server.requests)
+        with pytest.raises(UserError, match="mine and other both have the role after"):  # before it is asked
+            evaluate_systems([dataclasses.replace(model, name="other")], tasks, tmp_path, log=said.append)
+        assert len(server.requests) == asked
+    assert both == json.loads((tmp_path / "results.json").read_text())
     assert first["roles"] == {"random": "baseline", "base-7b": "before"} and first["paired_p"] is None
     assert both["roles"] == {"bm25": "baseline", "mine": "after", "base-7b": "before", "random": "baseline"}
     assert both["paired_p"] is not None and {c["against"] for c in both["comparisons"]} == {"mine"}

@@ -1,7 +1,11 @@
 """What a run says of the tiny base that it began with."""
 
+import dataclasses
+import json
+
 import pytest
 
+from iranker_verl.files import mark
 from iranker_verl.job.stages import about_tiny
 from iranker_verl.ranking import templates
 
@@ -100,3 +104,36 @@ def test_two_runs_may_differ_in_where_and_how_often_they_save():
     one = pipeline.made_of(compose_recipe("recipes/tiny_cpu", []))
     assert one == pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["trainer.save_freq=7"]))
     assert one != pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["iranker.seed=7"]))
+
+
+def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tmp_path, monkeypatch):
+    from omegaconf import OmegaConf
+
+    from iranker_verl.evaluation import evaluate
+    from iranker_verl.job import stages
+    from tests.data_prep import prepared_folder
+    from tests.evaluation.synthetic import play_as
+
+    asked = []
+
+    def evaluate_model(system, tasks, *, run_dir, **options):
+        asked.append((system.name, system.role, system.model.name, run_dir))
+        played = play_as(system.name, tasks, knows=float(system.role == "after"))
+        return dataclasses.replace(played, role=system.role)
+
+    monkeypatch.setattr(evaluate, "evaluate_model", evaluate_model)
+    monkeypatch.setattr(evaluate, "check_model", lambda system, tasks, seed: 9)
+    prepared_folder.write(tmp_path / "data", prepared_folder.rows(30, 100), prepared_folder.rows(18))
+    (tmp_path / "base.json").write_text('{"path": "/models/base"}')
+    content = {
+        "iranker": {"template": "label", "seed": 3, "data": {"test_tasks": None}},
+        "data": {"max_response_length": 8},
+    }
+    mark(tmp_path)
+    stages.evaluate(OmegaConf.create(content), tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert asked == [("before", "before", "base", tmp_path), ("after", "after", "model", tmp_path)]
+    assert results["roles"]["before"] == "before" and results["roles"]["bm25"] == "baseline" and results["seed"] == 3
+    assert results["paired_p"] is not None and set(results["datasets"]) == {"rec-movie", "router-cost", "passage-5"}
+    assert results["macro"]["after"]["rr"] == 1 and set(results["diagnosis"]) == set(results["macro"])
+    assert not (tmp_path / "evaluation.json").exists()

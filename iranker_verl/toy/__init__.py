@@ -1,7 +1,7 @@
-"""A tiny base model made from nothing in minutes: what a pretrained instruct model is to the real runs.
+"""The laptop demonstration: a tiny base model, trained in minutes in place of a pre-trained instruct model.
 
-Its stages are its big sisters': language modelling, instruction tuning, and the answer format. It can tell what fits, it
-knows what an exclusion looks like, and it has never been told which exclusion is good: that is left to RL.
+Its stages are language modelling, instruction tuning, and the answer format. It finds the best candidate and writes
+well-formed exclusions, but is not trained on which exclusion is good: that is left to RL.
 """
 
 from iranker_verl.toy.base import BaseConfig, make_base

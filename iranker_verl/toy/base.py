@@ -1,4 +1,4 @@
-"""Making the tiny base: a tokenizer, a small Qwen2 and three stages of ordinary training, cached by what they depend on."""
+"""Make the tiny base: a tokenizer and a small Qwen2, trained in stages, cached by everything that it depends on."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
 from iranker_verl.toy import questions, skills
-from iranker_verl.toy.batches import Sampler, learn
+from iranker_verl.toy.batches import Sampler, accumulate_gradient
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST
 from iranker_verl.toy.tokenizer import train_tokenizer
-from iranker_verl.toy.topics import DIMENSIONS, begin_with, embeddings
+from iranker_verl.toy.topics import DIMENSIONS, embeddings, initialise
 
 REPORT = "base_report.json"
-# Steps over which a stage's loss is averaged to see whether it is through.
+# Steps over which a stage's loss is averaged to decide whether it is completed.
 RUNNING = 50
 PROGRESS_SECONDS = 10.0
-WATCH_SECONDS = 60.0  # between measurements of best of N, which cost about a second each
+WATCH_SECONDS = 60.0  # between evaluations of best-of-N accuracy, which take about a second each
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,14 @@ class Stage:
     until: float | None = None
 
 
-# Pairs first: yes and no are even there, so that matching is found soonest; finding the one in a longer list is learned
-# on top of it.
+# Pairs first: yes and no are balanced there, so matching is learned soonest; longer lists build on it.
 STAGES = (
     Stage("language", 30, (("language", 1.0),)),
-    # Matching appears at once and late, at a step that depends on the seed (300 to 600 in four of them); the longer lists take it
-    # from there.
+    # Matching appears suddenly, at a step that depends on the seed (300 to 600 in four of them).
     Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=1.0),
     Stage("lists", 600, (("language", 0.05), ("best", 0.95))),
-    # Until an exclusion is drawn nearly by dice. A base that still excludes what fits (twice as often as chance, after half
-    # of this) taught one policy out of three to name one place whatever stands there: a trap that RL did not leave.
+    # Until exclusions are nearly uniformly random. With half of these steps, a base still excluded the positive twice as
+    # often as a random policy, and RL from it ended in one of three runs at a policy that always names the same index.
     Stage("format", 500, (("language", 0.05), ("best", 0.45), ("exclusion", 0.5))),
 )
 
@@ -99,10 +97,11 @@ def make_base(
     config: BaseConfig | None = None,
     progress: Progress = print,
 ) -> dict[str, Any]:
-    """The tiny base of these *training* tasks, in a folder of ``out`` named by all it depends on; its report.
+    """Make the tiny base of these *training* tasks in a folder of ``out``; return its report.
 
-    ``report["path"]`` is the folder, in Hugging Face's format. It is built beside its place and renamed; one that is there
-    already is used again (``report["cached"]``). UserError without tasks.
+    ``report["path"]`` is the folder, in Hugging Face's format, named by the hash of everything that the base depends on.
+    It is written under another name and renamed; an existing one is reused (``report["cached"]``). Raise UserError without
+    tasks.
     """
     config = config or BaseConfig()
     if not tasks:
@@ -149,7 +148,7 @@ def _make(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(tokenizer, config)
-        begin_with(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
+        initialise(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
     parameters = sum(p.numel() for p in model.parameters())
     progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
     sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
@@ -172,7 +171,7 @@ def _make(
 
 
 def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:
-    """``(training, validation)``: ``count`` tasks of each dataset, a fifth of it at most, for watching."""
+    """Return ``(training, validation)``; for validation ``count`` tasks of each dataset, at most a fifth of it."""
     training, validation = [], []
     for dataset, own in by_dataset(tasks).items():
         order = list(own)
@@ -184,7 +183,7 @@ def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[
 
 
 def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
-    """What the tokenizer learns its pieces from: the prompts of a bounded number of training tasks."""
+    """Return the tokenizer's training text: the prompts of a bounded number of training tasks."""
     step = max(1, len(tasks) // 4000)
     texts = []
     for task in tasks[::step]:
@@ -194,12 +193,15 @@ def corpus(tasks: Sequence[RankingTask], template: Template) -> list[str]:
 
 
 def plain_texts(tasks: Sequence[RankingTask]) -> list[str]:
-    """What counting reads: the texts of the language stage, of a bounded number of tasks."""
+    """Return the texts of the language stage, of a bounded number of tasks."""
     return [questions.language(task).answer for task in tasks[:: max(1, len(tasks) // 8000)]]
 
 
 def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
-    """Random weights from torch's present seed. Wider than Qwen2's 0.02, which is meant for thousands of dimensions."""
+    """Return a model with random weights from torch's present seed.
+
+    Their standard deviation is larger than Qwen2's 0.02, which suits thousands of dimensions.
+    """
     model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
@@ -231,9 +233,9 @@ def _train(
 ) -> list[dict[str, Any]]:
     total = sum(stage.steps for stage in config.stages)
     optimizers = _optimizers(model, config)
-    watched = few(validation)
+    watched = sample_of_each(validation)
     done, accuracy, reports = 0, float("nan"), []
-    told, measured = time.monotonic(), float("-inf")
+    logged, measured = time.monotonic(), float("-inf")
     for stage in config.stages:
         started, drawn, losses = time.monotonic(), sampler.drawn, deque([float("inf")] * RUNNING, maxlen=RUNNING)
         for step in range(stage.steps):
@@ -245,17 +247,19 @@ def _train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
             losses.append(
-                learn(model, sampler.step(dict(stage.mix), config.rows, config.tokens, stage.largest), sampler.pad)
+                accumulate_gradient(
+                    model, sampler.step(dict(stage.mix), config.rows, config.tokens, stage.largest), sampler.pad
+                )
             )
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, _ in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             done += 1
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                told = time.monotonic()
-                if told - measured >= WATCH_SECONDS:
-                    accuracy, measured = skills.macro(skills.best_of_n(model, sampler.tokenizer, watched)), told
+            if time.monotonic() - logged >= PROGRESS_SECONDS:
+                logged = time.monotonic()
+                if logged - measured >= WATCH_SECONDS:
+                    accuracy, measured = skills.macro(skills.best_of_n(model, sampler.tokenizer, watched)), logged
                 most = f"at most {total}" if stage.until is not None else f"{total}"
                 progress(f"base: {stage.name} step {done} of {most}, loss {losses[-1]:.3f}, best of N {accuracy:.3f}")
         seconds = round(time.monotonic() - started, 1)
@@ -266,7 +270,7 @@ def _train(
 def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for the matrices, AdamW for the rest, each with its rate.
 
-    With AdamW alone, matching took three times the steps or, with some seeds, did not appear at all.
+    With AdamW alone, matching took three times the steps or, with some seeds, was not learned at all.
     """
     embeddings = {id(p) for p in model.model.embed_tokens.parameters()}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
@@ -278,6 +282,6 @@ def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch
     ]
 
 
-def few(tasks: Sequence[RankingTask]) -> list[RankingTask]:
-    """A few validation tasks of each dataset: enough to watch by."""
+def sample_of_each(tasks: Sequence[RankingTask]) -> list[RankingTask]:
+    """Return the first validation tasks of each dataset, for progress lines."""
     return [task for own in by_dataset(tasks).values() for task in own[:12]]

@@ -1,4 +1,4 @@
-"""From tasks to padded tensors, with a bound on what one optimizer step costs."""
+"""Make padded tensors of tasks, with a bound on the tokens of one optimizer step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.templates import Template
-from iranker_verl.toy.questions import Sample, make
+from iranker_verl.toy.questions import Sample, make_sample
 
 IGNORED = -100
-# Groups of like length within a step: little padding, and still every step holds every dataset.
+# Groups of similar length within a step: little padding, although each step mixes the datasets.
 GROUPS = 2
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids, for every place the token to be predicted there (``IGNORED``: none), and its weight."""
+    """Token ids, the target at each position (``IGNORED``: none), and the weight of the sample's loss."""
 
     ids: list[int]
     targets: list[int]
@@ -30,8 +30,8 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> list[Encoded]:
-    """Token ids of samples, each closed by the end token: what the policy writes, and where it stops."""
-    # Pieces are encoded apart, as generation does: a prompt's ids, then the answer's.
+    """Return the token ids of samples, each with the end token."""
+    # Pieces are encoded separately, as in generation: the prompt, then the answer.
     chat = ChatEncoder(tokenizer)
     prompts = [_pieces(chat, sample) for sample in samples]
     asides = [[verdict for _, verdict in s.asides] for s in samples]
@@ -71,13 +71,13 @@ def _encoded(pieces: list[list[int]], verdicts: list[int], end: int) -> Encoded:
             targets[-1] = verdicts[number]
     if prompt:
         targets[-1] = answer[0]
-    # Plain text is all answer; its first token has nothing before it to be predicted from.
+    # Plain text is all answer, without its first token, which has no context.
     weight = 1.0 if prompt else 1.0 / len(answer)
     return Encoded([*ids, *answer, end], [*targets, *answer[1:], end, IGNORED], weight)
 
 
 def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(ids, targets)``, padded on the right: causal attention then needs no mask."""
+    """Return ``(ids, targets)``, padded on the right, where causal attention needs no mask."""
     width = max(len(r.ids) for r in rows)
     ids = torch.tensor([r.ids + [pad] * (width - len(r.ids)) for r in rows])
     targets = torch.tensor([r.targets + [IGNORED] * (width - len(r.targets)) for r in rows])
@@ -85,7 +85,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tens
 
 
 class Sampler:
-    """Draws tasks evenly over datasets and makes them into samples. ``overlong`` counts the samples left out."""
+    """Sample tasks uniformly over datasets, and make samples of them. ``overlong`` counts the samples left out."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class Sampler:
         self.drawn = self.overlong = 0
 
     def step(self, mix: dict[str, float], rows: int, tokens: int, largest: int | None = None) -> list[list[Encoded]]:
-        """One step's samples in groups of like length: ``rows`` of them, fewer where together they pass ``tokens``."""
+        """Return one step's samples in groups of similar length: ``rows`` of them, fewer where they exceed ``tokens``."""
         samples = []
         for _ in range(rows):
             task = self.random.choice(self.by_dataset[self.random.choice(list(self.by_dataset))])
             kind = self.random.choices(list(mix), list(mix.values()))[0]
-            samples.append(make(kind, self.random, task, self.template, largest))
+            samples.append(make_sample(kind, self.random, task, self.template, largest))
         encoded = encode(self.tokenizer, samples)
         kept = [e for e in encoded if len(e.ids) <= self.max_length]
         self.overlong += len(encoded) - len(kept)
@@ -122,9 +122,12 @@ class Sampler:
         return [taken[i : i + size] for i in range(0, len(taken), size)]
 
 
-def learn(model: Qwen2ForCausalLM, groups: Sequence[Sequence[Encoded]], pad: int) -> float:
-    """The gradient of one step, and its loss. An answer or aside weighs one, a plain text as much in all: its many tokens
-    are mostly chance, and their noise would drown what the few verdicts have to say."""
+def accumulate_gradient(model: Qwen2ForCausalLM, groups: Sequence[Sequence[Encoded]], pad: int) -> float:
+    """Add the gradient of one step, and return its loss.
+
+    Each target token of an answer or aside has weight one, and so has a plain text as a whole: its many tokens are mostly
+    unpredictable, and their noise would outweigh the few verdicts.
+    """
     rows = sum(len(group) for group in groups)
     total = 0.0
     for group in groups:

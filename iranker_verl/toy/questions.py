@@ -1,9 +1,9 @@
-"""What the tiny base is taught, as samples of chat text. Only *training* tasks come in here.
+"""Samples of chat text on which the tiny base is trained, made of *training* tasks only.
 
-``language``   a context and the candidate that goes with it, as plain text
+``language``   a context and its positive candidate, as plain text
 ``best``       "Which fits best:" over a random part of a task's candidates, the positive among them; and at the end of
-               every candidate's line, of the text so far: does this one fit, yes or no?
-``exclusion``  the real prompt with a valid label drawn by dice: the form of an exclusion, nothing about which is good
+               every candidate's line, whether this candidate fits, yes or no
+``exclusion``  the real prompt with a valid label, uniformly at random: the form of an exclusion, not which is good
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ YES, NO = "yes", "no"
 
 @dataclass(frozen=True)
 class Sample:
-    """A question (None: plain text) and its answer. ``asides`` are ``(line of the question, verdict)``: what the model
-    would answer if it were asked right after that line. They are learned, but are in nobody's input: as many questions
-    as there are lines, for one reading of the list."""
+    """A question (None: plain text) and its answer. ``asides`` are ``(line of the question, verdict)``: the target right
+    after that line. They are targets only and not part of the input, so one pass over a list has as many targets as
+    lines."""
 
     messages: list[Message] | None
     answer: str
@@ -43,20 +43,22 @@ class Sample:
 
 
 def part_of(random: Random, task: RankingTask, largest: int | None = None) -> RankingTask:
-    """The task with a random part of its candidates, two at least, a best one among them, in their order."""
+    """Return the task with at least two random candidates, a best one among them, in their order."""
     size = random.randint(2, min(len(task.candidates), largest or len(task.candidates)))
     others = [i for i in range(len(task.candidates)) if i != task.target]
     kept = sorted([task.target, *random.sample(others, size - 1)])
-    if len({task.relevance[i] for i in kept}) == 1:  # several equally good ones, by chance: nothing to tell apart
+    if len({task.relevance[i] for i in kept}) == 1:  # all equally good: nothing to distinguish
         return task
     return task.at(kept)
 
 
 def language(task: RankingTask) -> Sample:
+    """Return a context and its positive as plain text."""
     return Sample(None, f"{task.context}; {task.candidates[task.target].text}")
 
 
 def best(task: RankingTask) -> Sample:
+    """Return the question for the best candidate, with a verdict a line."""
     state = Elimination(task)
     top = max(state.task.relevance)
     asides = tuple(
@@ -67,18 +69,18 @@ def best(task: RankingTask) -> Sample:
 
 
 def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
-    """The template's own question, answered by dice: a random exclusion, or a random ranking of all."""
+    """Return the template's question with a uniformly random answer: an exclusion, or a ranking of all."""
     state = template.start(task)
     count = len(state.pool)
-    places = random.sample(range(count), count) if template.kind == "direct" else [random.randrange(count)]
-    return Sample(template.messages(state), template.answer_for(state, *places))
+    indices = random.sample(range(count), count) if template.kind == "direct" else [random.randrange(count)]
+    return Sample(template.messages(state), template.answer_for(state, *indices))
 
 
 KINDS = ("language", "best", "exclusion")
 
 
-def make(kind: str, random: Random, task: RankingTask, template: Template, largest: int | None = None) -> Sample:
-    """A sample of a kind over a random part of a task's candidates, ``largest`` of them at most."""
+def make_sample(kind: str, random: Random, task: RankingTask, template: Template, largest: int | None = None) -> Sample:
+    """Return a sample of a kind over a random part of a task's candidates, at most ``largest`` of them."""
     if kind == "language":
         return language(task)
     part = part_of(random, task, largest)

@@ -1,4 +1,4 @@
-"""What a base can do, on tasks it was not trained on: how often it finds what fits, and how it excludes."""
+"""The skills of a base on held-out tasks: how often it finds the best candidate, and the form of its exclusions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import Message, Template
 from iranker_verl.toy.questions import BEST
 
-# Prompts read at once, so that long ones need little memory.
+# Tokens of a batch of prompts.
 TOKENS = 8192
 
 
@@ -21,7 +21,7 @@ TOKENS = 8192
 def next_token(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
 ) -> torch.Tensor:
-    """The logits of the first token of each answer."""
+    """Return the logits of the first token of each answer, shape (prompts, vocabulary)."""
     chat = ChatEncoder(tokenizer)
     rows = [chat.encode(prompt) for prompt in prompts]
     logits = torch.empty(len(rows), model.config.vocab_size)
@@ -40,7 +40,7 @@ def next_token(
 def best_of_n(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask]
 ) -> dict[str, float]:
-    """By dataset: how often the model, asked which candidate fits best, names a best one."""
+    """Return, by dataset, how often the model names a best candidate when asked which fits best."""
     if not tasks:
         return {}
     labels = list(label_tokens(tokenizer, max(len(t.candidates) for t in tasks)).ids)
@@ -55,18 +55,21 @@ def best_of_n(
 def exclusion_format(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask], template: Template
 ) -> dict[str, float]:
-    """``valid``: the probability that an answer to the exclusion prompt starts with a label that is shown; ``positive``:
-    that it is the positive's (which a direct ranking names first because it is best), where ``random`` is what dice would give. For templates whose answer is a label."""
+    """Return mean probabilities of the first token of an answer to the template's prompt, if its answer is a label.
+
+    ``valid``: that it is the label of a candidate; ``positive``: that it is the positive's, which an exclusion should
+    avoid and a direct ranking name first; ``random``: what ``positive`` is uniformly at random.
+    """
     if not tasks or template.answer != "label":
         return {}
     labels = list(label_tokens(tokenizer, max(len(t.candidates) for t in tasks)).ids)
-    chances = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
-    valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, chances, strict=True)]
-    positive = [float(row[labels[t.target]]) for t, row in zip(tasks, chances, strict=True)]
-    dice = [1 / len(t.candidates) for t in tasks]
-    sums = {"valid": valid, "positive": positive, "random": dice}
+    probabilities = next_token(model, tokenizer, [template.messages(template.start(t)) for t in tasks]).softmax(-1)
+    valid = [float(row[labels[: len(t.candidates)]].sum()) for t, row in zip(tasks, probabilities, strict=True)]
+    positive = [float(row[labels[t.target]]) for t, row in zip(tasks, probabilities, strict=True)]
+    sums = {"valid": valid, "positive": positive, "random": [1 / len(t.candidates) for t in tasks]}
     return {name: round(sum(values) / len(tasks), 4) for name, values in sums.items()}
 
 
 def macro(scores: dict[str, float]) -> float:
+    """Return the mean over datasets, NaN without any."""
     return sum(scores.values()) / len(scores) if scores else float("nan")

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer trained on the training text: any text goes through it unchanged, familiar words in one piece."""
+"""A byte-level BPE tokenizer trained on the training text; it decodes any encoded text unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most ``vocab_size`` pieces. Labels and tags are single pieces but no *special* ones: decoding with
+    """Return a tokenizer of at most ``vocab_size`` pieces. Labels and tags are single pieces but no *special* ones: decoding with
     ``skip_special_tokens`` must keep them, for they are the answer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]

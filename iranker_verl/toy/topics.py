@@ -1,8 +1,7 @@
-"""A first idea of what words are about, by counting: latent semantic analysis of the training text.
+"""Initial embeddings by latent semantic analysis of the training text.
 
-Words that occur together get like vectors, in a second instead of the minutes that gradient descent takes to find that
-``harbour`` and ``reef`` belong together. The tiny base starts from these embeddings, and its attention starts from
-"look at what is like you": keys and queries begin as one matrix.
+Words that occur together get similar vectors, in a second instead of minutes of gradient descent. The tiny base starts from
+these embeddings, and its attention from equal query and key matrices, by which tokens attend to similar ones.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ KEY_SCALE = 0.08
 
 
 def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensions: int) -> torch.Tensor:
-    """One row a token: the leading directions of positive pointwise mutual information over ``texts``. Tokens in fewer
+    """Return one row a token: the leading directions of positive pointwise mutual information over ``texts``. Tokens in fewer
     than ``RARE`` texts get zeros; the others' mean length is one."""
     size, chat = len(tokenizer), ChatEncoder(tokenizer)
     pairs, single = torch.zeros(size, size), torch.zeros(size)
@@ -43,8 +42,8 @@ def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensi
 
 
 @torch.no_grad()
-def begin_with(model: Qwen2ForCausalLM, vectors: torch.Tensor) -> None:
-    """Add ``vectors`` to the random embeddings, as long as those and turned at random, and tie queries to keys."""
+def initialise(model: Qwen2ForCausalLM, vectors: torch.Tensor) -> None:
+    """Add ``vectors`` to the random embeddings, with their length and a random rotation, and set queries equal to keys."""
     config = model.config
     width = config.hidden_size
     turn = torch.linalg.qr(torch.randn(width, vectors.shape[1]))[0]

@@ -219,7 +219,7 @@ def test_options_without_effect_are_refused(data, tmp_path):
     for arguments, words in (
         ([*scored, "--out", out], "--out has no effect with --run"),
         (
-            [*scored, "--baselines", "random,popularity,bm25"],
+            [*scored, "--baselines", "random,constant,popularity,bm25"],
             "--baselines has no effect with --run",
         ),  # even the default
         ([*scored, "--endpoint", "http://host/v1"], "--endpoint has no effect with --run"),

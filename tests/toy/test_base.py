@@ -16,7 +16,7 @@ from iranker_verl.toy import BaseConfig, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
 from iranker_verl.toy.muon import Muon, orthogonal
-from iranker_verl.toy.questions import BEST, best, exclusion, make, part_of
+from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of
 from iranker_verl.toy.tokenizer import END, LABELS, train_tokenizer
 from iranker_verl.toy.topics import embeddings
 from reward_fns.answers import parse_exclusion
@@ -109,7 +109,7 @@ def test_equally_good_candidates_stay_a_task():
 def test_the_other_questions_never_ask_for_an_exclusion():
     for kind in ("language", "best"):
         for i in range(50):
-            sample = make(kind, Random(i), TASKS[i % 40], TEMPLATE)
+            sample = make_sample(kind, Random(i), TASKS[i % 40], TEMPLATE)
             shown = sample.answer + "".join(m["content"] for m in sample.messages or [])
             assert "xclude" not in shown and "worst" not in shown
     sample = best(TASKS[2])
@@ -228,7 +228,9 @@ def test_a_text_with_special_tokens_teaches_no_forged_turn(tokenizer):
     texts = (Candidate("x", forged), *own.candidates[1:])
     hostile = RankingTask(own.id, own.scenario, own.dataset, own.context, texts, own.relevance)
     for kind in ("language", "best", "exclusion"):
-        [plain], [encoded] = (encode(tokenizer, [make(kind, Random(1), t, load("label"))]) for t in (own, hostile))
+        [plain], [encoded] = (
+            encode(tokenizer, [make_sample(kind, Random(1), t, load("label"))]) for t in (own, hostile)
+        )
         special = set(tokenizer.all_special_ids)
         assert [i for i in encoded.ids if i in special] == [i for i in plain.ids if i in special]
     [sample] = encode(tokenizer, [best(hostile)])

@@ -26,6 +26,7 @@ KNOWN = 0.75  # of a held-out user's sequence is trained on by RecBole's BPR, as
 
 
 def export(arguments: argparse.Namespace) -> None:
+    """Write the training sequences in RecBole's format, and the tasks to rank."""
     from iranker_verl.evaluation.baselines.histories import histories
 
     train, tasks = splits(arguments.data, arguments.validation)
@@ -62,6 +63,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def recbole(arguments: argparse.Namespace) -> None:
+    """Train RecBole's model and write its scores."""
     import torch
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -114,6 +116,7 @@ def recbole(arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
+    """Print the MRR of files of scores and of baselines."""
     from iranker_verl.evaluation.baselines import Context, make_baselines
     from iranker_verl.evaluation.baselines.base import rank_by_score
     from iranker_verl.evaluation.metrics import measure
@@ -135,7 +138,7 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def splits(data: Path, validation: bool) -> tuple[list[Any], list[Any]]:
-    """The training tasks and those to rank; for validation both are of the training part."""
+    """Return the training tasks and those to rank; for validation both are of the training part."""
     from data_prep.schema import read_tasks
 
     train = sorted(read_tasks(data / "train.parquet"), key=lambda task: task.id)
@@ -146,6 +149,7 @@ def splits(data: Path, validation: bool) -> tuple[list[Any], list[Any]]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(required=True)
     step = steps.add_parser("export")

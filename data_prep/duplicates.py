@@ -13,9 +13,14 @@ _WORD = re.compile(r"\w+")
 _CELLS = 1 << 24  # how many words are compared at a time
 
 
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in order, case folded."""
+    return _WORD.findall(text.casefold())
+
+
 def words(text: str) -> tuple[str, ...]:
     """The set of a text's words, case aside, sorted; a text without any is its own only word."""
-    return tuple(sorted(set(_WORD.findall(text.casefold())))) or (text,)
+    return tuple(sorted(set(split_words(text)))) or (text,)
 
 
 def pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:

@@ -37,8 +37,11 @@ WATCH_SECONDS = 60.0  # between evaluations of best-of-N accuracy, which take ab
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` optimizer steps on a mix of :mod:`questions`' kinds, by weight, over pools of ``largest`` at most; fewer
-    where the running loss falls below ``until`` before."""
+    """One stage of training.
+
+    ``steps`` optimizer steps on a ``mix`` of :mod:`.questions`' kinds, by weight, over pools of at most ``largest``; fewer
+    once the running loss falls below ``until``.
+    """
 
     name: str
     steps: int
@@ -61,8 +64,11 @@ STAGES = (
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """``rows`` samples a step, fewer where together they pass ``tokens``, so that long texts make no step longer;
-    samples longer than ``max_length`` are left out and counted."""
+    """Sizes of the model and its training.
+
+    A step has ``rows`` samples, fewer where they exceed ``tokens``, which bounds its time; samples longer than
+    ``max_length`` are left out and counted.
+    """
 
     hidden: int = 128
     layers: int = 4

@@ -33,9 +33,11 @@ YES, NO = "yes", "no"
 
 @dataclass(frozen=True)
 class Sample:
-    """A question (None: plain text) and its answer. ``asides`` are ``(line of the question, verdict)``: the target right
-    after that line. They are targets only and not part of the input, so one pass over a list has as many targets as
-    lines."""
+    """A question (None: plain text) and its answer.
+
+    ``asides`` are ``(line of the question, verdict)``: the target right after that line. They are targets only and not
+    part of the input, so one pass over a list has as many targets as lines.
+    """
 
     messages: list[Message] | None
     answer: str

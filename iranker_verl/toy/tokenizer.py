@@ -20,8 +20,10 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of at most ``vocab_size`` pieces. Labels and tags are single pieces but no *special* ones: decoding with
-    ``skip_special_tokens`` must keep them, for they are the answer."""
+    """Return a tokenizer of at most ``vocab_size`` pieces.
+
+    Labels and tags are single pieces but not *special* ones, because decoding with ``skip_special_tokens`` must keep them.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]

@@ -19,8 +19,10 @@ KEY_SCALE = 0.08
 
 
 def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensions: int) -> torch.Tensor:
-    """Return one row a token: the leading directions of positive pointwise mutual information over ``texts``. Tokens in fewer
-    than ``RARE`` texts get zeros; the others' mean length is one."""
+    """Return one row a token: the leading directions of positive pointwise mutual information over ``texts``.
+
+    Tokens in fewer than ``RARE`` texts get zeros; the others' mean length is one.
+    """
     size, chat = len(tokenizer), ChatEncoder(tokenizer)
     pairs, single = torch.zeros(size, size), torch.zeros(size)
     for at in range(0, len(texts), 1024):

@@ -7,7 +7,6 @@ unrelated, so everything is learned within a dataset.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -78,11 +77,6 @@ class PromptingBaseline(Protocol):
 
     def template(self) -> Template:
         """Return the template of its prompts. Needs no ``fit`` before it; raises what ``fit`` raises."""
-
-
-def split_words(text: str) -> list[str]:
-    """Return the words of a text in order, case folded."""
-    return re.findall(r"\w+", text.casefold())
 
 
 def shorten(text: str, most: int) -> str:

@@ -10,7 +10,8 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score, split_words
+from data_prep.duplicates import split_words
+from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
 from iranker_verl.ranking import RankingTask
 
 BACKGROUND = 500

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from iranker_verl.evaluation.baselines.base import Context, Unavailable, split_words
+from data_prep.duplicates import split_words
+from iranker_verl.evaluation.baselines.base import Context, Unavailable
 from iranker_verl.evaluation.baselines.loading import encode_in_batches, load_sentence_encoder
 
 Vectors = Callable[[Sequence[str]], Any]  # texts to an array, or a sparse matrix, of shape (texts, features)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iranker_verl.cli.options import MODEL, EndpointUrl
+from iranker_verl.cli.options import MODEL, Constrained, EndpointUrl, PerCall, per_call_of
 from iranker_verl.cli.score import score
 from iranker_verl.cli.tables import show, table
 from iranker_verl.errors import UserError
@@ -24,7 +24,7 @@ NEEDS = {
     "run": ("measures",),
     "model": (
         *("method", "template", "orders", "temperature", "max_new_tokens", "prices", "cot", "concurrency"),
-        *("shards", "system", "role"),
+        *("shards", "system", "role", "per_call", "constrained"),
     ),
     "cot": ("examples", "retriever"),
 }
@@ -52,6 +52,8 @@ def evaluate(
     models: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
     ] = None,
+    per_call: PerCall = "1",
+    constrained: Constrained = False,
     prices: Annotated[Path | None, typer.Option(help="YAML {model: {input: …, output: …}}, dollars a million")] = None,
     cot: Annotated[
         Path | None, typer.Option(help="store of `iranker cot collect`, for a model that has not been trained")
@@ -131,6 +133,8 @@ def evaluate(
                 concurrency,
                 shards,
                 read_price(prices, name) if prices is not None else None,
+                per_call_of(per_call),
+                constrained,
             )
         )
     train, test = (read_tasks(data / f"{split}.parquet") for split in ("train", "test"))
@@ -150,6 +154,7 @@ def evaluate(
             "config": {
                 **{"model": model, "endpoint": endpoint, "method": used, "template": chosen.id, "data": str(data)},
                 **{"tasks": tasks, "limit": limit, "orders": orders, "temperature": temperature},
+                **{"per_call": per_call, "constrained": constrained},
                 **{"max_new_tokens": max_new_tokens, "baselines": list(names), "models": dict(made_with.models)},
                 "cot": proof.to_json() | {"examples": examples, "retriever": retriever} if proof is not None else None,
             },

@@ -16,6 +16,13 @@ MODEL = typer.Option(
 EndpointUrl = Annotated[
     str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
 ]
+PerCall = Annotated[str, typer.Option(help="candidates that a call excludes: a number, half or all; more are faster")]
+Constrained = Annotated[bool, typer.Option(help="read answers from the labels' log-probs: none is malformed")]
+
+
+def per_call_of(given: str) -> Any:
+    """Return ``--per-call`` as a number, or as it is; whoever takes it checks it."""
+    return int(given) if given.isdecimal() else given
 
 
 def with_options_of(made_of: type, parameter: str = "options") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iranker_verl.cli.options import MODEL, EndpointUrl
+from iranker_verl.cli.options import MODEL, Constrained, EndpointUrl, PerCall, per_call_of
 from iranker_verl.errors import UserError
 from iranker_verl.files import locked
 from iranker_verl.serving import MAX_CONCURRENT_REQUESTS, MAX_DOCUMENTS
@@ -30,8 +30,6 @@ ModelLen = Annotated[
     int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
-PerCall = Annotated[str, typer.Option(help="candidates that a call excludes: a number, half or all; more are faster")]
-Constrained = Annotated[bool, typer.Option(help="read answers from the labels' log-probs: none is malformed")]
 
 
 def rank(
@@ -148,7 +146,7 @@ def _ranker(
         max_new_tokens=max_new_tokens,
         max_model_len=max_model_len,
         concurrency=concurrency,
-        per_call=int(per_call) if per_call.isdecimal() else per_call,  # type: ignore[arg-type]  # checked there
+        per_call=per_call_of(per_call),
         constrained=constrained,
     )
 

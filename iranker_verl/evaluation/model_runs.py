@@ -19,6 +19,7 @@ from iranker_verl.evaluation.systems import ModelSystem
 from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
 from iranker_verl.inference.episode import Episode
 from iranker_verl.inference.models import model_hash, trained_with
+from iranker_verl.inference.ranker import check_constrained
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
@@ -58,6 +59,12 @@ def check_model(system: ModelSystem, tasks: Sequence[RankingTask], seed: int = 0
     for name, least in (("orders", 1), ("shards", 1), ("temperature", 0)):
         if (value := getattr(system, name)) < least:
             raise UserError(f"{name} is at least {least}, got {value}")
+    if system.reads_log_probs:
+        if system.temperature:
+            raise UserError(
+                f"constrained answers are the likeliest labels; temperature {system.temperature:g} has no effect"
+            )
+        check_constrained(system.model, system.template, max(len(t.candidates) for t in tasks), system.per_call)
     if isinstance(system.model, Path):
         check_model_template(system.model, system.template)
         shown = [task for _, task in _in_orders(tasks, system.orders, seed)]
@@ -189,6 +196,8 @@ def _fingerprint(system: ModelSystem, tasks: Sequence[RankingTask], seed: int) -
         "orders": system.orders,
         "max_new_tokens": system.max_new_tokens,
         "temperature": float(system.temperature),
+        "per_call": system.per_call,
+        "constrained": system.reads_log_probs,
         "seed": seed,
     }
 

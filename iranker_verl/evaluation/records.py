@@ -89,6 +89,7 @@ class Record:
                 "steps": [_step(step) for step in episode.steps],
                 "calls": episode.calls,
                 "malformed": episode.malformed,
+                "per_call": episode.per_call,
                 "prompt_tokens": episode.prompt_tokens,
                 "new_tokens": episode.new_tokens,
                 "seconds": episode.seconds,
@@ -115,6 +116,7 @@ class Record:
             raise ValueError(f"task {task.id!r}: its ranking is not an order of its candidates")
         if "steps" in line:
             cost = {name: line[name] for name in ("prompt_tokens", "new_tokens", "seconds")}
+            cost["per_call"] = line.get("per_call", 1)
             if template is None:
                 steps = tuple(_read_step(step) for step in line["steps"])
                 episode = Episode(task.id, task.dataset, ranking, steps, **cost)

@@ -49,6 +49,8 @@ class ModelJob:
                 concurrency=system.concurrency * (1 if isinstance(system.model, Endpoint) else AHEAD),
                 temperature=system.temperature,
                 seed=self.seed,
+                per_call=system.per_call,
+                constrained=system.reads_log_probs,
                 on_done=on_done,
                 on_progress=lambda progress: log(_line(progress)),
                 progress_every_s=self.log_every_s,

@@ -10,6 +10,7 @@ from pathlib import Path
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.ranking.elimination import Share
 from iranker_verl.ranking.templates import Template
 
 
@@ -73,6 +74,8 @@ class ModelSystem:
         concurrency: the engine's batch, or the requests that a server has at once.
         shards: Ray workers with an engine each; one of our own for 1.
         price: what tokens cost, for ``dollars_per_task``.
+        per_call: candidates that a call excludes: a number, ``half`` or ``all``.
+        constrained: read answers from the labels' log-probs; always so where ``per_call`` is not 1.
     """
 
     name: str
@@ -85,3 +88,10 @@ class ModelSystem:
     concurrency: int = 64
     shards: int = 1
     price: Price | None = None
+    per_call: int | Share = 1
+    constrained: bool = False
+
+    @property
+    def reads_log_probs(self) -> bool:
+        """Return whether answers are constrained to labels (:func:`iranker_verl.inference.ranker.check_constrained`)."""
+        return self.constrained or self.per_call != 1

@@ -67,6 +67,7 @@ class Episode:
     prompt_tokens: int
     new_tokens: int
     seconds: float
+    per_call: int | Share = 1
 
     @property
     def calls(self) -> int:
@@ -199,7 +200,7 @@ async def run_episode(
         step = state.step(answer.text)
         if on_step is not None:
             on_step(step, answer)
-    return _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began)
+    return _episode(task, state, prompt_tokens, new_tokens, time.monotonic() - began, per_call)
 
 
 def call_seed(seed: int, task: RankingTask, step: int) -> int:
@@ -227,10 +228,11 @@ def replay_episode(
         state.step(response)
     if not state.done:
         raise ValueError(f"task {task.id!r} of {task.dataset!r}: {len(state.steps)} responses do not end its episode")
-    return _episode(task, state, prompt_tokens, new_tokens, seconds)
+    return _episode(task, state, prompt_tokens, new_tokens, seconds, per_call)
 
 
-def _episode(task: RankingTask, state: Any, prompt_tokens: int, new_tokens: int, seconds: float) -> Episode:
-    return Episode(
-        task.id, task.dataset, tuple(state.ranking()), tuple(state.steps), prompt_tokens, new_tokens, round(seconds, 4)
-    )
+def _episode(
+    task: RankingTask, state: Any, prompt_tokens: int, new_tokens: int, seconds: float, per_call: int | Share
+) -> Episode:
+    ranking, steps = tuple(state.ranking()), tuple(state.steps)
+    return Episode(task.id, task.dataset, ranking, steps, prompt_tokens, new_tokens, round(seconds, 4), per_call)

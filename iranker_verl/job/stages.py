@@ -205,13 +205,19 @@ def evaluate(config: DictConfig, run: Path) -> None:
     from data_prep.schema import read_tasks
     from iranker_verl.evaluation.evaluate import STANDARD, evaluate_systems
     from iranker_verl.evaluation.systems import ModelSystem, Role
+    from iranker_verl.inference.engine import ChatTokenizer
+    from iranker_verl.training.credit import LABEL_ESTIMATORS
 
     template = templates.load(config.iranker.template)
     prove_unseen(config, run)
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
+    # where labels are several tokens, the policy learned what comes after their common beginning, and is asked for that
+    constrained = config.algorithm.adv_estimator in LABEL_ESTIMATORS and bool(
+        ChatTokenizer(Path(_base_path(run))).labels(2).prefix
+    )
     models = [
-        ModelSystem(str(role), Path(model), template, role, max_new_tokens=config.data.max_response_length)
+        ModelSystem(str(role), Path(model), template, role, config.data.max_response_length, constrained=constrained)
         for role, model in ((Role.BEFORE, _base_path(run)), (Role.AFTER, run / "model"))
     ]
     held = nullcontext()  # by the job

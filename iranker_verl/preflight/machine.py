@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from data_prep.options import Options
 from iranker_verl.errors import UserError
 from iranker_verl.preflight.recipe import loggers
-from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training import credit
 
 # verl's loggers that are a package of the same name.
@@ -107,13 +106,9 @@ def check_tokenizer(config: DictConfig) -> None:
         return
     from iranker_verl.inference.engine import ChatTokenizer
 
-    folder = config.actor_rollout_ref.model.path
-    ChatTokenizer(Path(folder))
+    tokenizer = ChatTokenizer(Path(config.actor_rollout_ref.model.path))
     if config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        label_tokens(tokenizer, config.iranker.data.options.candidates or Options.candidates)
+        tokenizer.labels(config.iranker.data.options.candidates or Options.candidates)
 
 
 def check_room(folder: Path) -> None:

@@ -24,10 +24,12 @@ def config(*overrides):
         return compose_recipe("recipes/tiny_cpu", ["iranker.base.make=null", *overrides])
 
 
-def test_a_label_of_several_tokens(model):
-    with pytest.raises(UserError, match=r"3 tokens for the label \[A\]; it has to be one.*exclusion_grpo"):
-        check_tokenizer(config(f"actor_rollout_ref.model.path={model}"))
-    check_tokenizer(config(f"actor_rollout_ref.model.path={model}", "algorithm.adv_estimator=exclusion_grpo"))
+def test_labels_without_tokens_of_their_own(model):
+    path = f"actor_rollout_ref.model.path={model}"
+    check_tokenizer(config(path))  # three tokens for [A], and one for A
+    with pytest.raises(UserError, match=r"no single token of its own for the label AA.*exclusion_grpo"):
+        check_tokenizer(config(path, "iranker.data.options.candidates=30"))
+    check_tokenizer(config(path, "iranker.data.options.candidates=30", "algorithm.adv_estimator=exclusion_grpo"))
 
 
 def test_no_chat_template(model):

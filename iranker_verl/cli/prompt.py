@@ -27,7 +27,7 @@ _PASSAGE = (
     "how long can swifts stay in the air",
     ("Swifts have been seen to fly for ten months.", "Swift code is compiled.", "Swift wrote Gulliver's Travels."),
 )
-# Made up, so that a prompt can be shown without data: dataset to context and candidates, the first of them the positive.
+# Made up, for prompts without data: dataset to context and candidates, the first of them the positive.
 EXAMPLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rec-movie": (
         "The Lantern Keeper (1994); Salt Road (1999); Nine Rivers (2001)",
@@ -127,12 +127,12 @@ def _state(template: Template, task: RankingTask, step: int) -> State:
         )
     state = template.start(task)
     for _ in range(step - 1):
-        state.step("")  # names nobody; in an elimination the last shown candidate leaves
+        state.step("")  # names no candidate; in an elimination the last one is excluded
     return state
 
 
 def _steps(template: Template, task: RankingTask) -> int:
-    """Of what sorts, the number depends on the answers: these name nobody, as those before the step shown."""
+    """Return the number of steps. Where it depends on the answers, it is that of answers that name no candidate."""
     state = template.start(task)
     while not state.done:
         state.step("")

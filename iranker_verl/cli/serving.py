@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
 Scenario = Annotated[str, typer.Option(help="the prompt's words: passage, recommendation, routing, or a dataset's")]
-Window = Annotated[
-    int | None, typer.Option(min=2, help="candidates that a step of an elimination shows at most [default: 20]")
-]
+Window = Annotated[int | None, typer.Option(min=2, help="most candidates of a prompt of an elimination [default: 20]")]
 NewTokens = Annotated[int | None, typer.Option(min=1, help="cap of an answer [default: the model's, else 1024]")]
 ModelLen = Annotated[
     int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
@@ -166,8 +164,8 @@ def _print(ranking: Ranking, texts: list[str]) -> None:
     made = table("rank", "score", "text", left=0)
     made.columns[2].justify = "left"
     scores = ranking.scores()
-    for rank, place in enumerate(ranking.order, 1):
-        made.add_row(str(rank), f"{scores[place]:.3f}", texts[place])
+    for rank, index in enumerate(ranking.order, 1):
+        made.add_row(str(rank), f"{scores[index]:.3f}", texts[index])
     note = f"{len(ranking.steps)} calls of the model, {ranking.malformed} answers malformed, {ranking.seconds:.1f} s"
     if ranking.empty:
         note += f"; {ranking.empty} without a text, ranked last"
@@ -200,9 +198,9 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
     missing = [one for one in listed if one.id not in lines]
     started = told = time.monotonic()
 
-    def on_done(place: int, ranking: Ranking) -> None:
+    def on_done(index: int, ranking: Ranking) -> None:
         nonlocal told
-        one = missing[place]
+        one = missing[index]
         lines[one.id] = _line(one, ranking)
         journal.append(lines[one.id])
         if len(lines) == len(listed) or time.monotonic() - told > 5:
@@ -229,7 +227,7 @@ def _line(one: Listed, ranking: Ranking) -> dict[str, Any]:
     return {
         "query_id": one.id,
         "query": one.query,
-        "ranking": [ids[place] for place in ranking.order],
+        "ranking": [ids[index] for index in ranking.order],
         "calls": len(ranking.steps),
         "malformed": ranking.malformed,
         "prompt_tokens": ranking.prompt_tokens,

@@ -45,7 +45,7 @@ def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template,
                 f"but the model {model} admits {admitted}"
             )
         longest = max(longest, length)
-    if template.shows() is not None:  # measured text by text: together they may be a token or two longer
+    if template.most_candidates() is not None:  # measured text by text: together they may be a token or two longer
         longest = min(longest + SLACK, admitted or longest + SLACK)
     return longest
 

@@ -45,7 +45,7 @@ MAX_NUM_SEQS = 64
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text (special tokens left out), its tokens, and how many tokens it was asked with.
+    """One answer: its text (special tokens left out), its tokens, and the number of tokens of its prompt.
 
     A server counts the answer's tokens (``counted``) and does not show them.
     """
@@ -57,6 +57,7 @@ class Generation:
 
     @property
     def new_tokens(self) -> int:
+        """The number of tokens of the answer."""
         return len(self.token_ids) if self.counted is None else self.counted
 
 
@@ -85,8 +86,8 @@ class ChatTokenizer(ChatEncoder):
 
 def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
     """Return the tokens of the longest prompt that ranking ``task`` may take (see :meth:`~.templates.Template.longest`)."""
-    texts, shows = [c.text for c in task.candidates], template.shows(window)
-    measured = [] if shows is None or shows >= len(texts) else tokenizer.ids(texts)
+    texts, most = [c.text for c in task.candidates], template.most_candidates(window)
+    measured = [] if most is None or most >= len(texts) else tokenizer.ids(texts)
     tokens = {text: len(ids) for text, ids in zip(texts, measured, strict=False)}
     return len(tokenizer.encode(template.longest(task, tokens.__getitem__, window)))
 
@@ -124,7 +125,7 @@ def longest_context(model: Path) -> int | None:
 def engine_settings(
     model: Path, *, max_model_len: int | None, max_num_seqs: int, seed: int, cpu: bool
 ) -> dict[str, Any]:
-    """vLLM's arguments: all of them, and the one place where CPU and GPU differ."""
+    """Return all of vLLM's arguments. Only here CPU and GPU differ."""
     common: dict[str, Any] = {
         "model": str(model),
         "trust_remote_code": False,

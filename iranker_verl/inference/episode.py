@@ -19,8 +19,8 @@ from iranker_verl.ranking.elimination import Share
 from iranker_verl.ranking.templates import Template
 from reward_fns.answers import label
 
-# Tasks under way for a place in an engine's batch: as many again wait in its own queue, so that a place is never empty while
-# a task's next prompt is made.
+# Tasks under way for each request of an engine's batch: as many again wait in its queue, so that the batch is full while a task's
+# next prompt is made.
 AHEAD = 2
 
 
@@ -34,26 +34,36 @@ class ChatEngine(Protocol):
         temperature: float = 0.0,
         *,
         seed: int | None = None,
-    ) -> Generation: ...
+    ) -> Generation:
+        """Return the answer to chat ``messages``."""
+        ...
 
 
 class LabelEngine(Protocol):
     """What :func:`run_episode` asks of an engine for constrained answers."""
 
-    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]: ...
+    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]:
+        """Return the indices of the first ``count`` labels, the likeliest first, and what the call cost."""
+        ...
 
 
 class AnsweredStep(Protocol):
     """What the steps of all state machines have in common."""
 
     @property
-    def status(self) -> str: ...
+    def status(self) -> str:
+        """``ok``, or why the response names no candidate."""
+        ...
 
     @property
-    def response(self) -> str: ...
+    def response(self) -> str:
+        """The model's text."""
+        ...
 
     @property
-    def malformed(self) -> bool: ...
+    def malformed(self) -> bool:
+        """Whether the status is not ``ok``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,12 @@ class Episode:
 
     @property
     def calls(self) -> int:
+        """The number of calls of the model."""
         return len(self.steps)
 
     @property
     def malformed(self) -> int:
+        """The number of malformed answers."""
         return sum(step.malformed for step in self.steps)
 
 
@@ -107,8 +119,8 @@ async def run_episodes(
     """Rank every task in the way of the template's kind; episodes come back in the order of ``tasks``.
 
     At most ``concurrency`` tasks are under way. Above temperature 0 every call has a seed of its own (see
-    :func:`call_seed`). ``per_call`` and ``constrained`` are :func:`run_episode`'s. ``on_done`` gets each task's place in ``tasks`` and its episode as it ends; ``on_progress`` is
-    called every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
+    :func:`call_seed`). ``per_call`` and ``constrained`` are :func:`run_episode`'s. ``on_done`` gets each task's index in ``tasks`` and
+    its episode as it ends; ``on_progress`` is called every ``progress_every_s`` seconds, whether or not anything ended, and once at the end. The first error, or a
     cancellation, ends all of it.
     """
     if concurrency < 1:
@@ -125,7 +137,7 @@ async def run_episodes(
         nonlocal calls, malformed
         calls, malformed = calls + 1, malformed + step.malformed
 
-    async def one(place: int, task: RankingTask) -> Episode:
+    async def one(index: int, task: RankingTask) -> Episode:
         nonlocal done
         async with gate:
             episode = await run_episode(
@@ -141,7 +153,7 @@ async def run_episodes(
             )
         done += 1
         if on_done is not None:
-            on_done(place, episode)
+            on_done(index, episode)
         return episode
 
     async def tick() -> None:
@@ -149,7 +161,7 @@ async def run_episodes(
             await asyncio.sleep(progress_every_s)
             report()
 
-    episodes = [asyncio.create_task(one(place, task)) for place, task in enumerate(tasks)]
+    episodes = [asyncio.create_task(one(index, task)) for index, task in enumerate(tasks)]
     ticker = asyncio.create_task(tick())
     try:
         done_in_order = await asyncio.gather(*episodes)
@@ -204,9 +216,9 @@ async def run_episode(
 
 
 def call_seed(seed: int, task: RankingTask, step: int) -> int:
-    """A sampled call's own seed, of 31 bits: it depends on the run's, the task, the order shown and the step.
+    """Return a sampled call's own seed, of 31 bits, from the run's seed, the task, its candidates' order and the step.
 
-    So a call draws the same whatever is asked beside it, and an interrupted run goes on as if nothing had happened.
+    So a call draws the same whatever runs beside it, and an interrupted run is resumed with the same draws.
     """
     key = "\0".join((str(seed), task.dataset, task.id, str(step), *(c.id for c in task.candidates)))
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) >> 1

@@ -1,7 +1,7 @@
 """No process stays behind: what a library starts ends when we are done with it, or when we are killed.
 
 vLLM's engine core outlives a parent that dies of SIGKILL. A :class:`ProcessGuard` is a small process that holds the other end
-of a pipe. When the pipe closes, because we said so or because we are gone, it ends every process that bears its mark:
+of a pipe. When the pipe closes, at :meth:`ProcessGuard.end` or at our death, it ends every process with its mark:
 an environment variable, inherited by whatever is started while :meth:`ProcessGuard.watching`, and by that one's children.
 """
 

@@ -2,7 +2,7 @@
 
     with Ranker("runs/tiny/model") as ranker:
         ranking = ranker.rank("how long do fleas live", ["Fleas feed on blood.", "A flea can live up to a year."])
-        ranking.order        # (1, 0): places of the texts, best first
+        ranking.order        # (1, 0): indices of the texts, best first
 
 :class:`Ranker` blocks; :class:`AsyncRanker` is the same for programs with an event loop. Both run the state machines and
 templates that training and evaluation run. What many callers ask at once is batched continuously by vLLM.
@@ -29,7 +29,7 @@ from iranker_verl.ranking.elimination import Share
 from iranker_verl.ranking.templates import Template, available, check_hash, load
 from iranker_verl.ranking.text import clean
 
-WINDOW = 20  # candidates that the paper's prompts show at most
+WINDOW = 20  # candidates of the paper's prompts at most
 UNTRAINED = "think-label"  # the template for an instruct model that was not trained here
 MAX_NEW_TOKENS = 1024
 MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs in memory is asked for, not taken
@@ -61,26 +61,28 @@ class Ranking:
 
     @property
     def malformed(self) -> int:
-        """Answers that named no candidate. The last candidate shown was excluded in their place."""
+        """The number of answers that named no candidate; the last candidate of the pool was excluded instead."""
         return sum(step.malformed for step in self.steps)
 
     def scores(self) -> tuple[float, ...]:
-        """For each candidate, in the order given, the share of the others that it is above: 1 for the best, 0 for the worst.
-        An elimination makes an order, so this says no more than that: it is no probability, and compares within a list only."""
+        """Return, for each candidate in the order given, the share of the others that it is above: 1 for the best, 0 for the worst.
+
+        An elimination makes an order and no probabilities, so scores compare within a list only.
+        """
         found = [1.0] * len(self.order)
-        for rank, place in enumerate(self.order):
-            found[place] = 1 - rank / max(1, len(self.order) - 1)
+        for rank, index in enumerate(self.order):
+            found[index] = 1 - rank / max(1, len(self.order) - 1)
         return tuple(found)
 
     def explained(self) -> list[dict[str, Any]]:
-        """The steps, for JSON: ``pool`` and who was ``excluded`` (``chosen``, ``named``) as places in the list that was given."""
+        """Return the steps, for JSON: ``pool`` and ``excluded`` (``chosen``, ``named``) as indices in the list that was given."""
         return [
-            {name: _places(value) if name in HOLD_IDS else value for name, value in asdict(cast(Any, step)).items()}
+            {name: _indices(value) if name in HOLD_IDS else value for name, value in asdict(cast(Any, step)).items()}
             for step in self.steps
         ]
 
 
-def _places(ids: Any) -> Any:
+def _indices(ids: Any) -> Any:
     if ids is None:
         return None
     return int(ids) if isinstance(ids, str) else [int(id) for id in ids]
@@ -112,7 +114,7 @@ class AsyncRanker:
 
     ``model`` is what ``iranker evaluate --model`` takes (a folder, a checkpoint of verl, a name of the hub), or an
     :class:`~iranker_verl.inference.endpoint.Endpoint`. ``template`` and ``max_new_tokens``, the cap of an answer, are by
-    default those that the model was trained with, else ``think-label`` and 1024. A step of an elimination shows ``window``
+    default those that the model was trained with, else ``think-label`` and 1024. A prompt of an elimination has ``window``
     candidates at most (by default 20), so that a list of any length can be ranked (:mod:`iranker_verl.ranking.elimination`).
     ``per_call`` candidates leave in a call (a number, ``half`` or ``all``). With ``constrained``, and where several leave, answers
     are read from the model's log-probs of the labels, and cannot be malformed (:func:`check_constrained`). UserError for what cannot be used, before anything is loaded.
@@ -175,7 +177,7 @@ class AsyncRanker:
         return limit
 
     def about(self) -> dict[str, Any]:
-        """What a ranking depends on beside its texts: the model and the template, by their hashes, and the limits."""
+        """Return what a ranking depends on beside its texts: the hashes of model and template, and the limits."""
         if isinstance(self.model, Endpoint):
             own = {"model": self.model.model, "endpoint": self.model.url}
         else:
@@ -204,7 +206,7 @@ class AsyncRanker:
         await self._opened.aclose()
 
     async def check_alive(self) -> None:
-        """Raises what the engine has died of. Of a server nothing is asked."""
+        """Raise what the engine has died of. An endpoint is not checked."""
         if isinstance(self._engine, Engine):
             await self._engine.check_alive()
 
@@ -216,8 +218,8 @@ class AsyncRanker:
         """
         if not (context := clean(query)):
             raise Unrankable("the query is empty; say what the candidates are to be ranked for")
-        cleaned = ((place, clean(text)) for place, text in enumerate(candidates))
-        shown = tuple(Candidate(str(place), text) for place, text in cleaned if text)
+        cleaned = ((index, clean(text)) for index, text in enumerate(candidates))
+        shown = tuple(Candidate(str(index), text) for index, text in cleaned if text)
         if scenario not in SCENARIOS and scenario not in DATASETS:
             raise Unrankable(f"scenario {scenario[:50]!r}: choose one of {', '.join((*SCENARIOS, *DATASETS))}")
         if len(shown) < 2:
@@ -263,7 +265,7 @@ class AsyncRanker:
             raise RuntimeError("the ranker is not open; use it within `async with`")
         checker = self._checkers[len(query) + sum(map(len, candidates)) > SHORT]
         task = await asyncio.get_running_loop().run_in_executor(checker, self.check, query, candidates, scenario)
-        empty = [place for place, text in enumerate(candidates) if not text.strip()]
+        empty = [index for index, text in enumerate(candidates) if not text.strip()]
         if task is None:
             return Ranking((*sorted(set(range(len(candidates))) - set(empty)), *empty), empty=len(empty))
         async with self._gate:
@@ -287,21 +289,23 @@ class AsyncRanker:
         scenario: str = "passage",
         on_done: Callable[[int, Ranking], None] | None = None,
     ) -> list[Ranking]:
-        """Many lists at once, each a query and its texts: batched, so much faster than one after the other. ``on_done`` gets
-        each list's place and its ranking as it ends. The first error, or a cancellation, ends all; Unrankable names the list's
-        place."""
+        """Rank many lists at once, each a query and its texts: batched, so much faster than one after the other.
 
-        async def one(place: int) -> Ranking:
-            query, candidates = lists[place]
+        ``on_done`` gets each list's index and its ranking as it ends. The first error, or a cancellation, ends all; Unrankable names
+        the list's index.
+        """
+
+        async def one(index: int) -> Ranking:
+            query, candidates = lists[index]
             try:
                 ranking = await self.rank(query, candidates, scenario=scenario)
             except Unrankable as error:
-                raise Unrankable(f"list {place} (counted from 0): {error}") from error
+                raise Unrankable(f"list {index} (counted from 0): {error}") from error
             if on_done is not None:
-                on_done(place, ranking)
+                on_done(index, ranking)
             return ranking
 
-        jobs = [asyncio.create_task(one(place)) for place in range(len(lists))]
+        jobs = [asyncio.create_task(one(index)) for index in range(len(lists))]
         try:
             return list(await asyncio.gather(*jobs))
         finally:
@@ -348,7 +352,7 @@ class Ranker:
 
 
 def _name(given: str, folder: Path) -> str:
-    """What a model is called: by its name on the hub, or by the folder of its run or its own."""
+    """Return what a model is called: its name on the hub, or the folder of its run or its own."""
     if not Path(given).is_dir():
         return given
     parts = folder.resolve().parts

@@ -1,4 +1,4 @@
-"""The domain, pure Python: tasks, prompt templates and the state machines, elimination before all."""
+"""The domain in pure Python: tasks, prompt templates and the state machines that rank."""
 
 from iranker_verl.ranking.direct import DirectRanking, DirectStep
 from iranker_verl.ranking.elimination import Elimination, Step

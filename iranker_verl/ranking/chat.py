@@ -121,7 +121,7 @@ class ChatEncoder:
 
     def _apart(self, messages: Messages, text: str) -> list[int]:
         """Encode the template's own markers as such, and all between them as text."""
-        slots = [{**m, "content": f"\ue000{place}\ue001"} for place, m in enumerate(messages)]
+        slots = [{**m, "content": f"\ue000{index}\ue001"} for index, m in enumerate(messages)]
         parts = re.split(f"({self._pattern})", self.text(slots))
         contents = [m["content"] for m in messages]
         for written in (contents, [content.strip() for content in contents]):  # some templates strip

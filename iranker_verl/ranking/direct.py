@@ -4,11 +4,10 @@
     state.step(model(template.messages(state)))
     state.ranking()      # ids, best first
 
-It looks like :class:`~iranker_verl.ranking.elimination.Elimination` with one step. A partial answer is kept as far as it
-goes: what it does not name comes last, in the order shown (candidate orders are random, so this favours nobody); a
-candidate that it names again counts where it was named first; and an item that names nobody is passed over. An answer
-without any order leaves the order shown. None of this is hidden: all but a whole ranking is counted as malformed, and the
-step says how far it goes.
+It has the interface of :class:`~iranker_verl.ranking.elimination.Elimination`, with one step. Of a partial answer, the candidates
+that it does not name come last, in the prompt's order (candidate orders are random, so this favours none); a candidate that is
+named again counts where it was named first; an item that names no candidate is ignored. An answer without any order leaves the
+prompt's order. All but a whole ranking is counted as malformed, and the step says how much it names.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from reward_fns.answers import parse_ranking
 class DirectStep:
     """The one answer.
 
-    ``pool`` holds the ids shown and ``named`` those that the answer names, best first; ``status`` is :mod:`reward_fns.answers`'s
+    ``pool`` holds the ids of the prompt and ``named`` those that the answer names, best first; ``status`` is :mod:`reward_fns.answers`'s
     ("ok" or why not), ``repeated`` and ``unknown`` count the answer's other items.
     """
 
@@ -37,7 +36,7 @@ class DirectStep:
 
     @property
     def malformed(self) -> bool:
-        """Anything but every candidate once and nothing else, a partial ranking too."""
+        """Whether the answer is anything but every candidate once; a partial ranking is malformed too."""
         return self.status != "ok"
 
     @property
@@ -55,7 +54,7 @@ class DirectRanking:
 
     @property
     def pool(self) -> tuple[Candidate, ...]:
-        """All candidates, in the order shown."""
+        """All candidates, in the task's order."""
         return self.task.candidates
 
     @property
@@ -68,17 +67,17 @@ class DirectRanking:
         return self.task.ground_truth()
 
     def step(self, response: str) -> DirectStep:
-        """Rank as ``response`` says; what it does not name comes last, in the order shown."""
+        """Rank as ``response`` says; candidates that it does not name come last, in the task's order. ValueError once ``done``."""
         if self.done:
             raise ValueError(f"task {self.task.id!r} is ranked: a direct ranking is one answer")
         answer = parse_ranking(response, [c.text for c in self.pool])
         ids = tuple(c.id for c in self.pool)
-        named = tuple(ids[place] for place in answer.order)
+        named = tuple(ids[index] for index in answer.order)
         step = DirectStep(ids, named, answer.status, answer.repeated, answer.unknown, response)
         self.steps.append(step)
         return step
 
     def ranking(self) -> list[str]:
-        """All ids, best first. Before the answer it is the order shown."""
+        """Return all ids, best first; before the answer, in the task's order."""
         named = self.steps[0].named if self.steps else ()
         return [*named, *(c.id for c in self.pool if c.id not in named)]

@@ -5,19 +5,19 @@
         state.step(model(template.messages(state)))
     state.ranking()      # ids, best first
 
-The pool is always shown in the task's order, and at every step its i-th candidate bears the i-th label, so that a step
-is a complete prompt of its own: the training row that a verl reward function scores.
+The pool keeps the task's order, and at every step its i-th candidate has the i-th label, so that a step is a complete prompt:
+the training row that a verl reward function scores.
 
-*Long lists* (serving). With ``window`` a step shows the last so many of those still in; where one leaves, the next from the
-front comes in. A judge that never errs then has the best ``window - 1`` in order, of however many candidates: who is the
-worst of a window has ``window - 1`` above itself. Of a list in a first stage's order, best first, the tail is decided first.
+*Long lists* (serving). With ``window`` a step shows the last ``window`` of the candidates still in; where one is excluded, the next
+from the front comes in. A model that never errs then has the best ``window - 1`` in order, of however many candidates: the worst of
+a window has ``window - 1`` above itself. Of a list in a first stage's order, best first, the tail is decided first.
 
-*Several a call*. With ``per_call`` a call excludes that many of the candidates that it shows, ``half`` of them (rounded up), or ``all``
-but one; the response names them in the order in which they leave. A model can do that well if it was trained for it
+*Several a call*. With ``per_call`` a call excludes that many of its candidates, ``half`` of them (rounded up), or ``all`` but one; the
+response names them in the order of exclusion. A model can do that well if it was trained for it
 (``exclusion_order``, :mod:`iranker_verl.training.policy_loss`): N candidates then take 1 call or few, and not N - 1.
 
-A malformed answer never stalls an episode: the *last shown* candidate leaves instead (candidate orders are random, so
-this favours nobody), and the step is counted as malformed.
+A malformed answer does not stall an episode: the *last* candidate of the pool is excluded instead (candidate orders are random, so
+this favours none), and the step is counted as malformed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Share = Literal["half", "all"]
 
 @dataclass(frozen=True)
 class Step:
-    """One call. ``pool`` holds the ids shown, ``status`` is :mod:`reward_fns.answers`'s ("ok" or why not).
+    """One call. ``pool`` holds the ids of the prompt, ``status`` is :mod:`reward_fns.answers`'s ("ok" or why not).
 
-    ``excluded`` is the first candidate that left, ``also`` are those that left after it in the same call, in order.
+    ``excluded`` is the first candidate that was excluded, ``also`` are those after it in the same call, in order.
     """
 
     pool: tuple[str, ...]
@@ -46,6 +46,7 @@ class Step:
 
     @property
     def malformed(self) -> bool:
+        """Whether the response names no candidate in the form asked for."""
         return self.status != "ok"
 
 
@@ -64,34 +65,35 @@ class Elimination:
         self.steps: list[Step] = []
 
     @property
-    def _shown(self) -> list[int]:
+    def _indices(self) -> list[int]:
         return self._alive[-self.window :]
 
     @property
     def pool(self) -> tuple[Candidate, ...]:
-        """The candidates that the present step shows, in its order: those still in, or the last ``window`` of them."""
-        return tuple(self.task.candidates[i] for i in self._shown)
+        """The candidates of the present step, in its order: those still in, or the last ``window`` of them."""
+        return tuple(self.task.candidates[i] for i in self._indices)
 
     @property
     def leaving(self) -> int:
-        """How many of the pool leave in the present step: one at least, and never all."""
-        shown = len(self._shown)
+        """The number of candidates that the present step excludes: one at least, and never all."""
+        size = len(self._indices)
         if isinstance(self.per_call, str):
-            return (shown + 1) // 2 if self.per_call == "half" and shown > 2 else shown - 1
-        return min(self.per_call, shown - 1)
+            return (size + 1) // 2 if self.per_call == "half" and size > 2 else size - 1
+        return min(self.per_call, size - 1)
 
     @property
     def done(self) -> bool:
+        """Whether one candidate is left."""
         return len(self._alive) == 1
 
     @property
     def decided(self) -> bool:
-        """Nothing left in the pool can be regretted: the remaining candidates are equally relevant, or one is left."""
+        """Whether no exclusion can matter any more: the candidates still in are equally relevant, or one is left."""
         return len({self.task.relevance[i] for i in self._alive}) == 1
 
     def ground_truth(self) -> dict[str, Any]:
-        """What this step's answer is scored against, in the shape of :mod:`reward_fns.exclusion`."""
-        relevance = [self.task.relevance[i] for i in self._shown]
+        """Return what this step's answer is scored against, in the shape of :mod:`reward_fns.exclusion`."""
+        relevance = [self.task.relevance[i] for i in self._indices]
         truth: dict[str, Any] = {
             "candidates": [c.text for c in self.pool],
             "target": relevance.index(max(relevance)),
@@ -101,16 +103,16 @@ class Elimination:
         return truth
 
     def step(self, response: str) -> Step:
-        """Exclude what ``response`` names; the last shown candidates in place of those that it does not name."""
+        """Exclude the candidates that ``response`` names; the last of the pool in place of those that it does not name."""
         if self.done:
             raise ValueError(f"episode of task {self.task.id!r} is over: one candidate is left")
         pool = self.pool
         named, status = self._named(response, [c.text for c in pool])
-        last_shown = [index for index in reversed(range(len(pool))) if index not in named]
-        leave = (named + last_shown)[: self.leaving]
-        shown = self._shown
+        others = [index for index in reversed(range(len(pool))) if index not in named]
+        leave = (named + others)[: self.leaving]
+        indices = self._indices
         for index in leave:
-            self._alive.remove(shown[index])
+            self._alive.remove(indices[index])
         first, *also = (pool[index].id for index in leave)
         step = Step(tuple(c.id for c in pool), first, status, response, tuple(also))
         self.steps.append(step)
@@ -126,6 +128,6 @@ class Elimination:
         return list(order.order), OK if enough else order.status if order.status != OK else PARTIAL
 
     def ranking(self) -> list[str]:
-        """All ids, best first. An unfinished episode ranks what is left in the order shown."""
+        """Return all ids, best first. Until the end, the candidates still in come first, in the task's order."""
         out = [id for step in self.steps for id in (step.excluded, *step.also)]
         return [self.task.candidates[i].id for i in self._alive] + out[::-1]

@@ -5,23 +5,22 @@
         state.step(model(template.messages(state)))
     state.ranking()      # ids, best first
 
-They look like :class:`~iranker_verl.ranking.elimination.Elimination`, but a step shows a few candidates and its answer names
-the *best* of them. ``pool`` is what the present step shows, and changes in number; it is empty once ``done``.
+They have the interface of :class:`~iranker_verl.ranking.elimination.Elimination`, but the pool of a step is a few candidates and
+its answer names the *best* of them. The size of ``pool`` changes; it is empty once ``done``.
 
 :class:`Setwise`   heapsort over sets (Zhuang et al. 2024, arXiv 2310.09497): a node of the heap and its ``children`` (3, so at
-                   most 4 candidates are shown, as in the paper's experiments)
+                   most 4 candidates a prompt, as in the paper's experiments)
 :class:`Pairwise`  heapsort over pairs (PRP-Sorting: Qin et al. 2024, arXiv 2306.17563)
 :class:`AllPairs`  every pair, ranked by wins (PRP-Allpair, the same paper)
 
-*Position bias.* A pair is asked in both orders, which are two calls; where the answers disagree it is a tie, as in the paper.
-A set is asked once, in the order in which the task shows its candidates: that order is random, and no node of the heap has a
-place of its own in it, so a model that prefers a place favours nobody.
+*Position bias.* Each pair takes two calls, one for each order; where the answers disagree it is a tie, as in the paper. A set takes
+one call, in the task's order: that order is random and independent of the heap's nodes, so a preference for a position favours none.
 
 *Malformed answers and ties.* A malformed answer to a pair makes it a tie. Of a tie, and of a set whose answer is malformed, the
-candidate that the task shows earliest goes first (candidate orders are random, so this favours nobody); all-pairs gives half
-a win to both. Malformed answers are counted, and answers that name nobody leave the order shown, as elsewhere.
+candidate that comes first in the task goes first (candidate orders are random, so this favours none); all-pairs gives half a win to
+both. Malformed answers are counted, and leave the task's order, as elsewhere.
 
-A question that comes up again is not asked again. There is no ``ground_truth``: no reward function reads such a step.
+A comparison that comes up again takes no further call. There is no ``ground_truth``: no reward function reads such a step.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from reward_fns.answers import parse_exclusion
 
 CHILDREN = 3
 
-# Yields the places (in the task) of the candidates to show, takes the index among them that is named, or None.
-Asking = Generator[tuple[int, ...], int | None, int]
+# Yields the indices, in the task, of the candidates of a prompt; takes the index among them that is named, or None.
+Comparison = Generator[tuple[int, ...], int | None, int]
 Run = Generator[tuple[int, ...], int | None, None]
 
 
@@ -44,7 +43,7 @@ Run = Generator[tuple[int, ...], int | None, None]
 class SortStep:
     """One comparison.
 
-    ``pool`` holds the ids shown, ``chosen`` the one named as the best or None; ``status`` is :mod:`reward_fns.answers`'s ("ok" or
+    ``pool`` holds the ids of the prompt, ``chosen`` the one named as the best or None; ``status`` is :mod:`reward_fns.answers`'s ("ok" or
     why not).
     """
 
@@ -60,48 +59,48 @@ class SortStep:
 
 
 class Sorting:
-    """What the three share. ``step`` raises ValueError once ``done``. ``shows`` is the most candidates that a step shows."""
+    """The base of the three. ``step`` raises ValueError once ``done``. A prompt has at most ``most_candidates``."""
 
-    shows: ClassVar[int]
+    most_candidates: ClassVar[int]
 
     def __init__(self, task: RankingTask) -> None:
         self.task = task
         self.steps: list[SortStep] = []
         self._ranked: list[int] = []
         self._run = self._sort()
-        self._shown: tuple[int, ...] = next(self._run)
+        self._indices: tuple[int, ...] = next(self._run)
 
     def _sort(self) -> Run:
-        """Fills ``_ranked``, best first, with places in the task."""
+        """Fill ``_ranked`` with indices in the task, best first."""
         raise NotImplementedError
 
     @property
     def pool(self) -> tuple[Candidate, ...]:
-        """The candidates that the present step shows, in its order."""
-        return tuple(self.task.candidates[i] for i in self._shown)
+        """The candidates of the present step, in the prompt's order."""
+        return tuple(self.task.candidates[i] for i in self._indices)
 
     @property
     def done(self) -> bool:
         """Whether every candidate has its rank."""
-        return not self._shown
+        return not self._indices
 
     def step(self, response: str) -> SortStep:
         """Go on with ``response``'s verdict on the pool."""
         if self.done:
             raise ValueError(f"task {self.task.id!r} is ranked: there is nothing left to compare")
         pool = self.pool
-        answer = parse_exclusion(response, [c.text for c in pool])  # it names one of those shown, whatever for
+        answer = parse_exclusion(response, [c.text for c in pool])  # one candidate's name, here the best one's
         chosen = pool[answer.index].id if answer.index is not None else None
         step = SortStep(tuple(c.id for c in pool), chosen, answer.status, response)
         self.steps.append(step)
         try:
-            self._shown = self._run.send(answer.index)
+            self._indices = self._run.send(answer.index)
         except StopIteration:
-            self._shown = ()
+            self._indices = ()
         return step
 
     def ranking(self) -> list[str]:
-        """All ids, best first. Until it is ``done``, what is not ranked yet comes last, in the order shown."""
+        """Return all ids, best first. Until ``done``, what is not ranked yet comes last, in the task's order."""
         known = set(self._ranked)
         order = [*self._ranked, *(i for i in range(len(self.task.candidates)) if i not in known)]
         return [self.task.candidates[i].id for i in order]
@@ -110,17 +109,17 @@ class Sorting:
 class Setwise(Sorting):
     """At most :func:`most_sets` ``(N, 3)`` calls: for 20 candidates 49, for 100 387."""
 
-    shows = CHILDREN + 1
+    most_candidates = CHILDREN + 1
 
     def _sort(self) -> Run:
         known: dict[tuple[int, ...], int] = {}
 
-        def best(family: list[int]) -> Asking:
-            shown = tuple(sorted(family))
-            if shown not in known:
-                named = yield shown
-                known[shown] = shown[0 if named is None else named]
-            return known[shown]
+        def best(family: list[int]) -> Comparison:
+            pool = tuple(sorted(family))
+            if pool not in known:
+                named = yield pool
+                known[pool] = pool[0 if named is None else named]
+            return known[pool]
 
         return _heapsort(len(self.task.candidates), CHILDREN, best, self._ranked)
 
@@ -128,16 +127,16 @@ class Setwise(Sorting):
 class Pairwise(Sorting):
     """Heapsort by pairs.
 
-    At most 4 :func:`most_sets` ``(N, 2)`` calls (a node and two children: two pairs, each asked twice), and never more than the
+    At most 4 :func:`most_sets` ``(N, 2)`` calls (a node and two children: two pairs, two calls each), and never more than the
     ``N (N - 1)`` of all pairs: for 20 candidates 272, for 100 2,284.
     """
 
-    shows = 2
+    most_candidates = 2
 
     def _sort(self) -> Run:
         known: dict[tuple[int, int], int | None] = {}
 
-        def best(family: list[int]) -> Asking:
+        def best(family: list[int]) -> Comparison:
             node, *below = family
             leader = below[0]
             for other in (*below[1:], node):  # the node meets the better child only
@@ -152,9 +151,9 @@ class Pairwise(Sorting):
 
 
 class AllPairs(Sorting):
-    """``N (N - 1)`` calls; a tie is half a win for both, and equal wins stay in the order shown."""
+    """``N (N - 1)`` calls; a tie is half a win for both, and equal wins stay in the task's order."""
 
-    shows = 2
+    most_candidates = 2
 
     def _sort(self) -> Run:
         count = len(self.task.candidates)
@@ -162,22 +161,22 @@ class AllPairs(Sorting):
         for low in range(count):
             for high in range(low + 1, count):
                 winner = yield from _duel(low, high)
-                for place in (low, high) if winner is None else (winner, winner):
-                    halves[place] += 1
+                for index in (low, high) if winner is None else (winner, winner):
+                    halves[index] += 1
         self._ranked.extend(sorted(range(count), key=lambda i: -halves[i]))
 
 
 def _duel(low: int, high: int) -> Generator[tuple[int, ...], int | None, int | None]:
-    """A pair in both orders: the winner, or None for a tie."""
+    """Compare a pair in both orders; return the winner, or None for a tie."""
     first = yield low, high
     second = yield high, low
-    if first is None or second is None or first == second:  # the same place twice is not the same candidate
+    if first is None or second is None or first == second:  # one position in both orders is two candidates
         return None
     return (low, high)[first]
 
 
-def _heapsort(count: int, children: int, best: Callable[[list[int]], Asking], ranked: list[int]) -> Run:
-    """Appends the places 0 to ``count - 1`` to ``ranked``, best first; ``best`` asks for the best of a node and its children."""
+def _heapsort(count: int, children: int, best: Callable[[list[int]], Comparison], ranked: list[int]) -> Run:
+    """Append the indices 0 to ``count - 1`` to ``ranked``, best first; ``best`` finds the best of a node and its children."""
     heap = list(range(count))
 
     def sink(node: int) -> Run:

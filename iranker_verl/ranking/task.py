@@ -29,7 +29,7 @@ DATASETS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is ranked. ``id`` identifies it, so two candidates with one text stay two."""
+    """A candidate. ``id`` identifies it, so two candidates with one text stay two."""
 
     id: str
     text: str
@@ -37,9 +37,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RankingTask:
-    """One thing to rank. ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. It is empty where nobody
-    knows it, in serving: such a task can be ranked, but neither trained on nor measured. ``history`` holds the ids of the
-    items that the context tells of, oldest first (recommendation; empty elsewhere).
+    """A context and the candidates to rank for it.
+
+    ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. It is empty where it is unknown, in serving: such a
+    task can be ranked, but neither trained on nor measured. ``history`` holds the ids of the items that the context tells of,
+    oldest first (recommendation; empty elsewhere).
 
     Raises :class:`UserError` for fewer than two candidates, a repeated id, an empty text, relevance of another length,
     not within ±:data:`RELEVANCE_LIMIT`, or all equal (nothing to rank).
@@ -80,7 +82,7 @@ class RankingTask:
     def with_positive(
         cls, id: str, scenario: str, dataset: str, context: str, candidates: tuple[Candidate, ...], positive: str
     ) -> RankingTask:
-        """A task with one positive, named by its candidate id. Raises UserError where that id is not a candidate."""
+        """Return a task with one positive, named by its candidate id. UserError where that id is not a candidate."""
         if positive not in {c.id for c in candidates}:
             raise UserError(f"task {id!r} of {dataset!r}: its positive {positive!r} is not among the candidates")
         relevance = tuple(float(c.id == positive) for c in candidates)
@@ -88,24 +90,24 @@ class RankingTask:
 
     @property
     def target(self) -> int:
-        """Index of the best candidate (of the first, where several are equally good)."""
+        """The index of the best candidate (of the first, where several are equally good)."""
         return self.relevance.index(max(self.relevance))
 
     @property
     def graded(self) -> bool:
-        """More than one positive, or more than two grades."""
+        """Whether there is more than one positive, or more than two grades."""
         return sorted(self.relevance)[:-1] != [0.0] * (len(self.relevance) - 1) or max(self.relevance) != 1.0
 
-    def at(self, places: Sequence[int]) -> RankingTask:
-        """The task with the candidates at these places, in this order; their relevances go along. UserError as above."""
+    def at(self, indices: Sequence[int]) -> RankingTask:
+        """Return the task with the candidates at these indices, in this order, with their relevances. UserError as above."""
         return replace(
             self,
-            candidates=tuple(self.candidates[i] for i in places),
-            relevance=tuple(self.relevance[i] for i in places),
+            candidates=tuple(self.candidates[i] for i in indices),
+            relevance=tuple(self.relevance[i] for i in indices),
         )
 
     def ground_truth(self) -> dict[str, Any]:
-        """verl's ``reward_model.ground_truth``, in the shape that :mod:`reward_fns.exclusion` reads."""
+        """Return verl's ``reward_model.ground_truth``, in the shape that :mod:`reward_fns.exclusion` reads."""
         truth: dict[str, Any] = {"candidates": [c.text for c in self.candidates], "target": self.target}
         if self.graded:
             truth["relevance"] = list(self.relevance)
@@ -113,7 +115,7 @@ class RankingTask:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> RankingTask:
-        """The task back from a row of prepared Parquet (see :mod:`data_prep.schema`). UserError on a missing field."""
+        """Return the task of a row of prepared Parquet (see :mod:`data_prep.schema`). UserError for a missing field."""
         try:
             truth, extra = row["reward_model"]["ground_truth"], row["extra_info"]
             texts = [str(t) for t in truth["candidates"]]
@@ -139,7 +141,7 @@ class RankingTask:
 
 
 def by_dataset(tasks: Iterable[RankingTask]) -> dict[str, list[RankingTask]]:
-    """The tasks of each dataset, in their order; datasets in the order of their first task."""
+    """Return the tasks of each dataset, in their order; datasets in the order of their first task."""
     groups: dict[str, list[RankingTask]] = {}
     for task in tasks:
         groups.setdefault(task.dataset, []).append(task)
@@ -147,7 +149,7 @@ def by_dataset(tasks: Iterable[RankingTask]) -> dict[str, list[RankingTask]]:
 
 
 def tasks_hash(tasks: Iterable[RankingTask]) -> str:
-    """16 hex digits of SHA-256 over the content of tasks, in order."""
+    """Return 16 hex digits of SHA-256 over the content of tasks, in order."""
     digest = hashlib.sha256()
     for t in tasks:
         content = [t.id, t.dataset, t.context, [[c.id, c.text] for c in t.candidates], list(t.relevance), t.history]

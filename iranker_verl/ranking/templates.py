@@ -67,7 +67,7 @@ _CANDIDATE_FIELDS = ("label", "text")
 
 @cache
 def pieces(text: str) -> tuple[str, ...]:
-    """``text`` as literal, field, literal, …, literal: every second piece is the name of a field, without its braces.
+    """Split ``text`` into literal, field, literal, …, literal: every second piece is the name of a field, without its braces.
 
     Their number is odd and literals may be empty: ``"[{label}] {text}"`` is ``("[", "label", "] ", "text", "")``.
     """
@@ -103,7 +103,7 @@ class Template:
         return self.kind == "exclusion" and self.answer == "label" and "<think>" not in repr(self)
 
     def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
-        """The :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.
+        """Return the :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.
 
         The fields are ``context``; ``candidates``, the candidates' lines joined by a line feed; and ``n``.
         """
@@ -116,67 +116,67 @@ class Template:
         return pieces(self.candidate)
 
     def messages(self, state: State) -> list[Message]:
-        """The chat messages of an episode's present step. UserError where the template is of another kind than it."""
+        """Return the chat messages of an episode's present step. UserError where the template is of another kind."""
         run = next(kind for kind, machine in _MACHINES.items() if type(state) is machine)
         if run != self.kind:
             fit = [name for name in available() if load(name).kind == run]
             raise UserError(
                 f"template {self.id} is of kind {self.kind}, but what runs here {_RUNS[run]}; use one like {', '.join(fit)}"
             )
-        return self._asked(state.task, [c.text for c in state.pool])
+        return self._messages(state.task, [c.text for c in state.pool])
 
     def longest(self, task: RankingTask, length: Callable[[str], int], window: int | None = None) -> list[Message]:
-        """The messages of the longest prompt that ranking ``task`` may take, where ``length`` is that of a text.
+        """Return the messages of the longest prompt that ranking ``task`` may take; ``length`` measures a text.
 
-        It is the first one, except where a step shows a part of the candidates: then it is that of the longest texts. In
-        tokens it may be one or two short of the longest for every candidate shown, as texts are measured one by one.
+        It is the first prompt, except where a prompt has a part of the candidates: then it is that of the longest texts. In
+        tokens it may be one or two short for every candidate, as texts are measured one by one.
         """
-        texts, shows = [c.text for c in task.candidates], self.shows(window)
-        if shows is not None and shows < len(texts):
-            texts = sorted(texts, key=length, reverse=True)[:shows]
-        return self._asked(task, texts)
+        texts, most = [c.text for c in task.candidates], self.most_candidates(window)
+        if most is not None and most < len(texts):
+            texts = sorted(texts, key=length, reverse=True)[:most]
+        return self._messages(task, texts)
 
-    def shows(self, window: int | None = None) -> int | None:
-        """The most candidates that a step shows, of however many; None for all of them."""
+    def most_candidates(self, window: int | None = None) -> int | None:
+        """Return the most candidates of a prompt; None for all of the task's."""
         machine = _MACHINES[self.kind]
         if issubclass(machine, Sorting):
-            return machine.shows
+            return machine.most_candidates
         return window if self.kind == "exclusion" else None
 
-    def _asked(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
+    def _messages(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
         head = [{"role": "system", "content": self.system}] if self.system else []
         return [*head, {"role": "user", "content": self.question(task.dataset, task.scenario, task.context, texts)}]
 
     def question(self, dataset: str, scenario: str, context: str, texts: Sequence[str]) -> str:
-        """The user message that shows ``texts``, in this order, as the candidates."""
+        """Return the user message with ``texts``, in this order, as the candidates."""
         lines = [_fill(self.candidate_pieces, label=label(i), text=text) for i, text in enumerate(texts)]
         return _fill(
             self.user_pieces(dataset, scenario), context=context, candidates="\n".join(lines), n=str(len(lines))
         )
 
-    def answer_for(self, state: State, *places: int) -> str:
-        """The answer, in this template's form, that names the candidates at ``places`` (used to teach the format).
+    def answer_for(self, state: State, *indices: int) -> str:
+        """Return the answer, in this template's form, that names the candidates at ``indices`` (used to teach the format).
 
         An exclusion names one, the worst; a direct ranking all, best first: labels joined by `` > ``, texts one a line.
         """
-        return self.answer_of([c.text for c in state.pool], *places)
+        return self.answer_of([c.text for c in state.pool], *indices)
 
-    def answer_of(self, texts: Sequence[str], *places: int) -> str:
-        """:meth:`answer_for`, of the texts shown."""
+    def answer_of(self, texts: Sequence[str], *indices: int) -> str:
+        """Return :meth:`answer_for`'s answer, given the prompt's texts."""
         if self.answer == "label":
-            return " > ".join(f"[{label(place)}]" for place in places)
-        return "\n".join(texts[place] for place in places)
+            return " > ".join(f"[{label(index)}]" for index in indices)
+        return "\n".join(texts[index] for index in indices)
 
 
 def available() -> list[str]:
-    """Ids of the templates that come with the package."""
+    """Return the ids of the templates that come with the package."""
     folder = resources.files(__package__) / "templates"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 @cache
 def load(name: str) -> Template:
-    """A template by id, or from a ``.yaml`` file. UserError names the file and the field that is wrong."""
+    """Return a template by id, or from a ``.yaml`` file. UserError names the file and the field that is wrong."""
     name = str(name)  # null, from a config
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -204,7 +204,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(source: str, name: str) -> Template:
-    """A template from YAML text; ``name`` is for error messages."""
+    """Return a template from YAML text; ``name`` is for error messages."""
     try:
         content: Any = yaml.load(source, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
@@ -260,7 +260,7 @@ def _fields(text: str, known: tuple[str, ...], where: str) -> list[str]:
 
 
 def check_hash(template: Template, id: str, hash: str, where: str) -> None:
-    """UserError, with both hashes, where ``where`` (a file or a model) was made with another template."""
+    """Raise UserError, with both hashes, where ``where`` (a file or a model) was made with another template."""
     if (template.id, template.hash) != (id, hash):
         raise UserError(
             f"{where} was made with template {id} ({hash}), but this run uses {template.id} ({template.hash}); "

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: looked at before a body is read, while it is read, and before it is ranked."""
+"""Keys and budgets: checked before a body is read, while it is read, and before it is ranked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Refusal(Exception):
         self.status, self.message, self.param = status, message, param
 
     def response(self) -> JSONResponse:
-        """Return the refusal as a response in OpenAI's form; who may try again is told when."""
+        """Return the refusal as a response in OpenAI's form, with Retry-After where trying again helps."""
         headers = {"Retry-After": "1"} if self.status in (429, 503) else {}
         return refused(self.status, self.message, self.param, headers)
 
@@ -52,7 +52,7 @@ class AccessControl:
     """ASGI middleware over all but ``/health`` and ``/metrics``: the key, where there is one, and the size of a body.
 
     ``counted`` gets the status of a refusal. ``receive`` is handed on as it is (Starlette's function middleware does not do
-    that), so that a client who hangs up is noticed.
+    that), so that a client that hangs up is noticed.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, counted: Callable[[int], None]) -> None:
@@ -161,4 +161,4 @@ class Admission:
         finally:
             self._characters -= characters
             self._clients[client] -= 1
-            self._clients += Counter()  # drops who has none under way
+            self._clients += Counter()  # drops clients that have none under way

@@ -17,7 +17,7 @@ from iranker_verl.errors import UserError
 
 HEAD_S = 10.0  # for a request's line and headers to arrive
 HEAD_BYTES = 16 << 10
-CONNECTIONS = 900  # below the usual limit of open files; who comes then gets 503
+CONNECTIONS = 900  # below the usual limit of open files; further ones get 503
 DRAIN_S = 15.0  # for rankings under way, once the server is told to end; then they get 503
 SWITCH_S = 0.0005  # Python's threads take turns: the event loop waits this long for those that parse and count tokens
 SHUTDOWN_S = 20  # until uvicorn ends what does not end by itself; Kubernetes kills after 30

@@ -1,4 +1,4 @@
-"""Whether the engine still answers: asked every few seconds, so that nobody waits for an engine that is dead or stopped."""
+"""A check of the engine every few seconds, so that no request waits for an engine that is dead or stopped."""
 
 from __future__ import annotations
 

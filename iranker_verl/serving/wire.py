@@ -68,7 +68,7 @@ def answer(id: str, request: RerankRequest, ranking: Ranking, model: str, about:
     """
     scores = ranking.scores()
     results: list[dict[str, Any]] = [
-        {"index": place, "relevance_score": scores[place]} for place in ranking.order[: request.top_n or None]
+        {"index": index, "relevance_score": scores[index]} for index in ranking.order[: request.top_n or None]
     ]
     if request.return_documents is not False:
         for result in results:

@@ -165,7 +165,7 @@ def test_any_answers_end_and_rank_every_candidate_once(machine, texts, data):
     )
     while not state.done:
         before = state.pool
-        assert 2 <= len(before) <= machine.shows and len(state.steps) < most_calls(machine, len(texts))
+        assert 2 <= len(before) <= machine.most_candidates and len(state.steps) < most_calls(machine, len(texts))
         step = state.step(data.draw(answers))
         assert step.pool == tuple(c.id for c in before)
         assert step.malformed == (step.chosen is None)

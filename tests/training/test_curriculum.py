@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from iranker_verl.files import mark, write_jsonl
 from iranker_verl.ranking import Candidate, RankingTask
-from iranker_verl.training.curriculum import Curriculum, shortened, skill
+from iranker_verl.training.curriculum import Curriculum, pool_sizes, shortened, skill
 from iranker_verl.training.metrics_log import MetricsLog
 
 
@@ -80,9 +80,9 @@ def test_what_is_learned_gives_way():
 def test_a_batch_has_the_shares():
     plan = curriculum()
     drawn = plan.draw(16)
-    assert len(drawn) == 16 and sum(place < 100 for place in drawn) == 12
+    assert len(drawn) == 16 and sum(row < 100 for row in drawn) == 12
     plan.observe(earned(a=(1.0, 10)))  # shares .1875 and .8125
-    assert sum(place < 100 for place in plan.draw(16)) == 3
+    assert sum(row < 100 for row in plan.draw(16)) == 3
 
 
 @given(st.integers(1, 60), st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(0, 1), st.integers(0, 99))
@@ -93,14 +93,14 @@ def test_a_batch_is_whole_and_near_its_shares(size, rrs, focus, seed):
     assert sum(shares.values()) == pytest.approx(1)
     drawn = plan.draw(size)
     assert len(drawn) == size
-    assert abs(sum(place < 100 for place in drawn) - shares["a"] * size) < 1 + 1e-6
+    assert abs(sum(row < 100 for row in drawn) - shares["a"] * size) < 1 + 1e-6
 
 
 def test_every_task_has_its_turn_before_any_a_second_time():
     plan = curriculum()
-    drawn = [place for _ in range(10) for place in plan.draw(12)]
+    drawn = [row for _ in range(10) for row in plan.draw(12)]
     assert sorted(drawn) == sorted([*range(30), *range(100, 110)] * 3)
-    first, second, _ = ([place for place in drawn if place < 100][turn : turn + 30] for turn in (0, 30, 60))
+    first, second, _ = ([row for row in drawn if row < 100][turn : turn + 30] for turn in (0, 30, 60))
     assert sorted(first) == sorted(second) == list(range(30)) and first != second
 
 
@@ -110,9 +110,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn():
     for line in lines:
         whole.draw(8)
         whole.observe(line)
-    for line in json.loads(json.dumps(lines)):
-        resumed.draw(8)
-        resumed.observe(line)
+    resumed.replay(json.loads(json.dumps(lines)), batch_size=8)
     assert (whole.size, whole.left, whole.draw(8)) == (resumed.size, resumed.left, resumed.draw(8))
     assert curriculum(seed=2).draw(8) != curriculum().draw(8)
 
@@ -122,11 +120,11 @@ def test_a_shortened_task_is_a_task(relevance, size, seed):
     task = make(relevance)
     short = shortened(task, size, seed)  # a task that cannot be ranked would raise
     ids = [c.id for c in task.candidates]
-    places = [ids.index(c.id) for c in short.candidates]
+    indices = [ids.index(c.id) for c in short.candidates]
     assert len(short.candidates) == min(size, len(relevance))
-    assert places == sorted(places)  # in the order shown
-    assert [task.candidates[i] for i in places] == list(short.candidates)
-    assert [relevance[i] for i in places] == list(short.relevance)
+    assert indices == sorted(indices)  # in the order of the prompt
+    assert [task.candidates[i] for i in indices] == list(short.candidates)
+    assert [relevance[i] for i in indices] == list(short.relevance)
     assert max(short.relevance) == max(relevance)
     assert shortened(task, size, seed) == short
     assert (short.id, short.dataset, short.context, short.history) == (
@@ -137,7 +135,7 @@ def test_a_shortened_task_is_a_task(relevance, size, seed):
     )
 
 
-def test_every_negative_has_its_turn():
+def test_every_negative_is_drawn_sometimes():
     task = make([0.0, 1.0, 0.0, 0.0])
     drawn = {next(c.id for c in shortened(task, 2, str(seed)).candidates if c.id != "id1") for seed in range(40)}
     assert drawn == {"id0", "id2", "id3"}
@@ -152,6 +150,12 @@ def test_tasks_of_one_step_are_drawn_apart():
 def test_nothing_to_take_away(size):
     task = make([0.0, 1.0, 0.0, 0.0])
     assert shortened(task, size, "") is task
+
+
+def test_pool_sizes_are_by_dataset_and_row():
+    sizes = [("rec-movie", 3), ("passage-5", 2), ("rec-movie", 4)]
+    rows = [{"data_source": d, "reward_model": {"ground_truth": {"candidates": ["x"] * n}}} for d, n in sizes]
+    assert pool_sizes(Dataset.from_list(rows)) == {"rec-movie": {0: 3, 2: 4}, "passage-5": {1: 2}}
 
 
 class Rows(list):

@@ -69,7 +69,7 @@ def expected_rank(scores: torch.Tensor, candidate: torch.Tensor, valid: torch.Te
 
 
 def expected_gain(law: torch.Tensor, gains: torch.Tensor) -> torch.Tensor:
-    """Return the mean gain, (batch,): ``gains`` is (N,), the worth of each rank, e.g. ``1 / rank`` for the reciprocal rank.
+    """Return the mean gain, (batch,): ``gains`` is (N,), the value of each rank, e.g. ``1 / rank`` for the reciprocal rank.
 
     >>> expected_gain(torch.tensor([[0.5, 0.5]]), torch.tensor([1.0, 0.5])).item()
     0.75

@@ -1,12 +1,11 @@
 """Replace rollout workers that die, and run their unfinished prompts again.
 
 In verl 0.9.1 a prompt's status in TransferQueue says "running" for ever if the process that runs it is killed, and the
-replay buffer waits for it without end (upstream issue 7155). :class:`RecoveringManager` holds a call that every worker
-answers only by dying, so that a death is known at once. The dead worker's place is filled by a new one, what its
-unfinished prompts have stored is removed, and they are run again: nothing is lost and no row is trained twice.
+replay buffer waits for it without end (upstream issue 7155). :class:`RecoveringManager` keeps a call to every worker
+open that ends only with the worker's process, so that a death is known at once. It starts a new worker, removes what the
+unfinished prompts of the dead one have stored, and runs them again: nothing is lost and no row is trained twice.
 
-:class:`~iranker_verl.training.sampler.PromptReplayBuffer` asks for it while it waits, and ends a wait in which nothing
-happens at all.
+:class:`~iranker_verl.training.sampler.PromptReplayBuffer` calls it while it waits, and ends a wait without any progress.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from verl.utils import tensordict_utils as tu
 
 from iranker_verl.console import say
 
-# deaths of workers in one batch after which the run ends: a prompt that kills whoever runs it would do so for ever
+# deaths of workers in one batch after which the run ends: a prompt that kills its worker would kill the next one, too
 MAX_RESTARTS = 3
 
 
@@ -46,7 +45,7 @@ class RecoveringManager(AgentLoopManagerTQ):
         self._restarts = 0
 
     def generate_sequences(self, prompts: TensorDict) -> None:
-        """Hand each worker its part of ``prompts``, as verl does, and remember who has what."""
+        """Hand each worker its part of ``prompts``, as verl does, and remember the parts."""
         self._chunks = list(prompts.chunk(len(self.agent_loop_workers)))
         self._restarts = 0
         for number in range(len(self._chunks)):
@@ -57,9 +56,9 @@ class RecoveringManager(AgentLoopManagerTQ):
             ray.get(self.agent_loop_workers[number].generate_sequences.remote(chunk.copy()))
 
     def replace_dead_workers(self, partition_id: str) -> int:
-        """Start a worker for each one that has died, and have it run the dead one's unfinished prompts.
+        """Start a worker for each one that has died, and let it run the dead one's unfinished prompts.
 
-        Returns the number of prompts that run again. Raises RuntimeError, with the cause of the last death, after
+        Return the number of prompts that run again. Raise RuntimeError, with the cause of the last death, after
         ``MAX_RESTARTS`` deaths in a batch.
         """
         again = 0

@@ -1,7 +1,7 @@
-"""A replay buffer that notices at once when a batch of episodes is complete, and does not wait for the dead.
+"""A replay buffer that returns as soon as a batch of episodes is complete, and never waits without end.
 
-verl's own looks every 2.0 seconds, which is most of a tiny model's step, and waits without end for prompts whose worker
-was killed. Chosen by ``trainer.v1.sampler.custom_sampler.{path,name}``; its options are
+verl's own polls every 2.0 seconds, which is most of a tiny model's step, and waits for ever for prompts whose worker was
+killed. Chosen by ``trainer.v1.sampler.custom_sampler.{path,name}``; its options are
 ``trainer.v1.sampler.sampler_kwargs.poll_interval`` and ``.deadline_s``.
 """
 
@@ -37,7 +37,7 @@ class PromptReplayBuffer(ReplayBuffer):
         super().__init__(*args, **(kwargs | {"poll_interval": interval}))
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        """Return a complete batch as verl does; the metrics say how many prompts were run again (0 on a good day)."""
+        """Return a complete batch as verl does; the metrics say how many prompts were run again (usually 0)."""
         self._seen: tuple[int, ...] = ()
         self._changed_at = time.monotonic()
         self._run_again = 0

@@ -19,7 +19,7 @@ def split_words(text: str) -> list[str]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The set of a text's words, case aside, sorted; a text without any is its own only word."""
+    """Return the set of a text's words, case aside, sorted; a text without any is its own only word."""
     return tuple(sorted(set(split_words(text)))) or (text,)
 
 
@@ -79,7 +79,7 @@ def _alike(sets: list[tuple[str, ...]], names: np.ndarray, threshold: float) -> 
 
 
 def _by_size(sets: list[tuple[str, ...]]) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-    """The sets of each size: which they are, and a matrix of their words as numbers, the rarest word first."""
+    """Return the sets of each size: which they are, and a matrix of their words as numbers, the rarest word first."""
     sizes = np.fromiter(map(len, sets), np.int64, len(sets))
     number: dict[str, int] = {}
     word = np.fromiter((number.setdefault(w, len(number)) for s in sets for w in s), np.int64, sizes.sum())

@@ -165,7 +165,7 @@ def _check_kind(template: Template, options: Options) -> None:
 
 
 def _in_order(names: set[str]) -> list[str]:
-    """The paper's nine first, in its order; then the others by name."""
+    """Return the paper's nine first, in its order; then the others by name."""
     return [name for name in DATASETS if name in names] + sorted(names - set(DATASETS))
 
 
@@ -234,7 +234,7 @@ def _inputs(raw: Path, sources: list[Source]) -> dict[str, dict[str, Any]]:
 
 
 def _reusable(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of ``out``, if it was made of the same things and its files are still as they were written."""
+    """Return the manifest of ``out``, if it was made of the same things and its files are still as they were written."""
     try:
         manifest = read_manifest(out)
         return manifest if is_same(manifest, made_of) and are_whole(out, manifest["files"]) else None

@@ -91,7 +91,7 @@ SCHEMA = pa.schema(
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a prepared file. UserError for a missing, truncated or foreign one."""
+    """Yield the rows of a prepared file. Raise UserError for a missing, truncated or foreign one."""
     try:
         file = pq.ParquetFile(path)
         if missing := [f for f in SCHEMA.names if f not in file.schema_arrow.names]:
@@ -105,7 +105,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask]:
-    """The tasks of a prepared file, each once: of a task's elimination states the largest, which is the whole task.
+    """Return the tasks of a prepared file, each once: of a task's elimination states the largest, which is the whole task.
 
     UserError, with ``template``, where the rows were made with another one.
     """
@@ -124,7 +124,7 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared folder. UserError where it is missing or broken."""
+    """Return the manifest of a prepared folder. Raise UserError where it is missing or broken."""
     path = folder / MANIFEST
     try:
         return json.loads(path.read_text(encoding="utf-8"))

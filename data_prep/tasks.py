@@ -1,7 +1,7 @@
-"""What a source gives and what preparation works on: tasks that are on no side of the split yet, as columns.
+r"""What a source gives and what preparation works on: tasks that are on no side of the split yet, as columns.
 
 A source is found by its module in :mod:`data_prep.sources` and cut into *units*, pieces of work that need nothing of
-each other. A unit yields :class:`Draft`\\s, or tables of :data:`TASKS` at once, and counts what it drops.
+each other. A unit yields :class:`Draft`\s, or tables of :data:`TASKS` at once, and counts what it drops.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def write_card(out: Path, content: dict[str, Any]) -> Path:
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The card as HTML text."""
+    """Return the card as HTML text."""
     drawn = {
         "lengths": figures.lengths(content["lengths"]),
         "positions": figures.positions(content["positions"]),

@@ -38,7 +38,7 @@ CONTENT = ("data_source", "reward_model", "extra_info")  # all but the prompt
 
 
 def batches(path: Path, *columns: str) -> Iterator[tuple[int, pa.Table]]:
-    """``(number of the first row, rows)``, again and again, each in the schema of prepared data; only ``columns`` of it.
+    """Yield ``(number of the first row, rows)``, again and again, each in the schema of prepared data; only ``columns`` of it.
 
     UserError for a missing, broken or foreign file, and for a row without what it needs.
     """
@@ -61,7 +61,7 @@ def batches(path: Path, *columns: str) -> Iterator[tuple[int, pa.Table]]:
 
 
 def leaves(rows: pa.Table) -> dict[str, pa.Array]:
-    """The columns of :data:`LEAVES` that ``rows`` holds, each by its short name."""
+    """Return the columns of :data:`LEAVES` that ``rows`` holds, each by its short name."""
     found = {}
     for name, (column, *inner) in LEAVES.items():
         if column in rows.column_names:

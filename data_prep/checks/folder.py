@@ -26,8 +26,11 @@ LEAST_P = 1e-4
 
 @dataclass(frozen=True)
 class Check:
-    """``how`` says in one sentence what was compared with what, ``counted`` how many of them; ``detail`` is the first
-    offence, or a number that was found."""
+    """The outcome of a check.
+
+    ``how`` says in one sentence what was compared with what, ``counted`` how many of them; ``detail`` is the first offence, or a
+    number that was found.
+    """
 
     name: str
     how: str
@@ -124,8 +127,11 @@ def _alike(left_name: str, left: pa.Table, right_name: str, right: pa.Table, thr
 
 
 def _times(train: Side, test: Side) -> Check:
-    """Where there is a time that all of training is before and nothing of test, every training positive is before every
-    test positive, and the other way round: so the cut itself need not be known."""
+    """Check that in a split by time all of training is before all of the test.
+
+    Where there is a time that all of training is before and nothing of test, every training positive is before every test
+    positive, and the other way round: so the cut itself need not be known.
+    """
     faults = [side.offences["time"] for side in (train, test) if "time" in side.offences]
     for dataset in sorted(train.times.keys() & test.times.keys()):
         (late, row), (early, other) = train.times[dataset].last, test.times[dataset].first
@@ -152,7 +158,7 @@ def _on_both_sides(train: Side, test: Side) -> Iterator[str]:
 
 
 def _too_often(side: Side, orders: int) -> Iterator[str]:
-    """A task's states differ in size; rows of one size differ in order only."""
+    """Check that no row is there twice: a task's states differ in size; rows of one size differ in order only."""
     found = side.tasks.table()
     for row in found.filter(pc.greater(found["count"], orders)).sort_by("row").slice(0, 1).to_pylist():
         yield f"{shown(row['task_id'])} of {row['dataset']} is {row['count']} times in {side.name}, first in row {row['row']}"
@@ -164,7 +170,7 @@ def _names(tasks: Distinct) -> pa.Table:
 
 
 def _rows(name: str, how: str, train: Side, test: Side) -> Check:
-    """A check that looks at each row by itself."""
+    """Return a check that looks at each row by itself."""
     faults = [side.offences[name] for side in (train, test) if name in side.offences]
     return _verdict(name, how, train.counted[name] + test.counted[name], faults)
 

@@ -41,7 +41,7 @@ class Distinct:
             self._parts = [self.table()]
 
     def table(self) -> pa.Table:
-        """The columns, ``row`` and ``count``."""
+        """Return the columns, ``row`` and ``count``."""
         if not self._parts:
             empty = dict.fromkeys(self.names, pa.array([], pa.string()))
             return pa.table({**empty, "row": pa.array([], pa.int64()), "count": pa.array([], pa.int64())})

@@ -31,7 +31,7 @@ class Unseen:
 
 
 def check_unseen(train: Sequence[Path], test: Path) -> Unseen:
-    """What is trained and tested on; scenarios and datasets are taken from the rows.
+    """Return what is trained and tested on; scenarios and datasets are taken from the rows.
 
     UserError, with file and row, where a row of ``train`` is of a scenario, a dataset or a task that ``test`` has.
     """

@@ -1,6 +1,6 @@
-"""Text files read line by line, plain or gzipped: every error names the file, the row (its line, 1-based) and the value.
+r"""Text files read line by line, plain or gzipped: every error names the file, the row (its line, 1-based) and the value.
 
-Lines end at ``\\n`` (or ``\\r\\n``) and nowhere else: U+2028, U+0085 and their like are text, also inside JSON strings.
+Lines end at ``\n`` (or ``\r\n``) and nowhere else: U+2028, U+0085 and their like are text, also inside JSON strings.
 Blank lines are skipped and counted as "lines: blank". Encodings and the limit of a line are those of
 :mod:`data_prep.readers.opened`.
 """

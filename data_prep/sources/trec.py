@@ -82,6 +82,7 @@ class Collection:
     texts: Path | None
 
     def files(self) -> tuple[Path, ...]:
+        """All files of the collection."""
         every = (self.qrels, self.hits) if self.hits else (self.qrels, self.run, self.topics, self.texts)
         return tuple(path for path in every if path is not None)
 

@@ -49,7 +49,7 @@ def doctor(
     recipe: Annotated[str | None, typer.Argument(help="recipe to check against this machine")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides")] = None,
 ) -> None:
-    """What is installed, which platform is chosen and why, and whether a recipe fits this machine."""
+    """Tell what is installed, which platform is chosen and why, and whether a recipe fits this machine."""
     from rich.console import Console
     from rich.table import Table
 
@@ -73,6 +73,7 @@ def doctor(
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    """Print the version, if it is asked for."""
     if version:
         print(__version__)
         raise typer.Exit

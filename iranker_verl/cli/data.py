@@ -77,7 +77,7 @@ def check(folder: Annotated[Path, typer.Argument(help="folder of `iranker prepar
 
 
 def _refuse_long(tokenizer: Path | None, limit: int | None) -> Callable[[pa.Table], None] | None:
-    """What refuses rows whose prompt has more tokens than ``limit``."""
+    """Return what refuses rows whose prompt has more tokens than ``limit``."""
     if tokenizer is None or limit is None:
         return None
     from data_prep.lengths import refuse_long_rows

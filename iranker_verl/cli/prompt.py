@@ -85,7 +85,7 @@ def render(
 
 @app.command("list")
 def list_templates(as_json: AsJson = False) -> None:
-    """The templates that come with the package; frame: the characters around the data, over the nine datasets."""
+    """List the templates that come with the package; frame: the characters around the data, over the nine datasets."""
     rows = [_summary(load(name)) for name in available()]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -104,7 +104,7 @@ def _example(dataset: str) -> RankingTask:
 
 
 def _prepared(data: Path, split: str, row: int, dataset: str | None) -> tuple[RankingTask, tuple[str, str], str]:
-    """The task of a row of prepared data, the id and hash of the template that it was made with, and where it is."""
+    """Return the task of a row of prepared data, the id and hash of the template that it was made with, and where it is."""
     from data_prep.schema import read_rows
 
     path = data / f"{split}.parquet"

@@ -101,7 +101,7 @@ def check_tokenizer(model: Path) -> None:
 
 
 def check_model(model: Path) -> dict[str, Any]:
-    """A model folder's ``config.json``. UserError for a missing folder, configuration, tokenizer or weights."""
+    """Return a model folder's ``config.json``. Raise UserError for a missing folder, configuration, tokenizer or weights."""
     if not model.is_dir():
         raise UserError(f"{model}: no such model folder")
     try:
@@ -117,7 +117,7 @@ def check_model(model: Path) -> dict[str, Any]:
 
 
 def longest_context(model: Path) -> int | None:
-    """The most tokens, prompt and answer together, that the model admits; None where its config does not say."""
+    """Return the most tokens, prompt and answer together, that the model admits; None where its config does not say."""
     length = check_model(model).get("max_position_embeddings")
     return int(length) if length is not None else None
 
@@ -200,7 +200,7 @@ class Engine:
         *,
         seed: int | None = None,
     ) -> Generation:
-        """The answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
+        """Return the answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
         return await self.generate(self.encode(messages), max_new_tokens, temperature, seed=seed)
 
     async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]:
@@ -227,7 +227,7 @@ class Engine:
         seed: int | None = None,
         ignore_eos: bool = False,
     ) -> Generation:
-        """The answer to one prompt. Call it many times at once: the requests are batched continuously.
+        """Return the answer to one prompt. Call it many times at once: the requests are batched continuously.
 
         ``seed`` makes a sampled answer repeatable; with ``ignore_eos`` it has ``max_new_tokens`` tokens, whatever the
         model says (for measuring speed). UserError where prompt and answer together exceed the engine's length. RuntimeError if the engine has died.
@@ -301,7 +301,6 @@ class Engine:
 
 def stopped_processes(others: set[int | None]) -> list[int]:
     """Return the ids of this process's descendants, but for ``others`` and theirs, that a signal has stopped."""
-
     found = []
     for child in psutil.Process().children():
         if child.pid not in others:

@@ -19,7 +19,7 @@ STAMP = "iranker.json"  # in a trained model's folder
 
 
 def model_folder(model: str) -> Path:
-    """The Hugging Face folder that ``model`` means. UserError where there is none, saying what to do.
+    """Return the Hugging Face folder that ``model`` means. Raise UserError where there is none, saying what to do.
 
     ``model`` is such a folder; a folder of verl's checkpoints, or one of them (``global_step_N``, or its ``actor``), whose
     Hugging Face files are taken; or a name on the Hugging Face hub, from the local cache or, where it can be reached, the hub.
@@ -90,7 +90,7 @@ class Stamp:
 
 
 def trained_with(model: Path) -> Stamp | None:
-    """The stamp of a model folder; None where it has none. UserError for one that cannot be read."""
+    """Return the stamp of a model folder; None where it has none. Raise UserError for one that cannot be read."""
     stamp = model / STAMP
     if not stamp.is_file():
         return None

@@ -86,7 +86,7 @@ def prove_unseen(config: DictConfig, run: Path) -> None:
 
 
 def base(config: DictConfig, run: Path) -> None:
-    """The model that reinforcement learning starts from: made here (``iranker.base.make``), or checked."""
+    """Make the model that reinforcement learning starts from (``iranker.base.make``), or check it."""
     from data_prep.lengths import check_lengths
     from data_prep.schema import read_tasks
     from iranker_verl.inference.engine import ChatTokenizer
@@ -127,7 +127,7 @@ _ASKED = {
 
 
 def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str]:
-    """What the report says of the tiny base, in plain words; of what was not measured it says nothing."""
+    """Return what the report says of the tiny base, in plain words; of what was not measured it says nothing."""
     ask, what, drawn, sampled = _ASKED[template.kind]
     best, chances = report["best_of_n"], report["exclusion"]
     fits = dice = ""
@@ -182,7 +182,7 @@ def export(config: DictConfig, run: Path) -> None:
 
 
 def _declare_dtype(model: Path, base: Path) -> None:
-    """The ``dtype`` of ``base``'s config.json into ``model``'s, where verl writes bfloat16 whatever was trained.
+    """Copy the ``dtype`` of ``base``'s config.json into ``model``'s, where verl writes bfloat16 whatever was trained.
 
     Who loads a model and asks for none gets that one (vLLM, transformers 5), so float32 weights were rounded.
     """
@@ -193,7 +193,7 @@ def _declare_dtype(model: Path, base: Path) -> None:
 
 
 def last_step(checkpoints: Path) -> int:
-    """The step of the last whole checkpoint; 0 where there is none (verl writes this file last)."""
+    """Return the step of the last whole checkpoint; 0 where there is none (verl writes this file last)."""
     try:
         return int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
     except (FileNotFoundError, ValueError):

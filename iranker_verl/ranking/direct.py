@@ -63,7 +63,7 @@ class DirectRanking:
         return bool(self.steps)
 
     def ground_truth(self) -> dict[str, Any]:
-        """What the answer is scored against, in the shape that all reward functions of ours read."""
+        """Return what the answer is scored against, in the shape that all reward functions of ours read."""
         return self.task.ground_truth()
 
     def step(self, response: str) -> DirectStep:

@@ -35,7 +35,7 @@ from iranker_verl.evaluation.records import Record, SystemResult, records_of, wr
 from iranker_verl.evaluation.report.diagnosis import diagnose
 from iranker_verl.evaluation.results import collect
 from iranker_verl.evaluation.sharding import Log
-from iranker_verl.evaluation.systems import ModelSystem, Role, check_roles, role_by_name
+from iranker_verl.evaluation.systems import ModelSystem, Role, check_roles
 from iranker_verl.files import claimed, write_json
 from iranker_verl.inference.models import model_hash
 from iranker_verl.ranking import RankingTask
@@ -56,7 +56,7 @@ def evaluate_systems(
     hold: AbstractContextManager[None] | None = None,
     log: Log = print,
 ) -> dict[str, Any]:
-    """Evaluate the systems in their order, write ``results.json`` and TREC files into ``out``, and return the results.
+    """Evaluate baselines, then models; write ``results.json`` and TREC files into ``out``, and return the results.
 
     What earlier calls finished in ``out`` on the same tasks stands beside them; what is finished on other tasks is left out, and
     ``log`` says so. Prices are not kept: dollars of such systems are None.
@@ -76,20 +76,20 @@ def evaluate_systems(
         UserError: before anything is loaded, for tasks, options, templates and roles that cannot be; for files of other work.
     """
     chosen = list(systems)
-    lengths = {s.name: check_model(s, tasks, seed) for s in chosen if isinstance(s, ModelSystem)}
-    results: list[SystemResult] = []
+    models = [system for system in chosen if isinstance(system, ModelSystem)]
+    baselines = [system for system in chosen if not isinstance(system, ModelSystem)]
+    roles = dict.fromkeys(map(_name, baselines), Role.BASELINE) | {model.name: model.role for model in models}
+    lengths = [check_model(model, tasks, seed) for model in models]
     with hold or claimed(out):
-        others = finished_systems(out, tasks, map(_name, chosen), log)
-        check_roles({s.system: s.role for s in others} | {_name(s): _role(s) for s in chosen})
-        for system in chosen:
-            if isinstance(system, ModelSystem):
-                results.append(
-                    evaluate_model(system, tasks, run_dir=out, seed=seed, length=lengths[system.name], log=log)
-                )
-            else:
-                results += evaluate_baselines(
-                    train, tasks, baselines=[system], context=context, seed=seed, run_dir=out, log=log
-                )
+        others = finished_systems(out, tasks, roles, log)
+        check_roles({other.system: other.role for other in others} | roles)
+        results = []
+        if baselines:
+            results += evaluate_baselines(
+                train, tasks, baselines=baselines, context=context, seed=seed, run_dir=out, log=log
+            )
+        for model, length in zip(models, lengths, strict=True):
+            results.append(evaluate_model(model, tasks, run_dir=out, seed=seed, length=length, log=log))
         return write_results(out, [*results, *others], seed=seed, made_of=made_of)
 
 
@@ -119,8 +119,7 @@ def finished_systems(
             log(f"{done.system}: left out of the results, as it is finished in {run_dir} on other tasks")
             continue
         records = tuple(records_of(done.lines(), done.path, done.system))
-        role = Role(done.took.get("role") or role_by_name(done.system, baseline="baseline" in done.fingerprint))
-        found.append(_result(done.system, records, done.took, role))
+        found.append(_result(done.system, records, done.took, Role(done.took["role"])))
     return found
 
 
@@ -131,10 +130,6 @@ def _result(system: str, records: tuple[Record, ...], took: Mapping[str, Any], r
 
 def _name(system: System) -> str:
     return system if isinstance(system, str) else system.name
-
-
-def _role(system: System) -> Role:
-    return system.role if isinstance(system, ModelSystem) else Role.BASELINE
 
 
 def evaluate_baselines(

@@ -28,7 +28,6 @@ from iranker_verl.files import check_replaceable, make_folder, marked, write_jso
 SYNC_S = 5.0
 HEADER = ".header.json"
 EPISODES = "episodes-"
-_FORMER = {"rival": "baseline"}  # a name of an earlier version
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def finished(run_dir: Path) -> Iterator[Finished]:
         system = path.name.removeprefix(EPISODES).removesuffix(HEADER)
         header, lines = _parsed(path.read_bytes(), str(path)), of_system(run_dir, system)
         if header.get("took") is not None and lines.is_file():
-            yield Finished(system, _fingerprint(header), header["took"], lines)
+            yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
 
 
 def of_system(run_dir: Path, system: str) -> Path:
@@ -89,7 +88,7 @@ class Journal:
         if not done and not begun:  # nothing is lost: it failed before its first task, say for want of an option
             write_json(self._header, marked({"fingerprint": self._fingerprint, "took": None}))
             return []
-        before = _fingerprint(header)
+        before = header.get("fingerprint") or {}
         way_out = f"choose another place, or remove {' and '.join(map(str, self._files()))}"
         provenance.require_same(before, self._fingerprint, f"{self._header}: begun there", way_out)
         if done:
@@ -129,10 +128,6 @@ class Journal:
         write_json(self._header, marked({"fingerprint": self._fingerprint, "took": dict(took)}))
         write_jsonl(self.path, lines)  # last: it is done when this is there
         self._part.unlink(missing_ok=True)
-
-
-def _fingerprint(header: Mapping[str, Any]) -> dict[str, Any]:
-    return {_FORMER.get(name, name): value for name, value in (header.get("fingerprint") or {}).items()}
 
 
 def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:

@@ -318,19 +318,18 @@ def test_one_orchestrator_puts_baselines_models_and_what_is_finished_side_by_sid
     assert (tmp_path / "runs" / "rec-movie" / "base-7b.run").is_file()
 
 
-def test_a_folder_of_an_earlier_version_is_reused(tasks, tmp_path):
-    """Its headers say "rival" where the baseline is named, and know no role."""
-    evaluate_systems(["random"], tasks, tmp_path, log=lambda _: None)
-    path, lines = tmp_path / "episodes-random.header.json", (tmp_path / "episodes-random.jsonl").read_text()
-    header = json.loads(path.read_text())
-    header["fingerprint"]["rival"] = header["fingerprint"].pop("baseline")
-    del header["took"]["role"]
-    path.write_text(json.dumps(header))
-    (tmp_path / "episodes-random.jsonl").write_text(lines)
-    again = evaluate_systems(["bm25"], tasks, tmp_path, log=lambda _: None)
-    assert again["roles"]["random"] == "baseline"
-    [result] = evaluate_baselines([], tasks, baselines=["random"], run_dir=tmp_path, log=lambda _: None)
-    assert result.seconds == header["took"]["seconds"]
+def test_a_folder_of_an_earlier_version_is_refused_in_one_line_and_left_as_it_is(tasks, tmp_path):
+    """Its headers say "rival" where the baseline is named, know no role, and bear no mark."""
+    header = tmp_path / "episodes-random.header.json"
+    header.write_text(json.dumps({"fingerprint": {"rival": "random"}, "took": {"seconds": 1.0}}))
+    (tmp_path / "episodes-random.jsonl").write_text("{}\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        UserError, match=r"it holds episodes-random\.header\.json, .* which iranker did not write"
+    ) as error:
+        evaluate_systems(["random"], tasks, tmp_path, log=lambda _: None)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_record_is_its_line_and_back(tasks):

@@ -19,7 +19,7 @@ from iranker_verl.evaluation.report.tables import label
 from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.page.svg import COLOURS, LEGEND, PARTS, PHASES, svg
 
-BASELINE_MARKS = {"random": "x", "popularity": "s", "bm25": "^"}
+BASELINE_MARKS = {"random": "x", "constant": "+", "popularity": "s", "bm25": "^"}
 BEST_OTHER = "D"
 PUBLISHED_MARKS = ("|", "_")  # not a baseline's, since they are not of these tasks
 LONGEST_NAME = 22  # characters of a data set's name beside an axis

@@ -77,6 +77,12 @@ class ModelJob:
             async with engine:
                 heart.cancel()
                 yield engine
+        except Exception as error:
+            if type(error).__name__ != "EngineDeadError":  # vLLM's, which is not imported here
+                raise
+            raise UserError(
+                f"{model}: vLLM's engine died (was it killed, or is memory full?); what it said is above; the same command resumes"
+            ) from error
         finally:
             heart.cancel()
 

@@ -1,5 +1,6 @@
 """A model asked on several workers: all tasks, each once, and errors that arrive. The real Ray and vLLM, slowly."""
 
+import asyncio
 import dataclasses
 import re
 
@@ -49,6 +50,32 @@ def test_a_workers_error_arrives():
     server = FakeServer(broken)
     with server.serving(), pytest.raises(UserError, match="no"):
         list(asking._shard(job(server), make_tasks(n=2)))
+
+
+class EngineDeadError(Exception):
+    """vLLM's has this name."""
+
+
+class DyingEngine:
+    def __init__(self, *args, **options):
+        pass
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        pass
+
+    async def ask(self, *args, **options):
+        raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+
+
+def test_a_model_whose_engine_dies_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(asking, "Engine", DyingEngine)
+    work = ModelJob(ModelSystem("after", tmp_path / "model", TEMPLATE))
+    with pytest.raises(UserError, match=r"model: vLLM's engine died .*the same command resumes") as error:
+        asyncio.run(work.run(make_tasks(n=1), lambda index, episode: None, lambda line: None))
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")

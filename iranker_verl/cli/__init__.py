@@ -35,7 +35,12 @@ OVERRIDES = {"ignore_unknown_options": True}
 def train(
     recipe: Annotated[str, typer.Argument(help="a folder of recipes/, or a YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, e.g. trainer.nnodes=4")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="compose and check the config, start nothing")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="check the config, start nothing (the reward function, which is code, is loaded)"
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe from raw data to report: prepare, base, reinforcement learning, evaluation."""
     from iranker_verl.job.pipeline import train as run
@@ -49,16 +54,16 @@ def doctor(
     recipe: Annotated[str | None, typer.Argument(help="recipe to check against this machine")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides")] = None,
 ) -> None:
-    """Tell what is installed, which platform is chosen and why, and whether a recipe fits this machine."""
+    """Show what is installed, which platform is chosen and why; check whether a recipe is right and fits this machine."""
     from rich.console import Console
     from rich.table import Table
 
     from iranker_verl.doctor import rows
-    from iranker_verl.preflight import machine
+    from iranker_verl.preflight import check, machine
 
     config = None
     if recipe is not None:
-        from iranker_verl.training.main import compose_recipe
+        from iranker_verl.training.main import compose_recipe, named_options
 
         config = compose_recipe(recipe, overrides or [])
     table = Table(show_header=False, box=None)
@@ -66,14 +71,15 @@ def doctor(
         table.add_row(*row)
     Console().print(table)
     machine.check_room(Path.cwd())
-    if config is not None:
+    if recipe is not None and config is not None:
+        check(config, named_options(recipe, overrides or []))
         machine.check_attention(config)
         machine.check_fits(config)
 
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
-    """Print the version, if it is asked for."""
+    """Train one LLM to rank anything by iterative elimination."""
     if version:
         print(__version__)
         raise typer.Exit

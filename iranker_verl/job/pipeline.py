@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ RESUME = "Run the same command again to go on from the last checkpoint"
 def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path | None:
     """Run a recipe from raw data to ``report.html`` and return its path; with ``dry_run`` only compose and check it.
 
-    UserError for anything that a user can put right; nothing of a failed stage is left half done.
+    Raise UserError for anything that a user can put right; nothing of a failed stage is left half done.
     """
     config = compose_recipe(recipe, overrides)
     preflight.check(config, named_options(recipe, overrides))
@@ -41,8 +42,8 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     run = Path(config.iranker.run_dir).resolve()
     with claimed(run):
         _same_run(config, run)
-        for stage in STAGES:
-            _run_stage(stage, config, run)
+        for name in STAGES:
+            Stage(name, run).complete(config)
         return report(config, run)
 
 
@@ -75,33 +76,45 @@ def _same_run(config: DictConfig, run: Path) -> None:
 
 
 def _begun(run: Path) -> bool:
-    """Has it made anything yet? Where its raw data could not even be read, other settings are the way out."""
-    records = (json.loads(record.read_text(encoding="utf-8")) for record in (run / "stages").glob("*.json"))
-    return (run / "raw").exists() or (run / "data").exists() or any(record["done"] for record in records)
+    """Return whether a run has made anything yet; where its raw data could not be read, other settings are the way out."""
+    done = any(Stage(name, run).record()["done"] for name in STAGES)
+    return done or (run / "raw").exists() or (run / "data").exists()
 
 
-def _run_stage(stage: str, config: DictConfig, run: Path) -> None:
-    """Run a stage unless it is done. Its seconds add up over interrupted attempts."""
-    record = run / "stages" / f"{stage}.json"
-    record.parent.mkdir(exist_ok=True)
-    done = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    if done.get("done"):
-        print(f"{stage:>9}  done before, in {done['seconds']:.0f} s", flush=True)
-        return
-    if stage == "rl" and (step := last_step(Path(config.trainer.default_local_dir))):
-        print(f"{stage:>9}  going on from the checkpoint of step {step}", flush=True)
-    command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", stage, str(run)]
-    start = time.monotonic()
-    seconds, peak = done.get("seconds", 0.0), done.get("peak_rss_bytes", 0)
-    try:
-        finished = supervise.run(
-            stage, command, run / "logs" / f"{stage}.log", hint=RESUME, env=environment(stage, run)
-        )
-        peak = max(peak, finished.peak_rss_bytes)
-        write_json(record, {"done": True, "seconds": seconds + finished.seconds, "peak_rss_bytes": peak})
-    except BaseException:
-        write_json(record, {"done": False, "seconds": seconds + time.monotonic() - start, "peak_rss_bytes": peak})
-        raise
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a job: a process of its own, a log, and a record of what it took, which adds up over attempts."""
+
+    name: str
+    run: Path
+
+    def record(self) -> dict[str, Any]:
+        """Return ``{"done", "seconds", "peak_rss_bytes"}``."""
+        nothing = {"done": False, "seconds": 0.0, "peak_rss_bytes": 0}
+        path = self._path()
+        return nothing | json.loads(path.read_text(encoding="utf-8")) if path.exists() else nothing
+
+    def _path(self) -> Path:
+        return self.run / "stages" / f"{self.name}.json"
+
+    def complete(self, config: DictConfig) -> None:
+        """Run the stage, unless it is done."""
+        before = self.record()
+        if before["done"]:
+            print(f"{self.name:>9}  done before, in {before['seconds']:.0f} s", flush=True)
+            return
+        if self.name == "rl" and (step := last_step(Path(config.trainer.default_local_dir))):
+            print(f"{self.name:>9}  going on from the checkpoint of step {step}", flush=True)
+        command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
+        log = self.run / "logs" / f"{self.name}.log"
+        start, peak, done = time.monotonic(), before["peak_rss_bytes"], False
+        try:
+            finished = supervise.run(self.name, command, log, hint=RESUME, env=environment(self.name, self.run))
+            peak, done = max(peak, finished.peak_rss_bytes), True
+        finally:
+            self._path().parent.mkdir(exist_ok=True)
+            seconds = before["seconds"] + time.monotonic() - start
+            write_json(self._path(), {"done": done, "seconds": seconds, "peak_rss_bytes": peak})
 
 
 def environment(stage: str, run: Path) -> dict[str, str]:
@@ -120,10 +133,11 @@ def environment(stage: str, run: Path) -> dict[str, str]:
     }
     if stage == "rl":
         defaults |= vllm_cpu.THREADS  # without it Ray cuts every worker down to one thread
+    variables = defaults | dict(os.environ)
     root = Path(iranker_verl.__file__).parents[1]
     if root.name != "site-packages":  # a copy of the sources, from which stages are to import too
-        defaults["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return defaults | {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    return variables
 
 
 def report(config: DictConfig, run: Path) -> Path:
@@ -135,9 +149,9 @@ def report(config: DictConfig, run: Path) -> Path:
     evaluation = read_results(run)
     base = json.loads((run / "base.json").read_text(encoding="utf-8"))
     manifest = read_manifest(run / "data")
-    stages = {s: json.loads((run / "stages" / f"{s}.json").read_text(encoding="utf-8")) for s in STAGES}
+    stages = {name: Stage(name, run).record() for name in STAGES}
     steps = read_metrics(run / "metrics.jsonl")
-    seconds = {s: stages[s]["seconds"] for s in STAGES}
+    seconds = {name: record["seconds"] for name, record in stages.items()}
     results = evaluation | {
         "seed": config.iranker.seed,
         "versions": doctor.versions(),
@@ -146,7 +160,7 @@ def report(config: DictConfig, run: Path) -> Path:
         "time_s": seconds | {"total": sum(seconds.values())},
         "rl_time_share": time_shares(steps),
         "rl_steps": len(steps),
-        "peak_rss_bytes": max(s["peak_rss_bytes"] for s in stages.values()),
+        "peak_rss_bytes": max(record["peak_rss_bytes"] for record in stages.values()),
         "base": base.get("report"),
         "about": [*base["about"], _about_rl(config, len(steps))],
         "config": OmegaConf.to_container(config.iranker, resolve=True),

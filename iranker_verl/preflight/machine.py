@@ -137,6 +137,11 @@ def check_here(config: DictConfig) -> None:
         raise UserError(
             f"this recipe runs on a CPU, but {why}; set VERL_PLATFORM=cpu to run it on the CPU all the same"
         )
+    if os.environ.get("RAY_ADDRESS") and config.ray_kwargs.ray_init.get("address") == "local":
+        raise UserError(
+            "RAY_ADDRESS has no effect: this recipe starts a Ray of its own (ray_kwargs.ray_init.address=local). Unset it, or "
+            "submit the recipe to that cluster with recipes/cluster/submit.sh"
+        )
     model = config.actor_rollout_ref.model.path
     if config.iranker.base.make is None and not Path(str(model)).is_dir():
         raise UserError(

@@ -101,7 +101,7 @@ def _quoted(override: str) -> str:
 
 
 def task_runner_class() -> Any:
-    """verl's task runner, with our trainer in the place of its synchronous one."""
+    """Return verl's task runner, with our trainer in the place of its synchronous one."""
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1
 
@@ -122,4 +122,16 @@ def run(config: DictConfig) -> None:
     """Train. Resume from the last checkpoint in ``trainer.default_local_dir``."""
     from verl.trainer.main_ppo import run_ppo
 
+    _keep_present_folder_out()
     run_ppo(config, task_runner_class())
+
+
+def _keep_present_folder_out() -> None:
+    """Keep Ray from putting the present folder before the standard library on its workers' path.
+
+    Ray 2.60 does so unless the job brings a working directory, whatever ``PYTHONSAFEPATH`` says; a ``ctypes.py`` in it would run.
+    """
+    from ray.job_config import JobConfig
+
+    if hasattr(JobConfig, "_runtime_env_has_working_dir"):
+        JobConfig._runtime_env_has_working_dir = lambda self: True

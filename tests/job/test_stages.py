@@ -59,16 +59,16 @@ def test_other_settings_are_refused_once_something_is_made(tmp_path, monkeypatch
         folder.mkdir()
     made = []
 
-    def stage(name, config, folder):
-        record = folder / "stages" / f"{name}.json"
+    def complete(stage, config):
+        record = stage.run / "stages" / f"{stage.name}.json"
         record.parent.mkdir(exist_ok=True)
         if config.iranker.data.raw == str(bad):
             record.write_text('{"done": false, "seconds": 1}')
             raise UserError("nothing in it")
         record.write_text('{"done": true, "seconds": 1}')
-        made.append(name)
+        made.append(stage.name)
 
-    monkeypatch.setattr(pipeline, "_run_stage", stage)
+    monkeypatch.setattr(pipeline.Stage, "complete", complete)
     monkeypatch.setattr(pipeline, "report", lambda config, folder: folder)
     monkeypatch.setattr(pipeline.preflight.machine, "check_fits", lambda config: None)
 
@@ -137,3 +137,34 @@ def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tm
     assert results["paired_p"] is not None and set(results["datasets"]) == {"rec-movie", "router-cost", "passage-5"}
     assert results["macro"]["after"]["rr"] == 1 and set(results["diagnosis"]) == set(results["macro"])
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_no_process_of_a_stage_imports_from_the_present_folder(tmp_path, monkeypatch):
+    """A ``ctypes.py`` there was executed."""
+    pytest.importorskip("verl")
+    from iranker_verl.errors import UserError
+    from iranker_verl.job import pipeline
+
+    for name in ("ctypes", "json", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/some/folder")
+    assert pipeline.environment("rl", tmp_path)["PYTHONPATH"].endswith(":/some/folder")
+    monkeypatch.delenv("PYTHONPATH")
+    stage = pipeline.Stage("prepare", tmp_path)
+    (tmp_path / "config.yaml").write_text("iranker: {data: {options: {}, raw: null, tasks: 3}}")
+    with pytest.raises(UserError, match="prepare stopped"):
+        stage.complete(None)
+    assert "iranker_verl/job/stages.py" in (tmp_path / "logs" / "prepare.log").read_text()
+    assert not (tmp_path / "ran").exists()
+    assert stage.record()["seconds"] > 0 and not stage.record()["done"]
+
+
+def test_ray_does_not_put_the_present_folder_on_its_workers_path(monkeypatch):
+    """Ray's own question, asked in ``ray._private.worker.connect``, is whether the job brings a folder of its own."""
+    job_config = pytest.importorskip("ray.job_config")
+    from iranker_verl.training import main
+
+    monkeypatch.setattr(job_config.JobConfig, "_runtime_env_has_working_dir", lambda self: False)
+    main._keep_present_folder_out()
+    assert job_config.JobConfig()._runtime_env_has_working_dir()

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("verl")
 
 from iranker_verl.errors import UserError
-from iranker_verl.preflight.machine import check_tokenizer
+from iranker_verl.preflight.machine import check_here, check_tokenizer
 from iranker_verl.training.main import compose_recipe
 from tests import tiny_models
 
@@ -37,6 +37,13 @@ def test_no_chat_template(model):
         file.unlink()
     with pytest.raises(UserError, match="no chat template"):
         check_tokenizer(config(f"actor_rollout_ref.model.path={model}", "algorithm.adv_estimator=exclusion_grpo"))
+
+
+def test_the_address_of_a_cluster_is_not_passed_over(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    with pytest.raises(UserError, match="RAY_ADDRESS has no effect"):
+        check_here(config())
 
 
 def test_a_base_that_is_made_has_no_tokenizer_yet():

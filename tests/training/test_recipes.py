@@ -319,6 +319,7 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("+iranker.credit.priro=3", "no option priro"),
         ("iranker.credit.balance_sessions=maybe", "true or false"),
         ("trainer.use_v1=false", "use_v1"),
+        ("actor_rollout_ref.actor._target_=os.system", "only classes of verl"),
         ("trainer.v1.trainer_mode=separate_async", "trainer_mode"),
         ("actor_rollout_ref.actor.strategy=megatron", "strategy"),
         ("actor_rollout_ref.rollout.calculate_log_probs=false", "calculate_log_probs=true"),

@@ -76,7 +76,7 @@ def last_raised(lines: Iterable[str]) -> tuple[str, str] | None:
         name, said = match[1], (match[1].rpartition(".")[2], match[2] or "")
         if said[0] == "UserError" and said[1]:
             user = said
-        elif _is_wrapper(name):
+        elif _is_wrapper(name) or "root cause above" in said[1]:  # as vLLM says of its engine
             wrapper = (name, said[1])
         else:
             own = (name, said[1])

@@ -88,6 +88,11 @@ def test_the_last_exception_of_a_log_that_says_something():
     assert last_raised(lines) == ("z.ValueError", "b")
     assert last_raised(lines[-1:]) == ("ray.exceptions.RayTaskError", "r")
     assert last_raised([*lines, "a.b.UserError: c", "KeyError: d"]) == ("UserError", "c")
+    vllm = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert last_raised(["(EngineCore pid=3) ValueError: no room for the cache", vllm]) == (
+        "ValueError",
+        "no room for the cache",
+    )
     assert last_raised(["Error rates: 3", "an Errorless line", ""]) is None
 
 

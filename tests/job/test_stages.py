@@ -128,6 +128,7 @@ def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tm
     content = {
         "iranker": {"template": "label", "seed": 3, "data": {"test_tasks": None}},
         "data": {"max_response_length": 8},
+        "algorithm": {"adv_estimator": "exclusion_grpo"},
     }
     mark(tmp_path)
     stages.evaluate(OmegaConf.create(content), tmp_path)

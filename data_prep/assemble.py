@@ -104,7 +104,7 @@ def _no_task_twice(table: pa.Table) -> None:
 
 
 def _capped(tasks: pa.Table, cap: int | None, split: str, made: Made) -> pa.Table:
-    """At most ``cap`` tasks of each dataset, the first ones in order; what is left is counted."""
+    """Return at most ``cap`` tasks of each dataset, the first ones in order; what is left is counted."""
     datasets = pc.dictionary_encode(tasks["dataset"]).combine_chunks()
     if not tasks.num_rows:
         return tasks
@@ -121,7 +121,7 @@ def _capped(tasks: pa.Table, cap: int | None, split: str, made: Made) -> pa.Tabl
 
 
 def family(dataset: str) -> str:
-    """Datasets made from the same queries share one split: the three routers, and the three passage tasks."""
+    """Return what ``dataset`` shares its split with: datasets made from the same queries (routers; passages) have one."""
     scenario = DATASETS.get(dataset)
     return scenario if scenario in ("routing", "passage") else dataset
 
@@ -158,7 +158,7 @@ class _Sides:
         self._side |= {(name, group): side for group in groups}
 
     def _find_leaks(self, groups: _Groups, scenario: dict[str, str], options: Options) -> None:
-        """Training groups that are test groups too, or near-duplicates of some, in any dataset of the scenario.
+        """Find training groups that are test groups too, or near-duplicates of some, in any dataset of the scenario.
 
         Users are users of one dataset; and in a split by time they are on both sides, on purpose.
         """

@@ -24,7 +24,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Index pairs ``(i, j)``, ``i < j``, of texts that are alike; of texts with equal word sets only a chain of pairs."""
+    """Yield index pairs ``(i, j)``, ``i < j``, of texts that are alike; of texts with equal word sets only a chain of pairs."""
     first: dict[tuple[str, ...], int] = {}
     for i, text in enumerate(texts):
         key = words(text)
@@ -37,7 +37,7 @@ def pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
 
 
 def clusters(texts: Sequence[str], threshold: float) -> list[str]:
-    """For every text, the first text (in order) of its cluster: texts connected by pairs that are alike."""
+    """Return, for every text, the first text (in order) of its cluster: texts connected by pairs that are alike."""
     parent = list(range(len(texts)))
 
     def root(i: int) -> int:
@@ -53,7 +53,7 @@ def clusters(texts: Sequence[str], threshold: float) -> list[str]:
 
 
 def _alike(sets: list[tuple[str, ...]], names: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:
-    """Pairs of ``names`` whose sets are alike; no two sets are equal.
+    """Yield pairs of ``names`` whose sets are alike; no two sets are equal.
 
     Sets of ``m`` and ``n`` words are alike where they share ``c = ceil((m + n) t / (1 + t))`` words or more. Then, with
     the words of every set in one order, one of the first ``m - c + 1`` words of the one is among the first ``n - c + 1``
@@ -94,7 +94,7 @@ def _by_size(sets: list[tuple[str, ...]]) -> tuple[dict[int, np.ndarray], dict[i
 
 
 def _sharing(left: np.ndarray, right: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows of two matrices that share a value, each once, about ``count`` at a time."""
+    """Yield pairs of rows of two matrices that share a value, each once, about ``count`` at a time."""
     order = np.argsort(right, axis=None, kind="stable")
     values = right.ravel()[order]
     start, stop = (np.searchsorted(values, left.ravel(), side) for side in ("left", "right"))

@@ -184,7 +184,10 @@ def _check_places(raw: Path, sources: list[Source], out: Path) -> None:
 
 
 def _is_earlier(folder: Path) -> bool:
-    """Whether a former version, which left no mark, made a folder: it holds what its manifest lists, unchanged, and no more."""
+    """Return whether a former version, which left no mark, made a folder.
+
+    It then holds what its manifest lists, unchanged, and no more.
+    """
     try:
         manifest = read_manifest(folder)
         listed, made_by = manifest["files"], manifest["versions"]["iranker-verl"]
@@ -194,7 +197,7 @@ def _is_earlier(folder: Path) -> bool:
 
 
 def _check_made(made: Made, dropped: Dropped, raw: Path, asked: Sequence[str]) -> None:
-    """UserError where a dataset that was asked for, or a whole split, came out empty."""
+    """Raise UserError where a dataset that was asked for, or a whole split, came out empty."""
     names = {*made.tasks, *dropped, *asked}
     empty = [name for name in _in_order(names) if not made.tasks[name].total()]
     blamed = [name for name in empty if name in asked] or (empty if len(empty) == len(names) else [])

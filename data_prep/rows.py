@@ -45,7 +45,7 @@ class Shown:
 
     @property
     def rows(self) -> np.ndarray:
-        """The row of every candidate shown."""
+        """Return the row of every candidate shown."""
         return np.repeat(np.arange(len(self.task)), np.diff(self.offsets))
 
 
@@ -120,7 +120,7 @@ def _table(
 
 
 def _flat(tasks: pa.Table, column: str) -> np.ndarray:
-    """Offsets of a list column, from 0."""
+    """Return the offsets of a list column, from 0."""
     offsets = tasks[column].combine_chunks().offsets.to_numpy()
     return (offsets - offsets[0]).astype(np.int64)
 
@@ -137,14 +137,14 @@ def _priorities(key: np.ndarray, row: np.ndarray, within: np.ndarray) -> np.ndar
 
 
 def _ragged(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(offsets, row of each entry, place within its row)`` of ragged rows."""
+    """Return ``(offsets, row of each entry, place within its row)`` of ragged rows."""
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     row = np.repeat(np.arange(len(sizes)), sizes)
     return offsets, row, np.arange(len(row)) - offsets[row]
 
 
 def _orders(tasks: pa.Table, lists: np.ndarray, options: Options) -> Shown:
-    """Every task whole, in ``options.orders`` random orders."""
+    """Return every task whole, in ``options.orders`` random orders."""
     ids = tasks["task_id"].to_pylist()
     task = np.repeat(np.arange(len(ids)), options.orders)
     key = np.stack([keys(ids, options.seed, f"candidates:{o}") for o in range(options.orders)], axis=1).ravel()
@@ -178,7 +178,7 @@ def _states(tasks: pa.Table, lists: np.ndarray, relevance: np.ndarray, options: 
 
 
 def _undecided(shown: Shown, relevance: np.ndarray) -> Shown:
-    """Only the rows whose candidates differ in relevance."""
+    """Return only the rows whose candidates differ in relevance."""
     if not len(shown.task):
         return shown
     values, starts = relevance[shown.places], shown.offsets[:-1]
@@ -232,7 +232,7 @@ def prompts(
     shown: Shown,
     candidates: pa.ListArray,
 ) -> pa.ListArray:
-    """Chat messages of each row, as ``Template.messages`` gives them."""
+    """Return the chat messages of each row, as ``Template.messages`` gives them."""
     _, _, within = _ragged(np.diff(shown.offsets))
     labels = pa.array([label(i) for i in range(int(within.max(initial=-1)) + 1)], pa.string())
     fields = {"label": labels.take(pa.array(within)), "text": candidates.flatten()}
@@ -272,6 +272,6 @@ def _by_dataset(template: Template, datasets: pa.Array, scenarios: pa.Array, fie
 
 
 def _joined(pieces: tuple[str, ...], fields: dict[str, pa.Array]) -> pa.Array:
-    """Literal, field, literal, …, literal: joined for every row."""
+    """Join literal, field, literal, …, literal for every row."""
     parts = [fields[piece] if i % 2 else pa.scalar(piece, pa.string()) for i, piece in enumerate(pieces)]
     return pc.binary_join_element_wise(*parts, pa.scalar("", pa.string()))

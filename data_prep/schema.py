@@ -107,7 +107,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask]:
     """Return the tasks of a prepared file, each once: of a task's elimination states the largest, which is the whole task.
 
-    UserError, with ``template``, where the rows were made with another one.
+    Raise UserError, with ``template``, where the rows were made with another one.
     """
     tasks: dict[str, RankingTask] = {}
     for number, row in enumerate(read_rows(path)):
@@ -172,6 +172,6 @@ class ContentHash:
 
     @staticmethod
     def of(*hashes: ContentHash) -> str:
-        """16 hex digits over the rows of several files in order: the ``data_hash`` beside every number."""
+        """Return 16 hex digits over the rows of several files in order: the ``data_hash`` beside every number."""
         parts = [f"{i} {name} {d.hexdigest()}" for i, h in enumerate(hashes) for name, d in sorted(h._digests.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which side of the split is a user or a query on? Whole groups, never rows, and near-duplicate queries as one."""
+"""Divide users or queries between training and test: whole groups, never rows, and near-duplicate queries together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAIN, TEST = "train", "test"
 
 
 def sides(groups: Iterable[str], options: Options, family: str, *, queries: bool) -> dict[str, str]:
-    """``{group: "train" | "test"}``, a pure function of the set of groups, the seed and the family's name.
+    """Return ``{group: "train" | "test"}``, a pure function of the set of groups, the seed and the family's name.
 
     ``test_fraction`` of the groups (rounded; with two clusters or more neither side is empty) go to test, in an order by
     hash. With ``queries`` groups are texts, and those that are near-duplicates of each other go together.

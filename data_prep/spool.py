@@ -41,7 +41,7 @@ def fill(folder: Path, unit: Unit, seed: int, ranges: int) -> None:
 
 
 def range_of(key: np.ndarray, ranges: int) -> np.ndarray:
-    """Which of ``ranges`` equal slices of the uint64 numbers each key lies in."""
+    """Return which of ``ranges`` equal slices of the uint64 numbers each key lies in."""
     return ((key >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)).astype(np.int64)
 
 
@@ -68,7 +68,7 @@ def dropped_in(folders: Sequence[Path]) -> Dropped:
 
 
 def read_range(folders: Sequence[Path], place: int) -> pa.Table:
-    """All tasks of a range, in final order. Equal keys (one id twice, or chance) are ordered by id."""
+    """Return all tasks of a range, in final order. Equal keys (one id twice, or chance) are ordered by id."""
     parts = [_read(path) for folder in folders if (path := folder / f"range-{place:05d}.arrow").exists()]
     table = pa.concat_tables(parts) if parts else SPOOLED.empty_table()
     return table.take(pc.sort_indices(table, [("key", "ascending"), ("task_id", "ascending")]))

@@ -89,7 +89,7 @@ class Source:
 
 
 def tables(drafts: Iterable[Draft]) -> Iterator[pa.Table]:
-    """Drafts as tables of :data:`TASKS`."""
+    """Yield drafts as tables of :data:`TASKS`."""
     drafts = iter(drafts)
     while batch := list(islice(drafts, BATCH)):
         yield pa.Table.from_pylist([_row(d) for d in batch], schema=TASKS)

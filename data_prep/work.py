@@ -76,7 +76,7 @@ class Work:
         return [self.folder / job.folder_name for job in jobs]
 
     def _doing(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """Names of the jobs as they are done."""
+        """Yield the names of the jobs as they are done."""
         if self.ray and jobs:
             yield from _with_ray(jobs, self.folder)
         elif self.processes > 1 and len(jobs) > 1:
@@ -87,7 +87,7 @@ class Work:
 
 
 def processes_for(files: Sequence[Path]) -> int:
-    """How many processes are worth their start for these input files."""
+    """Return how many processes are worth their start for these input files."""
     size = sum(file.stat().st_size for file in files if file.is_file())
     return len(os.sched_getaffinity(0)) if size > WORTH_PROCESSES_BYTES else 1
 

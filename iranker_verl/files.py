@@ -435,7 +435,7 @@ def _list(path: Path) -> None:
 
 
 def _inside(folder: Path, *, folders: bool = True) -> Iterator[str]:
-    """Everything below ``folder``, relative to it; links are not followed."""
+    """Yield everything below ``folder``, relative to it; links are not followed."""
     for path, below, files in os.walk(folder):
         links = [name for name in below if os.path.islink(os.path.join(path, name))]
         for name in files + (below if folders else links):

@@ -1,4 +1,4 @@
-"""The data card: ``card.html``, one file that asks for nothing from elsewhere, and ``card.json`` with all it shows."""
+"""The data card: ``card.html``, one file that loads nothing from elsewhere, and ``card.json`` with all it shows."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _PROVENANCE = (
 
 
 def inspect(folder: Path, count_tokens: CountTokens | None = None, limit: int | None = None) -> dict[str, Any]:
-    """Everything that the card of a prepared folder says, as JSON. ``limit`` is the longest prompt in tokens.
+    """Return everything that the card of a prepared folder shows, as JSON. ``limit`` is the longest prompt in tokens.
 
-    The checks are proved again. UserError for a folder that is missing, broken or no prepared one.
+    The checks are made again. Raise UserError for a folder that is missing, broken or no prepared one.
     """
     manifest = read_manifest(folder)
     try:

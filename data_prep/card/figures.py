@@ -24,7 +24,7 @@ PANELS = 6
 
 
 def lengths(found: Mapping[str, Any]) -> str | None:
-    """How many prompts have which length, and the limit."""
+    """Draw how many prompts have which length, and the limit."""
     if not found["counted"]:
         return None
     edges = np.array(found["edges"])
@@ -52,7 +52,7 @@ def lengths(found: Mapping[str, Any]) -> str | None:
 
 
 def positions(found: Sequence[Mapping[str, Any]]) -> str | None:
-    """How often the best candidate stands at each place, 1 being its share of a uniform draw; the commonest sizes."""
+    """Draw how often the best candidate stands at each position, 1 being its share of a uniform draw; the commonest sizes."""
     counts: dict[int, np.ndarray] = {}
     for one in found:
         counts[one["candidates"]] = counts.get(one["candidates"], 0) + np.array(one["counts"])
@@ -80,20 +80,20 @@ def positions(found: Sequence[Mapping[str, Any]]) -> str | None:
             ax.set_ylim(0, max(1.6, 1 + 1.15 * band, 1.08 * ratio.max()))
             ax.xaxis.set_major_locator(MaxNLocator(10 // columns, integer=True, steps=[1, 2, 5, 10]))
             ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        figure.supxlabel("place of the best candidate", color=COLOURS["muted"], fontsize=10.5)
+        figure.supxlabel("position of the best candidate", color=COLOURS["muted"], fontsize=10.5)
 
     return svg(draw, 1.15 * rows + 0.4 if rows > 1 else 2.0, "positions")
 
 
 def popularity(found: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """How far fame in training tells the positives of test from the negatives: the larger the area, the farther."""
+    """Draw how well popularity in training separates the positives of test from the negatives: an ROC curve."""
     curves = {name: one["curve"] for name, one in found.items() if one["curve"]}
     if not curves:
         return None
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        ax.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=1, ls=(0, (2, 3)), label="fame tells nothing")
+        ax.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=1, ls=(0, (2, 3)), label="popularity tells nothing")
         for (name, curve), colour in zip(curves.items(), _SERIES, strict=False):
             ax.plot(*np.array(curve).T, color=COLOURS[colour], lw=2, label=name)
         ax.set_xlim(0, 1)
@@ -101,7 +101,7 @@ def popularity(found: Mapping[str, Mapping[str, Any]]) -> str | None:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4))
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.set_xlabel("share of negatives, most famous first")
+        ax.set_xlabel("share of negatives, most popular first")
         ax.set_ylabel("share of positives")
         figure.legend(loc="outside upper left", ncols=2, **LEGEND)
 
@@ -109,7 +109,7 @@ def popularity(found: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def routers(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
-    """In what share of the rows each LLM is the best, by dataset."""
+    """Draw in what share of the rows each LLM is the best, by dataset."""
     names = list(found)[: len(_SERIES)]
     if not names:
         return None

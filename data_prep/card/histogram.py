@@ -21,15 +21,15 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return int(self.counts.sum())
 
     def above(self, limit: int) -> int:
-        """How many are larger than ``limit``."""
+        """Return how many are larger than ``limit``."""
         return int(self.counts[limit + 1 :].sum())
 
     def summary(self) -> dict[str, Any]:
-        """``{n, mean, p5, p50, p95, max}``; empty where there is nothing."""
+        """Return ``{n, mean, p5, p50, p95, max}``; empty where there is nothing."""
         if not self.total:
             return {}
         upto = np.cumsum(self.counts)
@@ -38,7 +38,7 @@ class Histogram:
         return {"n": self.total, "mean": round(mean, 2), **quantiles, "max": len(self.counts) - 1}
 
     def binned(self, edges: list[int]) -> list[int]:
-        """How many lie in each ``[edges[i], edges[i + 1])``."""
+        """Return how many lie in each ``[edges[i], edges[i + 1])``."""
         upto = np.concatenate([[0], np.cumsum(self.counts)])
         at = upto[np.minimum(edges, len(self.counts))]
         return np.diff(at).tolist()

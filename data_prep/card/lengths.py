@@ -67,7 +67,7 @@ class Lengths:
                 heapq.heappop(self._uncounted)
 
     def result(self) -> dict[str, Any]:
-        """All of it, as JSON. ``over`` counts those above the limit among the ``counted``."""
+        """Return all of it, as JSON. ``over`` counts those above the limit among the ``counted``."""
         for _, _, split, row, prompt in self._uncounted:
             self._note(self._count(prompt.as_py()) if self._count else 0, split, row)
         length, split, row = self._longest
@@ -95,5 +95,5 @@ def _edges(most: int) -> list[int]:
 
 
 def characters(texts: pa.Array) -> np.ndarray:
-    """How long each text is; a null is as an empty one."""
+    """Return how long each text is; a null is as an empty one."""
     return pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""Can one cheat by popularity? How the positives spread over the items, and how far mere fame would carry."""
+"""Popularity of items: how the positives spread over them, and how far popularity alone would rank them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TOP = (0.01, 0.1)
 
 
 class Popularity:
-    """Of recommendation's items, dataset by dataset. Training is taken in before test.
+    """The popularity of recommendation's items, dataset by dataset. Training is taken in before test.
 
-    An item's fame is how often it is a positive of training or in a training history, as in the report's popularity
-    baseline. ``auc`` is the chance that the positive of a test row is more famous than another candidate of its row (one
-    half for a tie): 0.5 where fame tells nothing, 1 where it tells everything. ``curve`` has what share of all negatives
-    and of all positives of test is at least so famous, from the most famous on: ``[[negatives, positives], …]``.
+    An item's popularity is how often it is a positive of training or in a training history, as in the report's popularity
+    baseline. ``auc`` is the chance that the positive of a test row is more popular than another candidate of its row (one
+    half for a tie): 0.5 where popularity tells nothing, 1 where it tells everything. ``curve`` has what share of all negatives
+    and of all positives of test is at least so popular, from the most popular on: ``[[negatives, positives], …]``.
     """
 
     def __init__(self) -> None:
         self._best, self._other, self._known = (Distinct("dataset", "item") for _ in range(3))
-        self._fame: dict[str, tuple[pa.Array, np.ndarray]] | None = None
+        self._popularity: dict[str, tuple[pa.Array, np.ndarray]] | None = None
         self._auc: dict[str, tuple[float, int]] = {}  # sum over rows, and how many
-        self._famous: dict[str, tuple[Histogram, Histogram]] = {}  # of negatives, of positives
+        self._by_popularity: dict[str, tuple[Histogram, Histogram]] = {}  # of negatives, of positives
 
     def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
         """Take in more rows: their leaves (:func:`data_prep.checks.columns.leaves`), and where their best candidates are."""
@@ -51,29 +51,29 @@ class Popularity:
     def _guess(
         self, datasets: pa.Array, row: np.ndarray, item: pa.Array, is_best: np.ndarray, wanted: np.ndarray
     ) -> None:
-        if self._fame is None:
-            self._fame = _by_dataset(self._known.table())
-        for dataset, (items, counts) in self._fame.items():
+        if self._popularity is None:
+            self._popularity = _by_dataset(self._known.table())
+        for dataset, (items, counts) in self._popularity.items():
             here = wanted & pc.equal(datasets, dataset).to_numpy(zero_copy_only=False)[row]
             found = pc.fill_null(pc.index_in(item, value_set=items), -1).to_numpy(zero_copy_only=False)
-            fame = np.where(found >= 0, counts[found], 0)
+            popularity = np.where(found >= 0, counts[found], 0)
             best = np.full(len(datasets), -1.0)
-            best[row[is_best & here]] = fame[is_best & here]  # of several best ones, the last stands for all
+            best[row[is_best & here]] = popularity[is_best & here]  # of several best ones, the last stands for all
             baselines = here & ~is_best & (best[row] >= 0)
-            won = (best[row] > fame) + 0.5 * (best[row] == fame)
+            won = (best[row] > popularity) + 0.5 * (best[row] == popularity)
             many = np.bincount(row[baselines], minlength=len(datasets))
             share = (
                 np.bincount(row[baselines], weights=won[baselines], minlength=len(datasets))[many > 0] / many[many > 0]
             )
             for into, which in zip(
-                self._famous.setdefault(dataset, (Histogram(), Histogram())), (~is_best, is_best), strict=True
+                self._by_popularity.setdefault(dataset, (Histogram(), Histogram())), (~is_best, is_best), strict=True
             ):
-                into.add(fame[here & which])
+                into.add(popularity[here & which])
             total, rows = self._auc.get(dataset, (0.0, 0))
             self._auc[dataset] = (total + float(share.sum()), rows + len(share))
 
     def result(self) -> dict[str, Any]:
-        """By dataset: ``items``, ``positives`` and ``negatives`` (``gini``, ``top`` shares), ``auc`` and ``curve``."""
+        """Return by dataset: ``items``, ``positives`` and ``negatives`` (``gini``, ``top`` shares), ``auc`` and ``curve``."""
         best, other, known = (_by_dataset(d.table()) for d in (self._best, self._other, self._known))
         result = {}
         for dataset in sorted(best):
@@ -85,7 +85,7 @@ class Popularity:
                 "positives": _spread(best[dataset][1], items),
                 "negatives": _spread(other[dataset][1], items) if dataset in other else None,
                 "auc": round(total / rows, 4) if rows else None,
-                "curve": _curve(*self._famous[dataset]) if rows else None,
+                "curve": _curve(*self._by_popularity[dataset]) if rows else None,
             }
         return result
 
@@ -108,7 +108,7 @@ def _spread(counts: np.ndarray, items: int) -> dict[str, Any]:
 
 
 def _curve(negatives: Histogram, positives: Histogram) -> list[list[float]]:
-    """One point for every fame there is, thinned out."""
+    """Return one point for every popularity there is, thinned out."""
     size = max(len(negatives.counts), len(positives.counts))
     both = np.array([np.pad(h.counts, (0, size - len(h.counts)))[::-1] for h in (negatives, positives)])
     points = np.cumsum(both[:, both.any(axis=0)], axis=1) / both.sum(axis=1, keepdims=True)
@@ -125,7 +125,7 @@ def _count(into: Distinct, datasets: pa.Array, row: np.ndarray, item: pa.Array, 
 
 
 def _by_dataset(table: pa.Table) -> dict[str, tuple[pa.Array, np.ndarray]]:
-    """``{dataset: (items, how often each)}``."""
+    """Return ``{dataset: (items, how often each)}``."""
     found = {}
     for dataset in pc.unique(table["dataset"]).to_pylist():
         part = table.filter(pc.equal(table["dataset"], dataset))

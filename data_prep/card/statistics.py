@@ -72,7 +72,7 @@ def _rows_in(folder: Path) -> int:
 
 
 def _kept(manifest: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """Tasks made, and what was dropped: ``[reason, count, share of what could have become a task | None]``."""
+    """Return tasks made, and what was dropped: ``[reason, count, share of what could have become a task | None]``."""
     made = manifest["datasets"].get(dataset, {})
     tasks = {split: made.get(split, 0) for split in SPLITS}
     dropped = made.get("dropped", {})

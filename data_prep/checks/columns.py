@@ -40,7 +40,7 @@ CONTENT = ("data_source", "reward_model", "extra_info")  # all but the prompt
 def batches(path: Path, *columns: str) -> Iterator[tuple[int, pa.Table]]:
     """Yield ``(number of the first row, rows)``, again and again, each in the schema of prepared data; only ``columns`` of it.
 
-    UserError for a missing, broken or foreign file, and for a row without what it needs.
+    Only ``columns`` are read, if some are given. Raise UserError for a missing, broken or foreign file, and for a row without what it needs.
     """
     schema = pa.schema([SCHEMA.field(name) for name in columns or SCHEMA.names])
     start = 0
@@ -71,7 +71,7 @@ def leaves(rows: pa.Table) -> dict[str, pa.Array]:
 
 
 def best(columns: dict[str, pa.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """``(row, place)`` of every best candidate, int64; a row whose truth names none of its candidates has none.
+    """Return ``(row, place)`` of every best candidate, int64; a row whose truth names none of its candidates has none.
 
     The best are those of the largest ``relevance``, and without one it is the ``target``. Where all are equally good,
     none is best.
@@ -112,17 +112,17 @@ def grades(columns: dict[str, pa.Array]) -> np.ndarray:
 
 
 def lengths(lists: pa.ListArray) -> np.ndarray:
-    """How long each list is, int64; a null is as an empty one."""
+    """Return how long each list is, int64; a null is as an empty one."""
     return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def flat(lists: pa.ListArray) -> tuple[np.ndarray, pa.Array]:
-    """``(row of each value, values)`` of a column of lists."""
+    """Return ``(row of each value, values)`` of a column of lists."""
     return pc.list_parent_indices(lists).to_numpy(), lists.flatten()
 
 
 def by_name(names: pa.Array) -> Iterator[tuple[str, np.ndarray]]:
-    """Each name of a column, and the rows that have it."""
+    """Yield each name of a column, and the rows that have it."""
     encoded = names.dictionary_encode()
     place = encoded.indices.to_numpy(zero_copy_only=False)
     for number, name in enumerate(encoded.dictionary.to_pylist()):

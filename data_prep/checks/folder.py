@@ -1,4 +1,4 @@
-"""Does a prepared folder hold what its manifest promises? Proved again from the files alone.
+"""Check that a prepared folder holds what its manifest says, from the files alone.
 
 What a check compares with what is its ``how``; docs/checks.md says why. Each file is read once (:mod:`data_prep.checks.side`).
 """
@@ -40,10 +40,10 @@ class Check:
 
 
 def check_folder(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
-    """All checks of a prepared folder against its manifest.
+    """Return all checks of a prepared folder against its manifest.
 
     Where a file cannot be read because it is not the one that was written, that is all there is to say, and the only
-    check returned. UserError where a file is as it was written and cannot be read nevertheless.
+    check returned. Raise UserError where a file is as it was written and cannot be read nevertheless.
     """
     files = _files(folder, manifest)
     options = manifest["options"]
@@ -198,7 +198,7 @@ def _most(places: Places, size: int) -> str:
 
 
 def _both(left: pa.Table, right: pa.Table, *keys: str) -> Iterator[tuple[Any, ...]]:
-    """``(*keys, row on the left, row on the right)`` of what both have, in the order of the left's rows."""
+    """Yield ``(*keys, row on the left, row on the right)`` of what both have, in the order of the left's rows."""
     right = right.select([*keys, "row"]).rename_columns([*keys, "other"])
     found = left.select([*keys, "row"]).join(right, keys=list(keys), join_type="inner").sort_by("row")
     for row in (row for batch in found.to_batches() for row in batch.to_pylist()):

@@ -72,7 +72,7 @@ class Side:
     offences: dict[str, str] = field(default_factory=dict)
 
     def look(self, name: str, count: int, bad: np.ndarray, start: int, what: Callable[[int], str]) -> None:
-        """``count`` rows of a batch were looked at, of which those at ``bad`` are wrong; ``what(row)`` says how."""
+        """Record a look at ``count`` rows of a batch, of which those at ``bad`` are wrong; ``what(row)`` says how."""
         self.counted[name] += count
         if len(bad) and name not in self.offences:
             row = int(bad.min())
@@ -80,7 +80,10 @@ class Side:
 
 
 def read(path: Path, *, by_time: bool) -> Side:
-    """``by_time``: recommendation is split by time, and a user may be on both sides. UserError for a broken file."""
+    """Return what a file holds. ``by_time``: recommendation is split by time, and a user may be on both sides.
+
+    Raise UserError for a broken file.
+    """
     side = Side(path.name)
     for start, rows in batches(path, *CONTENT):
         side.content.update(rows)
@@ -112,7 +115,7 @@ def _queries(side: Side, columns: Columns, where: np.ndarray, start: int) -> Non
 
 
 def _ids(side: Side, columns: Columns, start: int) -> None:
-    """Ids as ``row * ids + id``, so that rows are compared at once."""
+    """Compare ids as ``row * ids + id``, so that all rows are compared at once."""
     row, candidate = flat(columns["candidate_ids"])
     history_row, history = flat(columns["history_ids"])
     every = pa.concat_arrays([candidate, history]).dictionary_encode(null_encoding="encode")

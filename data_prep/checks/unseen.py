@@ -1,4 +1,4 @@
-"""Zero-shot: is the scenario that is tested on really unseen in training? From the files alone."""
+"""Check, from the files alone, that the scenario of a zero-shot test is unseen in training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Unseen:
 def check_unseen(train: Sequence[Path], test: Path) -> Unseen:
     """Return what is trained and tested on; scenarios and datasets are taken from the rows.
 
-    UserError, with file and row, where a row of ``train`` is of a scenario, a dataset or a task that ``test`` has.
+    Raise UserError, with file and row, where a row of ``train`` is of a scenario, a dataset or a task that ``test`` has.
     """
     trained, tested = _Seen(train), _Seen([test])
     for what in ("scenario", "dataset", "task"):

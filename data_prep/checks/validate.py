@@ -1,4 +1,4 @@
-"""Is a Parquet file fit for verl and for our rewards? Any file, ours or another's, row by row.
+"""Check row by row whether a Parquet file, of this package or any other, is fit for verl and for our rewards.
 
 verl's ``RLHFDataset`` reads ``prompt`` (chat messages), its rewards ``data_source`` and ``reward_model.ground_truth``, and
 our agent loops also what ``extra_info`` says of the task. An *error* is what would stop training, drop rows, or train on
@@ -76,7 +76,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """No errors; warnings do not count."""
+        """Return whether there are no errors; warnings do not count."""
         return not any(problem.error for problem in self.problems.values())
 
     def add(self, row: int, finding: Finding) -> None:
@@ -126,7 +126,7 @@ _NOT_UTF8 = Finding("text is not UTF-8", "bytes that are no text")
 
 
 def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[tuple[int, Row | None]]:
-    """Numbered rows; None for one whose text cannot be decoded."""
+    """Yield numbered rows; None for one whose text cannot be decoded."""
     number = 0
     for batch in file.iter_batches(256, columns=columns):
         try:
@@ -272,7 +272,7 @@ def _ours(row: Row, templates: Mapping[str, Template]) -> Iterator[Finding]:
 
 
 def _difference(stored: list[dict[str, Any]], made: list[dict[str, str]]) -> str | None:
-    """Where two prompts part, or None."""
+    """Return where two prompts differ first, or None."""
     if [m["role"] for m in stored] != [m["role"] for m in made]:
         return f"roles {[m['role'] for m in stored]}, not {[m['role'] for m in made]}"
     for one, other in zip(stored, made, strict=True):
@@ -284,7 +284,7 @@ def _difference(stored: list[dict[str, Any]], made: list[dict[str, str]]) -> str
 
 
 def _shows_candidates(row: Row) -> Iterator[Finding]:
-    """Of a prompt that cannot be rendered again: does it show what an answer has to name?"""
+    """Find what a prompt that cannot be rendered again does not show of what an answer has to name."""
     prompt = "\n".join(message["content"] for message in row["prompt"])
     texts = row["reward_model"]["ground_truth"]["candidates"]
     if lost := [text for text in texts if text not in prompt]:

@@ -33,7 +33,7 @@ def inspect(
         typer.Option(help="the data card [default: card.html in the folder]; its numbers go beside it, as JSON"),
     ] = None,
 ) -> None:
-    """Numbers and figures of prepared data, on the console and as an HTML data card."""
+    """Show numbers and figures of prepared data, on the console and as an HTML data card."""
     from data_prep.card.card import inspect as look
     from data_prep.card.card import write_card
 

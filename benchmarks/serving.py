@@ -1,4 +1,6 @@
-"""The server's speed beside the library's, on one vLLM, in one run: ``python -m benchmarks.serving``
+"""The server's speed beside the library's, on one vLLM, in one run.
+
+    python -m benchmarks.serving
 
 The same lists, once by the library (:meth:`~iranker_verl.inference.AsyncRanker.rank_all`) and once over HTTP, by as many clients as
 the library has lists under way; then over HTTP by one client, which is what one user waits. In turns, ``--rounds`` times, with
@@ -26,23 +28,26 @@ List = tuple[str, list[str]]
 
 
 async def over_http(url: str, lists: list[List], clients: int) -> list[float]:
-    """Seconds of each request."""
-    waiting, took = list(lists), []
+    """Return the seconds of each request."""
+    waiting, seconds = list(lists), []
 
     async def client(http: httpx.AsyncClient) -> None:
         while waiting:
             query, documents = waiting.pop()
             began = time.perf_counter()
             (await http.post("/v1/rerank", json={"query": query, "documents": documents})).raise_for_status()
-            took.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
 
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=clients)) as http:
         await asyncio.gather(*(client(http) for _ in range(clients)))
-    return took
+    return seconds
 
 
 async def measure(ranker: AsyncRanker, lists: list[list[List]], clients: int) -> None:
-    server = uvicorn.Server(uvicorn.Config(create_app(ranker, places=2 * clients), port=0, log_level="error"))
+    """Print lists a second of both ways, and the seconds of a single client."""
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(ranker, max_concurrent_requests=2 * clients), port=0, log_level="error")
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.1)
@@ -67,6 +72,7 @@ async def measure(ranker: AsyncRanker, lists: list[list[List]], clients: int) ->
 
 
 def main() -> None:
+    """Measure with a random model of the tiny one's size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lists", type=int, default=128)
     parser.add_argument("--candidates", type=int, default=20)

@@ -1,4 +1,6 @@
-"""Honest clients beside hostile ones, on a server whose engine only waits: ``python -m benchmarks.serving_load``
+"""Honest clients beside hostile ones, on a server whose engine only waits.
+
+    python -m benchmarks.serving_load
 
 Eight honest clients rank lists of 20 for ``--seconds``, first alone, then beside clients that send bodies of 4 MB, valid and of
 450,000 fields, that hang up, that send heads without end and bodies without their last byte, and that have a wrong key. Printed

@@ -1,7 +1,8 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) in float32.
 
-torch.optim.Muon orthogonalises in bfloat16, which a CPU without such instructions emulates: there it took 720 ms of a step
-of 1,100 ms, where float32 takes a twentieth of that. The update is torch's otherwise, number for number.
+torch.optim.Muon orthogonalises in bfloat16, which a CPU without such instructions emulates. For the matrices of the tiny
+base, on one core, a step of either takes 32 ms with them; restricted to AVX2, torch's takes 422 ms and this one 33 ms. The
+updates of the two differ by the rounding of bfloat16 (0.8 %).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ EPSILON = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum (Nesterov's), made orthogonal, times ``lr · sqrt(max(1, rows / columns))``. Matrices only."""
+    """Nesterov momentum, orthogonalised, times ``lr · sqrt(max(1, rows / columns))``. Matrices only."""
 
     def __init__(self, matrices: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
@@ -48,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """Nearly the orthogonal factor of each matrix, shape (n, rows, columns): singular values of .5 to 1.5 (Newton-Schulz)."""
+    """Return approximate orthogonal factors of matrices (n, rows, columns), singular values .5 to 1.5 (Newton-Schulz)."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices

@@ -68,7 +68,7 @@ def test_mistakes_in_training_are_one_line(run, cpu, tmp_path, monkeypatch):
         ([TINY, "foo"], ["foo"]),
         ([TINY, "--wrong-option"], ["--wrong-option"]),
         ([TINY, "iranker.template=lable"], ["unknown template 'lable'", "think-label"]),
-        ([TINY, "iranker.template=null"], ["unknown template"]),
+        ([TINY, "iranker.template=null"], ["iranker.template has to be a text"]),
         ([TINY, "iranker.template=none.yaml"], ["none.yaml", "no such template file"]),
         ([TINY, "data.train_batch_size=25"], ["train_batch_size"]),
         ([TINY, "ray_kwargs.ray_init.num_cpus=4"], ["6 CPUs", "has 4"]),

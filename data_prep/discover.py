@@ -18,7 +18,6 @@ from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 HUB = "hf://datasets/"
-_DATA = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # a broken one is refused, other files are named
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ def discover(raw: Path | str, wanted: Collection[str] = ()) -> Found:
     raw = local_raw(raw)
     files = [sniff(path) for path in ([raw] if raw.is_file() else _files(raw, set()))]
     not_read = {file.path: file.unknown() for file in files}
-    broken = [
-        UserError(file.problem) for file in files if file.problem and file.suffix in _DATA and file.path.is_file()
-    ]
+    broken = [UserError(file.problem) for file in files if file.broken]
     broken += [
         UserError(f"{file.path}: a link to a file that is not there; mend or remove it")
         for file in files

@@ -17,7 +17,7 @@ import pyarrow as pa
 from data_prep.readers import opened
 from data_prep.readers.documents import json_form
 from data_prep.readers.lines import column_key, lines, shown_names
-from data_prep.readers.opened import check_regular, open_text, reading
+from data_prep.readers.opened import TooLongError, check_regular, open_text, reading
 from data_prep.readers.parquet import parquet_file
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError, first_line
@@ -25,6 +25,7 @@ from iranker_verl.errors import UserError, first_line
 PARQUET, ARROW = "parquet", "arrow"
 TABLE = "table"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_DATA = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES)
 _ROWS = 10
 _HEAD, _STEP = 1 << 16, 512
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
@@ -36,7 +37,8 @@ class RawFile:
 
     ``form`` is ``parquet``, ``arrow``, one of JSON's (:mod:`data_prep.readers.documents`), ``table`` for all other text, or
     "" for what cannot be read. ``columns`` are a table's header, or the names of the first object. ``rows`` are a table's
-    first rows as fields, ``first`` is the first JSON value, ``start`` the first bytes of a text.
+    first rows as fields, ``first`` is the first JSON value, ``start`` the first bytes of a text. One with a ``problem`` is
+    ``broken`` where it is called like data, so that it is not to be left aside.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class RawFile:
     first: Any = None
     start: bytes = b""
     problem: str = ""
+    broken: bool = False
     keys: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +116,8 @@ def sniff(path: Path) -> RawFile:
             return RawFile(path, form, names, first=first, start=start)
         return _table(path, suffix, start)
     except UserError as error:
-        return RawFile(path, problem=str(error))
+        foreign = isinstance(error, TooLongError) and suffix == ".json"  # one large object, such as a results file
+        return RawFile(path, problem=str(error), broken=suffix in _DATA and path.is_file() and not foreign)
     except OSError as error:
         return RawFile(path, problem=f"{path}: cannot be read ({error.strerror}); check the path")
 

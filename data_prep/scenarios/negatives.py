@@ -30,7 +30,7 @@ class Seen:
         self.catalogue = catalogue
 
     def __call__(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Bool of the shape of ``items`` (users, draws)."""
+        """Return, for each of ``items`` of shape (users, draws), whether the user has touched it; bool of that shape."""
         wanted = users[:, None] * self.catalogue + items
         place = np.minimum(np.searchsorted(self.pairs, wanted), max(len(self.pairs) - 1, 0))
         return self.pairs[place] == wanted if len(self.pairs) else np.zeros(items.shape, bool)

@@ -73,7 +73,7 @@ def _recommendation(dataset: str, problem: str, candidates: Sequence[str]) -> Pr
 
 
 def _passage(dataset: str, problem: str, candidates: Sequence[str]) -> Problem:
-    """Candidates may be texts, names (``passage 3``), or both (``passage 3: text``)."""
+    """Take candidates that are texts, names (``passage 3``), or both (``passage 3: text``)."""
     found = _PASSAGES.search(problem)
     if found is None:
         raise ValueError("without a query between 'Here is a query:' and 'and candidate passages'")

@@ -81,7 +81,7 @@ def value(given: object, path: Path, row: int, column: str, least: float = -math
 
 
 def readable(text: str) -> str:
-    """Without white space around it; half of a surrogate pair, which no Parquet file can hold, becomes "?"."""
+    """Return a text without white space around it; half of a surrogate pair, which no Parquet file can hold, becomes "?"."""
     return text.strip().encode("utf-8", "replace").decode("utf-8")
 
 
@@ -242,12 +242,12 @@ class _Scale:
     base: np.ndarray
 
     def unit(self, values: np.ndarray) -> np.ndarray:
-        """Values that lie in [0, 1] as they are; others scaled. Shapes (queries, LLMs)."""
+        """Return values that lie in [0, 1] as they are; others scaled. Shapes (queries, LLMs)."""
         inside = values.min(initial=0) >= -_SLACK and values.max(initial=1) <= 1 + _SLACK
         return np.clip(values, 0, 1) if inside else self.of(values)
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Scaled values, cut off at 0 and 1; 0 where a task knows one value only."""
+        """Return scaled values, cut off at 0 and 1; 0 where a task knows one value only."""
         result = np.zeros_like(values)
         names, task = np.unique(np.array(self.tasks, dtype=str), return_inverse=True)
         for i in range(len(names)):

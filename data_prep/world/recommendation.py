@@ -54,7 +54,7 @@ def catalogue(random: Random, title: Titler, genres: tuple[str, ...], prefix: st
 
 
 def histories(random: Random, items: list[Item], users: int) -> list[list[Item]]:
-    """One sequence a user, oldest first; the last item, the one to predict, is always of the user's topic."""
+    """Return one sequence a user, oldest first; the last item, the one to predict, is always of the user's topic."""
     by_topic = {topic: [i for i in items if i.topic == topic] for topic in words.TOPICS}
     result = []
     for _ in range(users):
@@ -70,7 +70,7 @@ def histories(random: Random, items: list[Item], users: int) -> list[list[Item]]
 
 
 def write_movielens(folder: Path, random: Random, users: int) -> None:
-    """``movies.dat`` and ``ratings.dat``, ``::`` between fields, latin-1, ratings shuffled as time stamps order them."""
+    """Write ``movies.dat`` and ``ratings.dat``, ``::`` between fields, latin-1, ratings shuffled as time stamps order them."""
     items = catalogue(random, film, words.GENRES)
     folder.mkdir(parents=True, exist_ok=True)
     movies = [f"{i.id}::{i.title}::{i.genre}" for i in items]
@@ -84,7 +84,7 @@ def write_movielens(folder: Path, random: Random, users: int) -> None:
 
 
 def write_recbole(folder: Path, random: Random, users: int, title: Titler, genres: tuple[str, ...]) -> None:
-    """``<name>.inter`` and ``<name>.item`` with typed headers and tabs, the columns of RecBole's Amazon sets."""
+    """Write ``<name>.inter`` and ``<name>.item`` with typed headers and tabs, the columns of RecBole's Amazon sets."""
     name = folder.name
     items = catalogue(random, title, genres, prefix="B00")
     folder.mkdir(parents=True, exist_ok=True)

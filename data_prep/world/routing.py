@@ -77,7 +77,7 @@ def models(random: Random) -> tuple[list[Model], dict[str, str]]:
 
 
 def write_router(folder: Path, random: Random, queries: int) -> None:
-    """``router_data.csv``, one row a query and model, and ``llm_descriptions.json``."""
+    """Write ``router_data.csv``, one row a query and model, and ``llm_descriptions.json``."""
     pool, deputies = models(random)
     folder.mkdir(parents=True, exist_ok=True)
     described = {m.name: {"description": m.description, "price": m.price} for m in pool}

@@ -203,6 +203,13 @@ def test_one_limit_for_a_text_whatever_carries_it(tmp_path, monkeypatch, name, c
                 list(unit.run(nothing_dropped()))
 
 
+def test_a_large_json_object_of_somebody_else_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(opened, "MAX_TEXT", 1 << 16)
+    (tmp_path / "faq.csv").write_text(table(CSV[0]))
+    (tmp_path / "results.json").write_text(json.dumps({"runs": ["x" * 100] * 2000}))
+    assert "an item of more than 0 MB" in discover(tmp_path).not_read[tmp_path / "results.json"]
+
+
 def test_an_endless_run_of_blank_lines_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(opened, "MAX_TEXT", 1 << 16)
     path = tmp_path / "a.jsonl"

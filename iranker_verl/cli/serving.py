@@ -191,7 +191,7 @@ def _rank_file(ranker: AsyncRanker, path: Path, out: Path, scenario: str) -> Non
     content = repr([(one.id, one.query, list(one.candidates.items())) for one in listed])
     hashed = hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
     journal = Journal(out, ranker.about() | {"lists": len(listed), "lists_hash": hashed, "scenario": scenario})
-    if journal.took is not None:
+    if journal.summary is not None:
         print(f"{out}: done before")
         return
     lines = {line["query_id"]: line for line in journal.lines}

@@ -119,13 +119,14 @@ def finished_systems(
             log(f"{done.system}: left out of the results, as it is finished in {run_dir} on other tasks")
             continue
         records = tuple(records_of(done.lines(), done.path, done.system))
-        found.append(_result(done.system, records, done.took, Role(done.took["role"])))
+        found.append(_result(done.system, records, done.summary, Role(done.summary["role"])))
     return found
 
 
-def _result(system: str, records: tuple[Record, ...], took: Mapping[str, Any], role: Role) -> SystemResult:
-    """Return a result whose records were read back; ``took`` is what :meth:`.Journal.finish` was told of it."""
-    return SystemResult(system, records, took["seconds"], took.get("fit_seconds"), took.get("rank_seconds"), role=role)
+def _result(system: str, records: tuple[Record, ...], summary: Mapping[str, Any], role: Role) -> SystemResult:
+    """Return a result whose records were read back; ``summary`` is what :meth:`.Journal.finish` was given."""
+    fit_s, rank_s = summary.get("fit_seconds"), summary.get("rank_seconds")
+    return SystemResult(system, records, summary["seconds"], fit_s, rank_s, role=role)
 
 
 def _name(system: System) -> str:
@@ -157,7 +158,7 @@ def evaluate_baselines(
             journal = Journal(of_system(run_dir, name), _baseline_fingerprint(name, context) | hashes)
         result = _ranked(baseline, train_tasks, tasks, context, journal)
         release_gpu_memory(context.device)  # of its weights, for the next, and for the model's engine
-        if journal is not None and journal.took is None and result.unavailable is None:
+        if journal is not None and journal.summary is None and result.unavailable is None:
             journal.finish(
                 [r.to_json() for r in result.records],
                 {name: getattr(result, name) for name in ("seconds", "fit_seconds", "rank_seconds", "role")},
@@ -201,12 +202,12 @@ def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequenc
 
 
 def _reused(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
-    if journal is None or journal.took is None:
+    if journal is None or journal.summary is None:
         return None
     template = baseline.template() if isinstance(baseline, PromptingBaseline) else None
     found = restored(journal, [(0, task) for task in tasks], baseline.name, template)
     records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
-    return _result(baseline.name, records, journal.took, Role.BASELINE)
+    return _result(baseline.name, records, journal.summary, Role.BASELINE)
 
 
 def _baseline_fingerprint(name: str, context: Context) -> dict[str, Any]:

@@ -32,11 +32,11 @@ EPISODES = "episodes-"
 
 @dataclass(frozen=True)
 class Finished:
-    """A system that is finished in a folder: what was evaluated, what it took, and the file of its lines."""
+    """A system that is finished in a folder: what was evaluated, the summary of :meth:`Journal.finish`, and the file of its lines."""
 
     system: str
     fingerprint: Mapping[str, Any]
-    took: Mapping[str, Any]
+    summary: Mapping[str, Any]
     path: Path
 
     def lines(self) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class Journal:
         self._part = path.with_name(path.name + ".unfinished")
         self._header = path.with_name(path.name.removesuffix(".jsonl") + HEADER)
         self._fingerprint = provenance.as_read_back(fingerprint)
-        self.took: dict[str, Any] | None = None  # what `finish` was told, where all is done
+        self.summary: dict[str, Any] | None = None  # what `finish` was given, where all is done
         self._file: IO[str] | None = None
         self._synced = 0.0
         self.lines = self._open()
@@ -92,7 +92,7 @@ class Journal:
         way_out = f"choose another place, or remove {' and '.join(map(str, self._files()))}"
         provenance.require_same(before, self._fingerprint, f"{self._header}: begun there", way_out)
         if done:
-            self.took = header["took"]
+            self.summary = header["took"]
             return _lines(self.path)
         return _lines(self._part, cut=True)
 
@@ -123,9 +123,9 @@ class Journal:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
-    def finish(self, lines: Sequence[Mapping[str, Any]], took: Mapping[str, Any]) -> None:
-        """Write all lines, in the order of the tasks, and what the work took."""
-        write_json(self._header, marked({"fingerprint": self._fingerprint, "took": dict(took)}))
+    def finish(self, lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Write all lines, in the order of the tasks, and a summary: the seconds that the work took, and more."""
+        write_json(self._header, marked({"fingerprint": self._fingerprint, "took": dict(summary)}))
         write_jsonl(self.path, lines)  # last: it is done when this is there
         self._part.unlink(missing_ok=True)
 

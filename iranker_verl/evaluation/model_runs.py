@@ -110,7 +110,7 @@ def evaluate_model(
     job = ModelJob(system, seed, length, log_every_s)
     started = time.monotonic()
 
-    def tell(text: str) -> None:
+    def progress(text: str) -> None:
         log(f"evaluate {system.name}: {text}")
 
     def result(records: Mapping[Key, Record], seconds: float) -> SystemResult:
@@ -119,17 +119,17 @@ def evaluate_model(
 
     if run_dir is None:
         found: dict[Key, Record] = {}
-        _run_missing(job, requested, found, lambda record: None, tell)
+        _run_missing(job, requested, found, lambda record: None, progress)
         return result(found, time.monotonic() - started)
     journal = Journal(of_system(run_dir, system.name), _fingerprint(system, tasks, seed))
     found = restored(journal, requested, system.name, system.template)
-    if journal.took is not None:
-        tell("completed before")
-        return result(found, journal.took["seconds"])
+    if journal.summary is not None:
+        progress("completed before")
+        return result(found, journal.summary["seconds"])
     if found:
-        tell(f"{len(found)}/{len(requested)} tasks completed before, resuming")
+        progress(f"{len(found)}/{len(requested)} tasks completed before, resuming")
     with journal:
-        _run_missing(job, requested, found, lambda record: journal.append(record.to_json()), tell)
+        _run_missing(job, requested, found, lambda record: journal.append(record.to_json()), progress)
     done = result(found, time.monotonic() - started)
     journal.finish([r.to_json() for r in done.records], {"seconds": done.seconds, "role": system.role})
     return done
@@ -210,5 +210,5 @@ def check_tasks(tasks: Sequence[RankingTask]) -> None:
     for task in tasks:
         if (task.dataset, task.id) in seen:
             raise UserError(f"task {task.id!r} of {task.dataset!r} is there twice; ids have to be unique")
-        task_gains(task)  # said before a model is loaded
+        task_gains(task)  # refused before a model is loaded
         seen.add((task.dataset, task.id))

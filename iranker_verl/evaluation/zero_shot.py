@@ -76,14 +76,14 @@ def _result(system: str, own: Sequence[Record], results: Mapping[str, Any]) -> S
 
 
 def _joined(one: SystemResult | None, other: SystemResult) -> SystemResult:
-    """Return a system of two runs as one; what it took is added up."""
+    """Return a system of two runs as one; its seconds are added up."""
     if one is None:
         return other
-    took: dict[str, Any] = {}
+    seconds: dict[str, Any] = {}
     for name in ("fit_seconds", "rank_seconds"):
         known = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
-        took[name] = sum(known) if known else None
-    return replace(one, records=one.records + other.records, **took)
+        seconds[name] = sum(known) if known else None
+    return replace(one, records=one.records + other.records, **seconds)
 
 
 def _check(found: Mapping[Path, Mapping[str, Any]]) -> None:

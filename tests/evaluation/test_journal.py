@@ -21,14 +21,14 @@ def half_done(folder, lines=2):
 def test_it_goes_on(tmp_path):
     half_done(tmp_path)
     journal = Journal(of_system(tmp_path, "after"), PRINT)
-    assert [line["number"] for line in journal.lines] == [0, 1] and journal.took is None
+    assert [line["number"] for line in journal.lines] == [0, 1] and journal.summary is None
     with journal:
         journal.append({"number": 2})
     journal.finish([{"number": n} for n in (0, 1, 2)], {"seconds": 3.5})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["episodes-after.header.json", "episodes-after.jsonl"]
 
     again = Journal(of_system(tmp_path, "after"), PRINT)
-    assert again.took == {"seconds": 3.5} and [line["number"] for line in again.lines] == [0, 1, 2]
+    assert again.summary == {"seconds": 3.5} and [line["number"] for line in again.lines] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kept", [1, 12, 30])
@@ -111,9 +111,9 @@ def test_killed_while_finishing(tmp_path):
     header = tmp_path / "episodes-after.header.json"
     header.write_text(header.read_text().replace('"took": null', '"took": {"seconds": 1}'))
     journal = Journal(of_system(tmp_path, "after"), PRINT)
-    assert journal.took is None and len(journal.lines) == 2
+    assert journal.summary is None and len(journal.lines) == 2
     journal.finish(journal.lines, {"seconds": 2})
-    assert Journal(of_system(tmp_path, "after"), PRINT).took == {"seconds": 2}
+    assert Journal(of_system(tmp_path, "after"), PRINT).summary == {"seconds": 2}
 
 
 @pytest.mark.parametrize("folder", ["file", "file/sub"])
@@ -131,4 +131,4 @@ def test_what_is_finished(tmp_path):
     (tmp_path / "episodes-lost.jsonl").unlink()
     first, second = finished(tmp_path)
     assert (first.system, second.system) == ("before.2", "setwise")
-    assert (first.fingerprint, first.took, first.lines()) == (PRINT, {"seconds": 3.5}, [{"number": 7}])
+    assert (first.fingerprint, first.summary, first.lines()) == (PRINT, {"seconds": 3.5}, [{"number": 7}])

@@ -22,15 +22,8 @@ from iranker_verl.evaluation.report import figures_failure, tables
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.formats import duration, hundred, percent
 from iranker_verl.evaluation.report.page import css, environment
-from iranker_verl.evaluation.report.tables import (
-    COMPARISON_COLUMNS,
-    GROUP,
-    Row,
-    Table,
-    comparison_cells,
-    row,
-    tests_note,
-)
+from iranker_verl.evaluation.report.table import GROUP, OURS, Row, Table, row
+from iranker_verl.evaluation.report.tables import COMPARISON_COLUMNS, comparison_cells, tests_note
 from iranker_verl.evaluation.statistics import MACRO, REST, comparisons
 from iranker_verl.evaluation.systems import main_system
 from iranker_verl.files import make_folder, write_text
@@ -141,7 +134,7 @@ def _main(runs: Sequence[Run], datasets: Sequence[str]) -> Table:
         ]
 
     rows = [row(d, *cells([r.results["datasets"].get(d, {}).get(r.system) for r in runs])) for d in datasets]
-    rows.append(row("macro", *cells([r.results["macro"][r.system] for r in runs]), kind=tables.OURS))
+    rows.append(row("macro", *cells([r.results["macro"][r.system] for r in runs]), kind=OURS))
     return _by_run("runs", "MRR × 100", "dataset", runs, rows, "With 95 % bootstrap intervals.")
 
 

@@ -6,22 +6,20 @@ Published numbers are rows of their own kind and never enter a mean or a test of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from iranker_verl.evaluation.baselines.base import shorten
 from iranker_verl.evaluation.published import Published, PublishedSystem
 from iranker_verl.evaluation.report.formats import hundred, number, p_text, percent, signed, stars, whole
+from iranker_verl.evaluation.report.table import GROUP, OURS, PUBLISHED, Row, Table, row
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.ranking import DATASETS
 
 Results = Mapping[str, Any]
-
-# Row kinds: a heading over the rows that follow, the system that the table is about, what others published.
-GROUP, OURS, PUBLISHED = "group", "ours", "published"
 
 CONSTANT = ("constant", "popularity")  # baselines whose order of the candidates is the same for all queries or users
 REASON = 60  # characters of why a system was not run, in a row's name
@@ -55,26 +53,6 @@ _LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One text a column. Of a :data:`GROUP` row only the first is shown."""
-
-    cells: tuple[str, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts. ``left`` columns are texts and the others numbers; ``note`` says what the numbers are."""
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    left: int = 1
-
-
 def label(system: str, roles: Roles) -> str:
     """Return what a system is called: by its role where its name is that role, else by its name."""
     if system == roles.get(system) == Role.AFTER:
@@ -102,11 +80,6 @@ def in_order(results: Results) -> list[str]:
 def datasets_in_order(datasets: Iterable[str]) -> list[str]:
     """Return the paper's datasets in its order, then the others by name."""
     return sorted(datasets, key=_dataset_key)
-
-
-def row(*cells: str, kind: str = "") -> Row:
-    """Return a row of these cells."""
-    return Row(cells, kind)
 
 
 def main_table(results: Results, published: Published | None = None) -> Table | None:
@@ -220,54 +193,65 @@ def tests_note(count: int) -> str:
     )
 
 
+def _by_system(
+    table: Table, results: Results, found: Mapping[str, Any], cells: Callable[[Any], tuple[str, ...]]
+) -> Table | None:
+    """Return the table with a row for each system of ``found``, in the usual order; None where there is none."""
+    rows = [row(label(s, results["roles"]), *cells(found[s])) for s in in_order(results) if s in found]
+    return replace(table, rows=tuple(rows)) if rows else None
+
+
+_STRICT = Table(
+    "strict",
+    "Malformed answers",
+    ("system", "lenient", "strict", "malformed"),
+    (),
+    "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
+    "malformed answer has its best candidate ranked last.",
+)
+_ORDERS = Table(
+    "orders",
+    "Order of the candidates",
+    ("system", "orders", "spread", "position bias"),
+    (),
+    "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
+    "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round.",
+)
+_REGRET = Table(
+    "regret",
+    "Regret",
+    ("system", "regret", "random", "tasks"),
+    (),
+    "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
+    "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance).",
+)
+
+
 def strict_table(results: Results) -> Table | None:
     """Return MRR with the rank that a task with a malformed answer gets all the same, and with the worst (``rr_strict``)."""
-    macro, roles = results["macro"], results["roles"]
-    prompted = {s: macro[s] for s in in_order(results) if macro[s].get("malformed_rate") is not None}
-    if not any(n.get("rr_strict") is not None for n in prompted.values()):
+    found = {s: n for s, n in results["macro"].items() if n.get("malformed_rate") is not None}
+    if not any(n.get("rr_strict") is not None for n in found.values()):
         return None
-    rows = tuple(
-        row(label(s, roles), hundred(n["rr"]), hundred(n.get("rr_strict")), percent(n["malformed_rate"]))
-        for s, n in prompted.items()
+    return _by_system(
+        _STRICT, results, found, lambda n: (hundred(n["rr"]), hundred(n.get("rr_strict")), percent(n["malformed_rate"]))
     )
-    note = (
-        "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
-        "malformed answer has its best candidate ranked last."
-    )
-    return Table("strict", "Malformed answers", ("system", "lenient", "strict", "malformed"), rows, note)
 
 
 def orders_table(results: Results) -> Table | None:
     """Return how much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
-    macro, roles = results["macro"], results["roles"]
-    shown = {s: macro[s]["orders"] for s in in_order(results) if macro[s].get("orders")}
-    if not shown:
-        return None
-    rows = tuple(
-        row(label(s, roles), str(o["k"]), hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−"))
-        for s, o in shown.items()
-    )
-    note = (
-        "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
-        "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round."
-    )
-    return Table("orders", "Order of the candidates", ("system", "orders", "spread", "position bias"), rows, note)
+
+    def cells(o: Mapping[str, Any]) -> tuple[str, ...]:
+        return str(o["k"]), hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−")
+
+    return _by_system(_ORDERS, results, {s: n["orders"] for s, n in results["macro"].items() if n.get("orders")}, cells)
 
 
 def regret_table(results: Results) -> Table | None:
     """Return the relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
-    diagnoses, roles = results.get("diagnosis") or {}, results["roles"]
-    shown = {s: diagnoses[s] for s in in_order(results) if s in diagnoses}
-    if not shown:
-        return None
-    rows = tuple(
-        row(label(s, roles), number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}") for s, d in shown.items()
+    found = results.get("diagnosis") or {}
+    return _by_system(
+        _REGRET, results, found, lambda d: (number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}")
     )
-    note = (
-        "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
-        "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance)."
-    )
-    return Table("regret", "Regret", ("system", "regret", "random", "tasks"), rows, note)
 
 
 _COSTS = (
@@ -287,14 +271,12 @@ def cost_table(results: Results) -> Table | None:
     costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **results["macro"][s]} for s in in_order(results)}
     columns = [(key, name) for key, name in _COSTS if any(c.get(key) is not None for c in costs.values())]
     kept = {s: c for s, c in costs.items() if any(c.get(key) is not None for key, _ in columns)}
-    if not kept:
-        return None
-    rows = [row(label(s, results["roles"]), *(cost(key, c.get(key)) for key, _ in columns)) for s, c in kept.items()]
     note = (
         "Of a task, on average; seconds from its first prompt to its last answer, with other tasks running beside it. Training: "
         "of a baseline, all in all."
     )
-    return Table("cost", "Cost of a task", ("system", *(name for _, name in columns)), tuple(rows), note)
+    table = Table("cost", "Cost of a task", ("system", *(name for _, name in columns)), (), note)
+    return _by_system(table, results, kept, lambda c: tuple(cost(key, c.get(key)) for key, _ in columns))
 
 
 def numbers_table(results: Results) -> Table:

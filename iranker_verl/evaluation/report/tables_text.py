@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.evaluation.published import Published
-from iranker_verl.evaluation.report.tables import GROUP, OURS, PUBLISHED, Table
+from iranker_verl.evaluation.report.table import GROUP, OURS, PUBLISHED, Table
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.files import write_text
 

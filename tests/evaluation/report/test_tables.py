@@ -14,7 +14,7 @@ from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.report import tables
 from iranker_verl.evaluation.report.formats import p_text, stars
 from iranker_verl.evaluation.report.page import report_tables
-from iranker_verl.evaluation.report.tables import GROUP, PUBLISHED, Row, Table
+from iranker_verl.evaluation.report.table import GROUP, PUBLISHED, Row, Table
 from iranker_verl.evaluation.report.tables_text import (
     CSV_COLUMNS,
     latex,

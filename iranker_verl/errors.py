@@ -20,7 +20,7 @@ class UserError(Exception):
 def first_line(error: BaseException, most: int = 200) -> str:
     """Return the first line of an exception's message, at most ``most`` characters; the type's name where it is empty."""
     message = error.args[0] if error.args else ""
-    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(error)  # ijson's may be bytes
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(error)  # of some parsers, bytes
     return next(iter(text.strip().splitlines()), type(error).__name__)[:most]
 
 

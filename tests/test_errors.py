@@ -103,7 +103,7 @@ def test_the_last_exception_of_a_log_that_says_something():
         (ValueError("\n one\rtwo"), "one"),
         (ValueError(), "ValueError"),
         (ValueError(" \n"), "ValueError"),
-        (ValueError(b"lexical error\n  ^"), "lexical error"),  # as ijson raises it
+        (ValueError(b"lexical error\n  ^"), "lexical error"),  # as some parsers raise it
         (OSError(2, "no such file"), "[Errno 2] no such file"),
         (ValueError("x" * 300), "x" * 200),
     ],

@@ -85,7 +85,7 @@ def evaluate_out_of_domain(
         _check_same(settings, out)
         write_json(out / "settings.json", settings)
         for name in SIDES:
-            command = [sys.executable, "-m", "iranker_verl.evaluation.out_of_domain.side", str(out), name]
+            command = [sys.executable, "-P", "-m", "iranker_verl.evaluation.out_of_domain.side", str(out), name]
             supervise.run(name, command, out / "logs" / f"{name}.log", hint=RESUME, env=environment(settings, out))
         results = collect_results(settings, out)
         write_json(out / RESULTS, results)

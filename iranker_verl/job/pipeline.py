@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import iranker_verl
 from iranker_verl import doctor, preflight, provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.files import claimed, write_json, write_text
@@ -120,7 +119,6 @@ class Stage:
 def environment(stage: str, run: Path) -> dict[str, str]:
     """Return the environment of a stage. A user's own values win."""
     defaults = {
-        "PYTHONSAFEPATH": "1",  # no process of a stage imports from the present folder
         "HF_HUB_OFFLINE": "1",  # nothing is fetched
         "TOKENIZERS_PARALLELISM": "false",
         # threads that wait sleep: where anything else runs too, spinning ones made a step four to ten times as long
@@ -133,11 +131,7 @@ def environment(stage: str, run: Path) -> dict[str, str]:
     }
     if stage == "rl":
         defaults |= vllm_cpu.THREADS  # without it Ray cuts every worker down to one thread
-    variables = defaults | dict(os.environ)
-    root = Path(iranker_verl.__file__).parents[1]
-    if root.name != "site-packages":  # a copy of the sources, from which stages are to import too
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return variables
+    return defaults | dict(os.environ)
 
 
 def report(config: DictConfig, run: Path) -> Path:

@@ -6,6 +6,7 @@ only. While a stage is silent, a line with its name and age appears every few se
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env=env,
+        env=safe_environment(os.environ if env is None else env),
     )
     lines: queue.Queue[bytes | None] = queue.Queue()
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
@@ -91,6 +92,15 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
     if code:
         raise StageFailed(_message(name, code, telling, log, hint))
     return Finished(time.monotonic() - start, peak)
+
+
+def safe_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which no process imports from the present folder, and all find this package."""
+    root = Path(__file__).parents[2]
+    safe = {**variables, "PYTHONSAFEPATH": "1"}
+    if root.name != "site-packages":  # a copy of the sources
+        safe["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), variables.get("PYTHONPATH")]))
+    return safe
 
 
 def _message(name: str, code: int, lines: Collection[str], log: Path, hint: str) -> str:

@@ -144,14 +144,13 @@ def test_no_process_of_a_stage_imports_from_the_present_folder(tmp_path, monkeyp
     """A ``ctypes.py`` there was executed."""
     pytest.importorskip("verl")
     from iranker_verl.errors import UserError
-    from iranker_verl.job import pipeline
+    from iranker_verl.job import pipeline, supervise
 
     for name in ("ctypes", "json", "torch"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "/some/folder")
-    assert pipeline.environment("rl", tmp_path)["PYTHONPATH"].endswith(":/some/folder")
-    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert supervise.safe_environment({"PYTHONPATH": "/some/folder"})["PYTHONPATH"].endswith(":/some/folder")
     stage = pipeline.Stage("prepare", tmp_path)
     (tmp_path / "config.yaml").write_text("iranker: {data: {options: {}, raw: null, tasks: 3}}")
     with pytest.raises(UserError, match="prepare stopped"):

@@ -11,7 +11,7 @@ import math
 import types
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
+from typing import Any, Optional, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from iranker_verl.errors import UserError
 
@@ -90,6 +90,11 @@ def options_of(made_of: type) -> list[Option]:
     return found
 
 
+def is_group(kind: Any) -> TypeGuard[type]:
+    """Return whether the type of an option is a dataclass, so that it has options of its own."""
+    return dataclasses.is_dataclass(kind)
+
+
 def check_options(values: Any, prefix: str = "", made_of: type | None = None) -> None:
     """Raise UserError, with its name, for the first option that has no valid value.
 
@@ -100,7 +105,7 @@ def check_options(values: Any, prefix: str = "", made_of: type | None = None) ->
     """
     for one in options_of(made_of or type(values)):
         value = values.get(one.name) if made_of else getattr(values, one.name)
-        if dataclasses.is_dataclass(one.type):
+        if is_group(one.type):
             check_options(value, f"{prefix}{one.name}.", made_of and one.type)
         elif not one.admits(value):
             raise UserError(f"{prefix}{one.name}={value} has to be {one}")
@@ -112,7 +117,7 @@ def check_known(values: Any, made_of: type, prefix: str) -> None:
     for name in values:
         if name not in options:
             raise UserError(f"{prefix.rstrip('.')} has no option {name}: {', '.join(options)}")
-        if dataclasses.is_dataclass(options[name]):
+        if is_group(options[name]):
             check_known(values[name], options[name], f"{prefix}{name}.")
 
 
@@ -123,7 +128,7 @@ def find_option(made_of: type, path: str) -> Option | list[str]:
     if name not in options:
         return list(options)
     found = options[name]
-    return find_option(found.type, rest) if rest and dataclasses.is_dataclass(found.type) else found
+    return find_option(found.type, rest) if rest and is_group(found.type) else found
 
 
 def as_defaults(made_of: type, leave_out: Collection[str] = ()) -> type:

@@ -105,7 +105,7 @@ def safe_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _message(name: str, code: int, lines: Collection[str], log: Path, hint: str) -> str:
     """Return what a stage that ended with ``code`` died of: a user's mistake as it is, else its cause, log and way on."""
-    for line in reversed(lines):
+    for line in reversed(tuple(lines)):
         if line.startswith("error: "):
             return line.removeprefix("error: ")
     raised = last_raised(lines)

@@ -66,13 +66,9 @@ def check_effect(config: DictConfig, named: Collection[str]) -> None:
 
 def _check_legacy(config: DictConfig) -> None:
     """Raise UserError for a key of verl's earlier reward configuration, with what verl's migration makes of it."""
-    asked = {
-        name: value
-        for name, value in flatten(
-            {group: OmegaConf.to_container(config)[group] for group in LEGACY if group in config}
-        ).items()  # type: ignore[call-overload,index]
-        if value is not None
-    }
+    plain: Any = OmegaConf.to_container(config)
+    named = flatten({group: plain[group] for group in LEGACY if group in config})
+    asked = {name: value for name, value in named.items() if value is not None}
     if not asked:
         return
     from verl.experimental.reward_loop import migrate_legacy_reward_impl

@@ -41,11 +41,11 @@ def check_values(config: DictConfig) -> None:
 def _check_targets(config: Any, name: str = "") -> None:
     """Raise UserError for a class outside verl: checking a config makes what it names."""
     for key in config if isinstance(config, DictConfig) else ():
-        value = OmegaConf.select(config, str(key), throw_on_missing=False)
+        value: Any = OmegaConf.select(config, str(key), throw_on_missing=False)
         if key == "_target_" and not str(value).startswith(_TARGETS):
             raise UserError(f"{name}_target_={value}: only classes of verl; leave it out")
         if isinstance(value, DictConfig):
-            _check_targets(value, f"{name}{key}.")
+            _check_targets(value, f"{name}{key!s}.")
 
 
 def _check_datasets(config: DictConfig) -> None:

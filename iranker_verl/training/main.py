@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from iranker_verl.errors import UserError
-from iranker_verl.options import check_known, find_option, options_of
+from iranker_verl.options import check_known, find_option, is_group, options_of
 from iranker_verl.provenance import flatten
 from iranker_verl.training.config.schema import Composed, Recipe
 
@@ -68,7 +67,7 @@ def named_options(recipe: str | Path, overrides: list[str]) -> list[str]:
 def _groups(made_of: type, prefix: str = "") -> Iterator[str]:
     """Yield the names of all groups of options of a dataclass, those above first."""
     for one in options_of(made_of):
-        if is_dataclass(one.type):
+        if is_group(one.type):
             yield f"{prefix}{one.name}"
             yield from _groups(one.type, f"{prefix}{one.name}.")
 
@@ -134,4 +133,4 @@ def _keep_present_folder_out() -> None:
     from ray.job_config import JobConfig
 
     if hasattr(JobConfig, "_runtime_env_has_working_dir"):
-        JobConfig._runtime_env_has_working_dir = lambda self: True
+        setattr(JobConfig, "_runtime_env_has_working_dir", lambda self: True)  # noqa: B010

@@ -110,7 +110,7 @@ def by_dataset(
                     _mark(ax, one.values[name] / 100, row, mark, "ink", size=8)
         name_rows(ax, names, "mean reciprocal rank")
         ax.set_xlim(0, 1.02)
-        others_name = label(*unmarked, roles) if len(unmarked) == 1 else "best other baseline"
+        others_name = label(next(iter(unmarked)), roles) if len(unmarked) == 1 else "best other baseline"
         grey = [(BASELINE_MARKS[s], label(s, roles)) for s in marked] + [(BEST_OTHER, others_name)] * bool(unmarked)
         keys = [key(label(str(s), roles), COLOURS[colour], ms=7) for s, colour in models]
         keys += [key(name, COLOURS["baseline"], marker=mark, mfc="none", lw=0) for mark, name in grey]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_prep.rows import episode_rows, write_tasks
 from data_prep.schema import SCHEMA, ContentHash, read_manifest, read_rows, read_tasks
 from iranker_verl.errors import UserError
+from iranker_verl.files import claimed
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import load, parse
@@ -198,18 +199,20 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_while_writing_keeps_the_file_before(prepared, monkeypatch):
-    before = prepared.read_bytes()
+def test_an_error_while_writing_keeps_the_file_before(tmp_path, monkeypatch):
+    with claimed(tmp_path / "ours"):
+        write_tasks(tmp_path / "ours" / "train.parquet", TASKS, LABEL, "train")
+    before = (tmp_path / "ours" / "train.parquet").read_bytes()
 
     def fail(table, where, **_):
         where.write_bytes(b"PAR1 half a file")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(pq, "write_table", fail)
-    with pytest.raises(OSError):
-        write_tasks(prepared, TASKS, LABEL, "train")
-    assert prepared.read_bytes() == before
-    assert [p.name for p in prepared.parent.iterdir()] == ["train.parquet"]
+    with pytest.raises(UserError, match=r"train.parquet: cannot be written \(no space left on device\)"):
+        write_tasks(tmp_path / "ours" / "train.parquet", TASKS, LABEL, "train")
+    assert (tmp_path / "ours" / "train.parquet").read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == [".iranker", "train.parquet"]
 
 
 def test_text_that_is_no_unicode_leaves_nothing(tmp_path):

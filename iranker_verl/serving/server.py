@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import sys
 from typing import Any
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from iranker_verl.errors import UserError
 
+LOG = logging.getLogger("uvicorn.error")
 HEAD_S = 10.0  # for a request's line and headers to arrive
 HEAD_BYTES = 16 << 10
 CONNECTIONS = 900  # below the usual limit of open files; further ones get 503
@@ -78,6 +80,15 @@ class Server(uvicorn.Server):
         """Serve until a signal ends it."""
         sys.setswitchinterval(SWITCH_S)
         super().run(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the model and take connections; log the address, as uvicorn does only for sockets of its own."""
+        await super().startup(sockets)
+        for listening in sockets or []:
+            host, port = listening.getsockname()[:2]
+            LOG.info(
+                "Uvicorn running on http://%s:%d (Press CTRL+C to quit)", f"[{host}]" if ":" in host else host, port
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and end those that there are: in DRAIN_S seconds, or with 503."""

@@ -13,7 +13,7 @@ import httpx
 from iranker_verl.inference import AsyncRanker
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.serving.app import create_app
-from iranker_verl.serving.server import Server
+from iranker_verl.serving.server import Server, bound_socket
 from tests.fake_openai import FakeServer, answer
 
 FLEAS = ["Fleas feed on blood.", "A flea can live up to a year.", "Eggs hatch in a week."]
@@ -32,7 +32,8 @@ def serving(respond=exclude_first, root_path="", **options):
     with behind.serving():
         app = create_app(AsyncRanker(Endpoint(behind.url, "fake", retries=0)), **options)
         server = Server(app, "127.0.0.1", 0, log_level="error", root_path=root_path)
-        thread = threading.Thread(target=server.run, daemon=True)
+        listening = [bound_socket("127.0.0.1", 0)]  # as `iranker serve` does
+        thread = threading.Thread(target=server.run, args=(listening,), daemon=True)
         thread.start()
         until = time.monotonic() + 20
         while not server.started:

@@ -264,6 +264,15 @@ def test_every_open_request_is_answered_when_the_server_ends(monkeypatch):
         free.set()
 
 
+def test_the_address_is_logged_once_the_server_is_ready(monkeypatch):
+    lines = []
+    monkeypatch.setattr(server.LOG, "info", lambda words, *values, **_: lines.append(words % values))
+    with serving() as (client, _):
+        assert [line for line in lines if "running on" in line] == [
+            f"Uvicorn running on http://127.0.0.1:{client.base_url.port} (Press CTRL+C to quit)"
+        ]
+
+
 def test_what_the_models_server_says_is_not_logged(caplog):
     words = "your text was: SECRET \x1b[31m"
     with serving(lambda request, number: (422, {"error": {"message": words}})) as (client, _):

@@ -24,38 +24,33 @@ import errno
 import fcntl
 import json
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError, first_line
+from iranker_verl.marks import (
+    MADE_BY,
+    MARK,
+    Mark,
+    beside,
+    files_in,
+    foreign,
+    inside,
+    is_listed,
+    is_signed,
+    left_by,
+    list_in_mark,
+    read_mark,
+    whose,
+    write_mark,
+)
 
-MARK = ".iranker"
-MADE_BY = "iranker-verl"
-# How a file that stands alone says what made it: `marked` puts it into JSON, the page's template into HTML.
-_SIGNATURES = (f'"made_by": "{MADE_BY}"'.encode(), f'<meta name="generator" content="{MADE_BY}">'.encode())
-_SIGNED_BYTES = 1024
 _SHOWN = 3
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What ``folder``'s mark says: which files in it are ours, and for temporary folders (``whole``) that all are.
-
-    ``target`` is the name of what the folder was made for, ``key`` what unfinished work is known by.
-    """
-
-    folder: Path
-    names: frozenset[str] = frozenset()
-    target: str = ""
-    whole: bool = False
-    key: str = ""
 
 
 # ------------------------------------------------------------------------------------------------------------ files
@@ -93,10 +88,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_replaceable(path)
-    part = _beside(path, "part")
+    part = beside(path, "part")
     try:
         with _one_line(path):
-            _list(path)
+            list_in_mark(path)
             os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
             yield part
             os.replace(part, path)
@@ -109,7 +104,7 @@ def check_replaceable(path: Path) -> None:
     if not os.path.lexists(path):
         return
     what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else ""
-    if not what and (_is_listed(path) or _is_signed(path)):
+    if not what and (is_listed(path) or is_signed(path)):
         return
     raise UserError(
         f"{path}: {what or 'a file'} that iranker did not make is in the way; move it or choose another name"
@@ -161,30 +156,7 @@ def make_folder(folder: Path) -> None:
 def mark(folder: Path) -> None:
     """Mark an existing ``folder``: what is written there from now on is ours, what is there already is not."""
     if read_mark(folder) is None:
-        _write_mark(Mark(folder))
-
-
-def read_mark(folder: Path) -> Mark | None:
-    """Return the mark of ``folder``; None where it has none."""
-    try:
-        with open(os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
-            first, *names = file.read().split("\n")
-        head = json.loads(first)
-        if head["made_by"] != MADE_BY:
-            return None
-        listed = frozenset(json.loads(name) for name in names[:-1])  # one that was cut short by a kill is not listed
-        return Mark(folder, listed, head.get("target", ""), head.get("whole", False), head.get("key", ""))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def foreign(folder: Path) -> list[str]:
-    """Return what is in ``folder`` (paths relative to it, sorted) and not listed in its mark; a link counts as itself."""
-    found = read_mark(folder) or Mark(folder)
-    if found.whole:
-        return []
-    ours = {MARK, *found.names} | {parent.as_posix() for name in found.names for parent in Path(name).parents}
-    return sorted(name for name in _inside(folder) if name not in ours and _whose(name) not in ours)
+        write_mark(Mark(folder))
 
 
 @contextmanager
@@ -196,17 +168,17 @@ def replacing_folder(target: Path, also_ours: Callable[[Path], bool] = lambda fo
     """
     target = target.resolve()
     check_folder_replaceable(target, also_ours)
-    part = _beside(target, "part")
+    part = beside(target, "part")
     try:
         with _one_line(target):
             _recover(target)
             part.mkdir(parents=True)
-            _write_mark(Mark(part, target=target.name, whole=True))
+            write_mark(Mark(part, target=target.name, whole=True))
         with _one_line(target, *DISK_ERRORS):  # other errors of the block are not of the writing
             yield part
         check_folder_replaceable(target, also_ours)
         with _one_line(target):
-            _write_mark(Mark(part, _files_in(part)))
+            write_mark(Mark(part, files_in(part)))
             _exchange(part, target)
     finally:
         with suppress(OSError):
@@ -215,10 +187,10 @@ def replacing_folder(target: Path, also_ours: Callable[[Path], bool] = lambda fo
 
 def _exchange(part: Path, target: Path) -> None:
     """Put ``part`` in the place of ``target``, whose content is ours, and remove that."""
-    old = _beside(target, "old")
+    old = beside(target, "old")
     if target.exists() and any(target.iterdir()):
-        found = read_mark(target) or Mark(target, _files_in(target))
-        _write_mark(replace(found, target=target.name))  # so that what a kill leaves is found again
+        found = read_mark(target) or Mark(target, files_in(target))
+        write_mark(replace(found, target=target.name))  # so that what a kill leaves is found again
         os.rename(target, old)
     try:
         os.rename(part, target)  # also over an empty folder
@@ -228,10 +200,6 @@ def _exchange(part: Path, target: Path) -> None:
         raise
     with suppress(OSError):
         remove_folder(old)
-
-
-def _files_in(folder: Path) -> frozenset[str]:
-    return frozenset(name for name in _inside(folder, folders=False) if name != MARK)
 
 
 def check_folder_replaceable(target: Path, also_ours: Callable[[Path], bool] = lambda folder: False) -> None:
@@ -255,23 +223,23 @@ def kept_folder(target: Path, key: str) -> Path:
     """
     target = target.resolve()
     own = None
-    for found in _left_by(target, "work"):
+    for found in left_by(target, "work"):
         if found.key == key and own is None:
             own = found.folder
         else:
             remove_folder(found.folder)
     if own is None:
-        own = _beside(target, "work")
+        own = beside(target, "work")
         with _one_line(own):
             own.mkdir(parents=True)
-            _write_mark(Mark(own, target=target.name, whole=True, key=key))
+            write_mark(Mark(own, target=target.name, whole=True, key=key))
     return own
 
 
 def temporary_folders(target: Path) -> list[Path]:
     """Return the folders beside ``target`` that earlier commands left; the next one may remove them."""
     target = target.resolve()
-    return [found.folder for suffix in ("part", "old", "work") for found in _left_by(target, suffix)]
+    return [found.folder for suffix in ("part", "old", "work") for found in left_by(target, suffix)]
 
 
 def remove_folder(folder: Path) -> None:
@@ -286,9 +254,9 @@ def remove_folder(folder: Path) -> None:
             elif path.name != MARK:  # the mark goes last: what a kill leaves is ours still
                 path.unlink()
     else:
-        for name in sorted(_inside(folder), reverse=True):  # what is in a folder before the folder
+        for name in sorted(inside(folder), reverse=True):  # what is in a folder before the folder
             with suppress(OSError):
-                if name in found.names or _whose(name) in {MARK, *found.names}:
+                if name in found.names or whose(name) in {MARK, *found.names}:
                     (folder / name).unlink()
                 elif name != MARK:
                     (folder / name).rmdir()
@@ -352,94 +320,15 @@ def _is_at(path: Path, descriptor: int) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------------------------ marks
-
-_PART = re.compile(r"((?:.*/)?)\.(.+)\.[0-9a-f]{16}\.part")
-
-
-def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}.{suffix}")
-
-
-def _whose(name: str) -> str | None:
-    """Return the file that ``name`` is an unfinished one of, if its name is as :func:`_beside` gives."""
-    return found[1] + found[2] if (found := _PART.fullmatch(name)) else None
-
-
-def _left_by(target: Path, suffix: str) -> list[Mark]:
-    """Return the marked folders that :func:`_beside` named for ``target``."""
-    named = re.compile(rf"\.{re.escape(target.name[:80])}\.[0-9a-f]{{16}}\.{suffix}")
-    with suppress(OSError):
-        folders = sorted(path for path in target.parent.iterdir() if named.fullmatch(path.name))
-        marks = [read_mark(folder) for folder in folders if not folder.is_symlink()]
-        return [found for found in marks if found is not None and found.target in ("", target.name)]
-    return []
-
-
 def _recover(target: Path) -> None:
     """Put back or remove what a killed :func:`replacing_folder` left."""
-    for found in _left_by(target, "old"):
+    for found in left_by(target, "old"):
         if target.exists():
             remove_folder(found.folder)
         else:
             os.rename(found.folder, target)
-    for found in _left_by(target, "part"):
+    for found in left_by(target, "part"):
         remove_folder(found.folder)
-
-
-def _write_mark(content: Mark) -> None:
-    head: dict[str, Any] = {"made_by": MADE_BY}
-    head |= {name: value for name in ("target", "whole", "key") if (value := getattr(content, name))}
-    lines = [json.dumps(line) + "\n" for line in (head, *sorted(content.names))]
-    part = _beside(content.folder / MARK, "part")
-    with open(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "w", encoding="utf-8"
-    ) as file:
-        file.write("".join(lines))
-    os.replace(part, content.folder / MARK)
-
-
-def _mark_over(path: Path) -> Mark | None:
-    """Return the mark of the nearest folder above ``path`` that has one."""
-    return next((found for folder in Path(os.path.abspath(path)).parents if (found := read_mark(folder))), None)
-
-
-def _name_in(found: Mark, path: Path) -> str:
-    return Path(os.path.abspath(path)).relative_to(found.folder).as_posix()
-
-
-def _is_listed(path: Path) -> bool:
-    found = _mark_over(path)
-    return found is not None and (found.whole or _name_in(found, path) in found.names)
-
-
-def _is_signed(path: Path) -> bool:
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            start = file.read(_SIGNED_BYTES)
-    except OSError:
-        return False
-    return any(signature in start for signature in _SIGNATURES)
-
-
-def _list(path: Path) -> None:
-    """Add ``path`` to the mark above it, if there is one: in one write, so that two processes may do it at once."""
-    found = _mark_over(path)
-    if found is None or found.whole or (name := _name_in(found, path)) in found.names:
-        return
-    descriptor = os.open(found.folder / MARK, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-    try:
-        os.write(descriptor, (json.dumps(name) + "\n").encode())
-    finally:
-        os.close(descriptor)
-
-
-def _inside(folder: Path, *, folders: bool = True) -> Iterator[str]:
-    """Yield everything below ``folder``, relative to it; links are not followed."""
-    for path, below, files in os.walk(folder):
-        links = [name for name in below if os.path.islink(os.path.join(path, name))]
-        for name in files + (below if folders else links):
-            yield Path(path, name).relative_to(folder).as_posix()
 
 
 def _few(names: list[str]) -> str:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iranker_verl import files
+from iranker_verl import files, marks
 from iranker_verl.errors import UserError
 from tests.foreign import ANY_PLACE, PLACES, plant, snapshot
 
@@ -160,7 +161,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_beside_it(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from iranker_verl import files
+from iranker_verl import files, marks
 target, at = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 def counted(do):
@@ -203,7 +204,7 @@ def test_what_a_kill_left_is_put_back(tmp_path):
     """Between the two renames the target is nowhere; the next command finds it."""
     out = tmp_path / "out"
     write_folder(out, "old")
-    files._write_mark(files.replace(files.read_mark(out), target="out"))
+    marks.write_mark(replace(marks.read_mark(out), target="out"))
     os.rename(out, tmp_path / f".out.{16 * '0'}.old")
     with pytest.raises(KeyboardInterrupt), files.replacing_folder(out):
         raise KeyboardInterrupt

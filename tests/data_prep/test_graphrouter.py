@@ -12,8 +12,8 @@ import pytest
 from data_prep.options import Options
 from data_prep.scenarios.routing import ROUTERS, Query
 from data_prep.sources.graphrouter import find_graphrouter, read_graphrouter
-from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError
+from tests.data_prep import source_runs
 from tests.data_prep.source_runs import sources
 
 HEADER = ["task_id", "query", "ground_truth", "metric", "llm", "effect", "cost", "cost_raw"]
@@ -35,15 +35,9 @@ def write(path, rows, header=HEADER, **form):
 
 def run(path, options=None, datasets=ROUTERS, raw=None):
     """The rows of all tasks, and what was dropped, as preparation gets at them."""
-    raw = raw or path.parent
-    (source,) = sources(find_graphrouter, [path] if raw == path else sorted(raw.rglob("*")), raw)
+    rows, dropped, source = source_runs.run(find_graphrouter, raw or path.parent, options, datasets)
     assert (source.format, source.datasets) == ("GraphRouter", ROUTERS)
-    (unit,) = source.units(options or Options(), datasets, None)
-    dropped = nothing_dropped()
-    tables = list(unit.run(dropped))
-    assert all(table.schema == TASKS for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    return rows, {name: dict(+counts) for name, counts in dropped.items() if +counts}
+    return rows, dropped
 
 
 def positive(row):

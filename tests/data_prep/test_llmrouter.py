@@ -11,8 +11,9 @@ import pytest
 from data_prep.options import Options
 from data_prep.scenarios.routing import ROUTERS, descriptions
 from data_prep.sources.llmrouter import find_llmrouter, read_llmrouter
-from data_prep.tasks import TASKS, nothing_dropped
+from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError
+from tests.data_prep import source_runs
 from tests.data_prep.source_runs import sources as found_by
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "router"
@@ -44,15 +45,9 @@ def prices(folder, content=PRICES):
 
 def run(raw, options=None):
     """The rows of all tasks, and what was dropped, as preparation gets at them."""
-    files = [raw] if raw.is_file() else sorted(path for path in raw.rglob("*") if path.is_file())
-    (source,) = found_by(find_llmrouter, files, raw)
+    rows, dropped, source = source_runs.run(find_llmrouter, raw, options, ROUTERS)
     assert (source.format, source.datasets) == ("LLMRouter", ROUTERS)
-    (unit,) = source.units(options or Options(), ROUTERS, None)
-    dropped = nothing_dropped()
-    tables = list(unit.run(dropped))
-    assert all(table.schema == TASKS for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    return rows, {name: dict(+counts) for name, counts in dropped.items() if +counts}
+    return rows, dropped
 
 
 def best(rows, dataset):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from data_prep.options import Options
 from data_prep.scenarios.routing import ROUTERS
 from data_prep.sources.routerbench import find_routerbench, prompt_text, read_routerbench
-from data_prep.tasks import TASKS, nothing_dropped
 from iranker_verl.errors import UserError
+from tests.data_prep import source_runs
 from tests.data_prep.source_runs import sources
 
 # sample_id, prompt, eval_name, then (score, dollars) of gpt-4 and of mistral
@@ -61,14 +61,9 @@ def write(table, path):
 
 def run(path, options=None, datasets=ROUTERS):
     """The rows of all tasks, and what was dropped, as preparation gets at them."""
-    (source,) = sources(find_routerbench, sorted(path.parent.iterdir()), path.parent)
+    rows, dropped, source = source_runs.run(find_routerbench, path.parent, options, datasets)
     assert (source.format, source.datasets) == ("RouterBench", ROUTERS)
-    (unit,) = source.units(options or Options(), datasets, None)
-    dropped = nothing_dropped()
-    tables = list(unit.run(dropped))
-    assert all(table.schema == TASKS for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    return rows, {name: dict(+counts) for name, counts in dropped.items() if +counts}
+    return rows, dropped
 
 
 def query(row):

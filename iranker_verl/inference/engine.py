@@ -137,7 +137,9 @@ def engine_settings(
     }
     if cpu:
         # Compilation costs minutes that a small model never earns back; bfloat16 is emulated on most CPUs.
-        return {**common, "dtype": "float32", "enforce_eager": True, "block_size": 32}
+        # vLLM's engine dies of a seeded request whose prompt is cut into chunks: it sets back the offset of the request's
+        # generator, which torch's on a CPU lacks. Unset, `max_num_batched_tokens` then is at least `max_model_len`.
+        return {**common, "dtype": "float32", "enforce_eager": True, "block_size": 32, "enable_chunked_prefill": False}
     return {**common, "dtype": "auto", "gpu_memory_utilization": 0.85}
 
 

@@ -217,3 +217,19 @@ def test_labels_are_ranked_by_the_models_own_log_probs(tmp_path):
         logits = model(torch.tensor([[*prompt, *labels.prefix]])).logits[0, -1]
     assert order == logits[list(labels.ids)].argsort(descending=True).tolist()
     assert answer.new_tokens == 1 and answer.token_ids == (labels.ids[order[0]],)
+
+
+@pytest.mark.slow
+def test_seeded_samples_under_load_are_repeatable(tiny_model):
+    # 40 prompts of 400 tokens at once are several times what vLLM takes in one step, so that a prompt would be cut into chunks:
+    # on a CPU vLLM's engine dies of a chunk whose request has a seed ("CPU Generator does not use offset").
+    import asyncio
+
+    async def sample():
+        async with Engine(tiny_model, max_model_len=512, max_num_seqs=16) as engine:
+            prompts = [[3 + (7 * number + place) % 200 for place in range(400)] for number in range(40)]
+            calls = (engine.generate(ids, 8, temperature=1.0, seed=seed) for seed, ids in enumerate(prompts))
+            return [answer.token_ids for answer in await asyncio.gather(*calls)]
+
+    first = asyncio.run(sample())
+    assert len(set(first)) > 1 and first == asyncio.run(sample())

@@ -41,6 +41,7 @@ ENVIRONMENT = {
 }
 CPU_ENVIRONMENT = vllm_cpu.ENVIRONMENT | vllm_cpu.THREADS
 MAX_NUM_SEQS = 64
+MAX_LABELS = 128  # of which vLLM returns log-probs in one call
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def engine_settings(
         "seed": seed,
         "enable_prefix_caching": True,  # an episode's steps begin alike
         "disable_log_stats": True,
+        "max_logprobs": MAX_LABELS,
     }
     if cpu:
         # Compilation costs minutes that a small model never earns back; bfloat16 is emulated on most CPUs.
@@ -213,7 +215,9 @@ class Engine:
         """
         labels = self.tokenizer.labels(count)
         ids = [*self.encode(messages), *labels.prefix]
-        constrained = {"allowed_token_ids": list(labels.ids), "logprob_token_ids": list(labels.ids)}
+        # earlier vLLM return log-probs only where ``logprobs`` is set too, and admit only their number for it
+        asked = {"logprobs": count, "logprob_token_ids": list(labels.ids)}
+        constrained = {"allowed_token_ids": list(labels.ids), **asked}
         answer, found = await self._generate(ids, 1, constrained)
         if found is None:
             raise RuntimeError("vLLM returned no log-probs of the labels")
@@ -250,9 +254,13 @@ class Engine:
                 f"a prompt of {len(token_ids)} tokens and an answer of up to {max_new_tokens} "
                 f"do not fit in {self.max_model_len} tokens"
             )
-        from vllm import SamplingParams
+        from vllm import SamplingParams, __version__
         from vllm.sampling_params import RequestOutputKind
 
+        if missing := [name for name in options if name not in SamplingParams.__struct_fields__]:
+            raise UserError(
+                f"vLLM {__version__} has no {missing[0]}, which constrained answers need; install a newer one"
+            )
         sampling = SamplingParams(
             **({"temperature": 0.0} | dict(options)),
             max_tokens=max_new_tokens,

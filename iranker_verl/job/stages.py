@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +22,11 @@ from iranker_verl.errors import UserError, described, user_error_of
 from iranker_verl.files import replacing_folder, write_json
 from iranker_verl.inference.models import STAMP, Stamp
 from iranker_verl.ranking import templates
+from iranker_verl.ranking.templates import Message
+from iranker_verl.training.credit import LABEL_ESTIMATORS
+
+if TYPE_CHECKING:
+    from iranker_verl.inference.engine import ChatTokenizer
 
 # The embedded world is prepared with short histories and small pools, so that a tiny model learns from it in minutes.
 WORLD_HISTORY = 5
@@ -85,6 +90,12 @@ def prove_unseen(config: DictConfig, run: Path) -> None:
     write_json(run / "unseen.json", asdict(found))
 
 
+def prompt_counter(tokenizer: ChatTokenizer, estimator: str) -> Callable[[list[Message]], int]:
+    """Return a function that counts the tokens of a rollout's prompt, which may end with what all labels begin with."""
+    prefix = len(tokenizer.labels(2).prefix) if estimator in LABEL_ESTIMATORS else 0
+    return lambda messages: len(tokenizer.encode(messages)) + prefix
+
+
 def base(config: DictConfig, run: Path) -> None:
     """Make the model that reinforcement learning starts from (``iranker.base.make``), or check it."""
     from data_prep.lengths import check_lengths
@@ -114,7 +125,8 @@ def base(config: DictConfig, run: Path) -> None:
     tasks = train + read_tasks(run / "data" / "test.parquet", template)
     if config.iranker.data.test_tasks:
         tasks += read_tasks(test_folder(config, run) / "test.parquet", template)
-    longest = check_lengths(tasks, template, lambda m: len(tokenizer.encode(m)), config.data.max_prompt_length)
+    count_tokens = prompt_counter(tokenizer, config.algorithm.adv_estimator)
+    longest = check_lengths(tasks, template, count_tokens, config.data.max_prompt_length)
     say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
     write_json(run / "base.json", record | {"longest_prompt": longest})
 
@@ -206,7 +218,6 @@ def evaluate(config: DictConfig, run: Path) -> None:
     from iranker_verl.evaluation.evaluate import STANDARD, evaluate_systems
     from iranker_verl.evaluation.systems import ModelSystem, Role
     from iranker_verl.inference.engine import ChatTokenizer
-    from iranker_verl.training.credit import LABEL_ESTIMATORS
 
     template = templates.load(config.iranker.template)
     prove_unseen(config, run)

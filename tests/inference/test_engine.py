@@ -1,5 +1,6 @@
 """Model folders that cannot work are refused at once; and, slowly, the real vLLM on a tiny random model."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -195,12 +197,45 @@ def test_too_long_for_the_model(tiny_model):
         evaluate_model(ModelSystem("before", tiny_model, load("label")), tasks(size=40))
 
 
+class Answered:
+    """Stands for vLLM: keeps what was asked, and gives the first label the best log-prob."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def generate(self, prompt, sampling, number):
+        self.asked.append(sampling)
+        found = {token: SimpleNamespace(logprob=-float(rank)) for rank, token in enumerate(sampling.logprob_token_ids)}
+        answer = SimpleNamespace(text="", token_ids=(sampling.logprob_token_ids[0],), logprobs=[found])
+        yield SimpleNamespace(outputs=[answer])
+
+
+def test_log_probs_of_labels_are_asked_for_as_every_vllm_understands_it(tmp_path):
+    pytest.importorskip("vllm")
+    engine = Engine(tiny_models.save(tmp_path / "model"), max_model_len=256)
+    engine._llm = Answered()
+    order, _ = asyncio.run(engine.rank_labels([{"role": "user", "content": "which?"}], 24))
+    [asked] = engine._llm.asked
+    assert order == list(range(24))
+    assert asked.logprobs == len(asked.logprob_token_ids) == 24
+    settings = engine_settings(Path("m"), max_model_len=8, max_num_seqs=1, seed=0, cpu=True)
+    assert settings["max_logprobs"] >= 24
+
+
+def test_a_vllm_without_log_probs_of_labels_is_one_line(tmp_path, monkeypatch):
+    vllm = pytest.importorskip("vllm")
+    engine = Engine(tiny_models.save(tmp_path / "model"), max_model_len=256)
+    engine._llm = Answered()
+    former = [name for name in vllm.SamplingParams.__struct_fields__ if name != "logprob_token_ids"]
+    monkeypatch.setattr(vllm, "SamplingParams", SimpleNamespace(__struct_fields__=former))
+    with pytest.raises(UserError, match="has no logprob_token_ids, which constrained answers need"):
+        asyncio.run(engine.rank_labels([{"role": "user", "content": "which?"}], 3))
+
+
 @pytest.mark.slow
 def test_labels_are_ranked_by_the_models_own_log_probs(tmp_path):
     torch = pytest.importorskip("torch")
     pytest.importorskip("vllm")
-    import asyncio
-
     from transformers import AutoModelForCausalLM
 
     folder = tiny_models.save(tmp_path / "model")

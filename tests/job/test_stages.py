@@ -6,8 +6,10 @@ import json
 import pytest
 
 from iranker_verl.files import mark
-from iranker_verl.job.stages import about_tiny
+from iranker_verl.inference.engine import ChatTokenizer
+from iranker_verl.job.stages import about_tiny, prompt_counter
 from iranker_verl.ranking import templates
+from tests import tiny_models
 
 REPORT = {
     "parameters": 730_000,
@@ -46,6 +48,17 @@ def test_what_is_measured_on_labels_is_not_said_of_texts(template):
 
 def test_nothing_is_said_of_tasks_that_were_not_held_out():
     assert "fits best, the base" not in about("label", best_of_n={})
+
+
+@pytest.mark.parametrize(
+    ("estimator", "more"), [("exclusion_grpo", 0), ("exclusion_expected", 1), ("exclusion_order", 1)]
+)
+def test_the_length_of_a_prompt_counts_what_the_agent_loop_puts_after_it(tmp_path, estimator, more):
+    pytest.importorskip("transformers")
+    tokenizer = ChatTokenizer(tiny_models.save(tmp_path / "model"))
+    assert len(tokenizer.labels(2).prefix) == 1  # several tokens for a label
+    messages = [{"role": "user", "content": "which?"}]
+    assert prompt_counter(tokenizer, estimator)(messages) == len(tokenizer.encode(messages)) + more
 
 
 def test_other_settings_are_refused_once_something_is_made(tmp_path, monkeypatch):

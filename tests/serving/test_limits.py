@@ -83,7 +83,14 @@ def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(monkeypatch):
             400,
             "texts and names",
         ),
-        (b'{"query":"x","documents":' + b"[" * 100_000, 400, "JSON"),
+        (b'{"query":"q","documents":["x","y"],"top_n":[' + b"[]," * access.MAX_FIELDS + b"1]}", 400, "values"),
+        (
+            b'{"query":"q","documents":["x","' + b"\\\\" * 9 + b'",' + b"1," * access.MAX_FIELDS * 2 + b"1]}",
+            400,
+            "values",
+        ),
+        (b'{"query":"x","documents":' + b"[" * 20_000, 400, "JSON"),
+        (b'{"query":"x","documents":' + b"[" * 100_000, 400, "values"),
         (b'{"query":"x","documents":["y"],"top_n":' + b"9" * 5000 + b"}", 400, "JSON"),
         (b'{"query":"x","documents":["y"],"top_n":NaN}', 400, "top_n"),
         (b"\xff\xfe\xff", 400, "JSON"),
@@ -91,12 +98,32 @@ def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(monkeypatch):
         (b"[]", 400, "body"),
         (json.dumps(BODY | {"documents": ["x" * (access.MAX_CHARACTERS // 2)] * 3}).encode(), 413, "characters"),
     ],
-    ids=["fields", "brackets", "digits", "nan", "encoding", "nothing", "list", "characters"],
+    ids=[
+        "fields",
+        "lists",
+        "numbers",
+        "brackets",
+        "many brackets",
+        "digits",
+        "nan",
+        "encoding",
+        "nothing",
+        "list",
+        "characters",
+    ],
 )
 def test_monstrous_bodies_are_refused_before_anything_is_asked(body, status, words):
     with serving() as (client, behind):
         assert words in refused(client.post("/v1/rerank", content=body), status)
         assert behind.requests == []
+
+
+def test_what_a_text_holds_is_not_counted_as_values():
+    commas = '\\",[{' * access.MAX_FIELDS
+    for encoding in ("utf-8", "utf-16"):
+        with serving() as (client, _):
+            body = json.dumps(BODY | {"documents": [commas, commas + "\u2222"]}, ensure_ascii=False).encode(encoding)
+            assert client.post("/v1/rerank", content=body).status_code == 200
 
 
 @pytest.mark.parametrize("field", ["query", "documents", "model", "scenario", "top_n", "name"])

@@ -19,7 +19,7 @@ lies beside the reviews, or is the only one of its name in the raw folder.
 Policy. Every review is an interaction, whatever its rating; of a product only the title is shown, without HTML. Lines
 that are no JSON are read as Python literals (the 2014 files are), never evaluated. Products without a title and ids that
 only one of the two files knows are left to :mod:`data_prep.scenarios.recommendation`, which counts them. Refused are a line that
-is neither, a missing id or time, gzip data that is cut off, and a line of more than 64 MB.
+is neither, a missing id or time, gzip data that is cut off, and a line of more than 16 MB.
 """
 
 from __future__ import annotations

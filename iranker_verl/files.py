@@ -21,7 +21,6 @@ Temporary names are random, beside their target (so on its disk) and hidden, and
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError, first_line
+from iranker_verl.locks import lock, unlock
 from iranker_verl.marks import (
     MADE_BY,
     MARK,
@@ -278,12 +278,17 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of ``target``, a file beside it. Raise UserError where another process holds it."""
+    """Hold the lock of ``target``: a file beside it, or where none may be made there, the folder itself.
+
+    Raise UserError where another process holds it. A disk without locks (some network folders) is used without one.
+    """
     target = target.resolve()
+    if not target.name:
+        raise UserError(f"{target}: choose a folder in it")
     path = target.with_name(f".{target.name}.iranker-lock")
     make_folder(path.parent)
     try:
-        descriptor = _lock(path)
+        descriptor = lock(path, target)
     except BlockingIOError as error:
         raise UserError(f"{target}: another iranker is writing there; wait for it or choose another place") from error
     except OSError as error:
@@ -291,33 +296,7 @@ def locked(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.pread(descriptor, 64, 0).decode(errors="replace") == MADE_BY:
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    """Return a descriptor of the locked file; the one that still stands at ``path``, as another may just have removed it."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            os.pwrite(descriptor, MADE_BY.encode(), 0)  # what another made is locked, and not removed
-        except FileExistsError:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(path, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
+        unlock(path, descriptor)
 
 
 def _recover(target: Path) -> None:

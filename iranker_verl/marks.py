@@ -42,10 +42,22 @@ def read_mark(folder: Path) -> Mark | None:
         head = json.loads(first)
         if head["made_by"] != MADE_BY:
             return None
-        listed = frozenset(json.loads(name) for name in names[:-1])  # one that was cut short by a kill is not listed
-        return Mark(folder, listed, head.get("target", ""), head.get("whole", False), head.get("key", ""))
+        return Mark(
+            folder,
+            frozenset(_listed(names[:-1])),
+            head.get("target", ""),
+            head.get("whole", False),
+            head.get("key", ""),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _listed(lines: list[str]) -> Iterator[str]:
+    """Yield the names in the lines of a mark; one that a kill or a full disk cut short is none."""
+    for line in lines:
+        with suppress(ValueError):
+            yield str(json.loads(line))
 
 
 def foreign(folder: Path) -> list[str]:
@@ -127,7 +139,7 @@ def list_in_mark(path: Path) -> None:
         return
     descriptor = os.open(found.folder / MARK, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
-        os.write(descriptor, (json.dumps(name) + "\n").encode())
+        os.write(descriptor, f"\n{json.dumps(name)}\n".encode())  # on a line of its own, whatever stands before it
     finally:
         os.close(descriptor)
 

@@ -284,3 +284,56 @@ def test_a_foreign_thing_in_the_place_of_the_lock_stays(tmp_path_factory, kind):
     except UserError as error:
         assert "cannot be written" in str(error)
     assert {path: snapshot(top).get(path) for path in before} == before
+
+
+def test_beside_a_mounted_folder_the_folder_itself_is_locked(tmp_path, monkeypatch):
+    """Its parent may not be written, as that of a volume of a container."""
+    out, real = tmp_path / "out", os.open
+    out.mkdir()
+
+    def refusing(path, *args, **kwargs):
+        if Path(path).parent == tmp_path and Path(path) != out:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with files.claimed(out):
+        files.write_text(out / "results.json", "{}")
+        with pytest.raises(UserError, match="another iranker is writing there"), files.claimed(out):
+            pass
+    with files.claimed(out):
+        assert everything(out).keys() == {".iranker", "results.json"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_written_with_a_line_that_says_so(tmp_path, monkeypatch, capsys, number):
+    def no_lock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    write_folder(tmp_path / "out")
+    assert "its disk has no locks" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_root_is_no_folder_to_write():
+    with pytest.raises(UserError, match="choose a folder in it"), files.locked(Path("/")):
+        pass
+
+
+@given(cut=st.integers(1, 12))
+@settings(deadline=None)
+def test_a_mark_whose_last_line_was_cut_short_goes_on(tmp_path_factory, cut):
+    """As a full disk or a kill leaves it: what is listed before and after is ours still."""
+    run = fresh(tmp_path_factory.getbasetemp()) / "run"
+    with files.claimed(run):
+        files.write_text(run / "first.json", "{}")
+        files.write_text(run / "second.json", "{}")
+    mark = run / ".iranker"
+    mark.write_bytes(mark.read_bytes()[:-cut])
+    (run / "second.json").unlink()
+    with files.claimed(run):
+        files.write_text(run / "third.json", "{}")
+    with files.claimed(run):
+        for name in ("first.json", "second.json", "third.json"):
+            files.write_text(run / name, "new")

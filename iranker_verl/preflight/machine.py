@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep.options import Options
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
+from iranker_verl.files import make_folder
 from iranker_verl.preflight.recipe import loggers
 from iranker_verl.training import credit
 
@@ -53,7 +54,13 @@ def supply(config: Any) -> Resources:
     if os.environ.get("RAY_ADDRESS") and config.ray_kwargs.ray_init.get("address") != "local":
         import ray
 
-        ray.init(address="auto", logging_level=logging.ERROR)
+        try:
+            ray.init(address="auto", logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster can be reached there ({first_line(error)}); start "
+                "it, or unset RAY_ADDRESS"
+            ) from error
         total = ray.cluster_resources()
         ray.shutdown()
         return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
@@ -113,7 +120,7 @@ def check_tokenizer(config: DictConfig) -> None:
 
 def check_room(folder: Path) -> None:
     """Raise UserError where ``folder``'s disk or /dev/shm (weights travel through it) is nearly full."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for path, least in ((folder, MIN_DISK_BYTES), (Path("/dev/shm"), MIN_SHM_BYTES)):
         if path.exists() and (free := shutil.disk_usage(path).free) < least:
             raise UserError(

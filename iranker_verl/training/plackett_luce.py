@@ -30,6 +30,8 @@ import torch
 NODES = 64
 # beyond these distances from the positive's own clock the integrand is below 1e-6
 _BEFORE, _AFTER = 14.0, 3.6
+# exp(-exp(x)) is 0 from here on; exp(x) may not overflow, as 0 * inf in the gradient would be NaN
+_CERTAIN = 30.0
 
 
 def rank_law(scores: torch.Tensor, candidate: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -49,7 +51,8 @@ def rank_law(scores: torch.Tensor, candidate: torch.Tensor, valid: torch.Tensor 
     weights = theta * torch.exp(-theta)
     weights = weights / weights.sum()
     relative = scores - own  # z_i - z_p
-    later = torch.exp(-torch.exp(relative[:, None, :] + log_theta[None, :, None]))  # (batch, nodes, N)
+    exponent = (relative[:, None, :] + log_theta[None, :, None]).clamp(max=_CERTAIN)
+    later = torch.exp(-torch.exp(exponent))  # (batch, nodes, N)
     others = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid.clone()
     others.scatter_(1, candidate[:, None], False)
     later = later * others[:, None, :]

@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("verl")
 
+from omegaconf import OmegaConf
+
 from iranker_verl.errors import UserError
-from iranker_verl.preflight.machine import check_here, check_tokenizer
+from iranker_verl.preflight.machine import check_here, check_room, check_tokenizer, supply
 from iranker_verl.training.main import compose_recipe
 from tests import tiny_models
 
@@ -48,3 +50,22 @@ def test_the_address_of_a_cluster_is_not_passed_over(monkeypatch):
 
 def test_a_base_that_is_made_has_no_tokenizer_yet():
     check_tokenizer(config("iranker.base.make=tiny"))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def unreachable(**_):
+        raise ConnectionError("Failed to connect to GCS\nmore")
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    config = OmegaConf.create({"ray_kwargs": {"ray_init": {}}})
+    with pytest.raises(UserError, match=r"head:6379: no Ray cluster can be reached there \(Failed to connect to GCS\)"):
+        supply(config)
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made a folder"):
+        check_room(tmp_path / "file" / "run")

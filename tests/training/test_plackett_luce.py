@@ -74,3 +74,12 @@ def test_drawn_orders_have_the_probabilities_of_the_law() -> None:
     ranks = 4 - (draws == 2).int().argmax(1)
     shares = torch.bincount(ranks, minlength=5)[1:] / len(draws)
     assert torch.allclose(shares, rank_law(scores, torch.tensor([2]))[0], atol=0.01)
+
+
+@pytest.mark.parametrize("worst", [-90.0, -1e4])
+def test_gradients_are_finite_where_the_policy_is_all_but_certain(worst: float) -> None:
+    scores = torch.tensor([[0.0, worst, -1.0]], requires_grad=True)
+    law = rank_law(scores, torch.tensor([1]))
+    expected_gain(law, 1 / torch.arange(1.0, 4)).sum().backward()
+    assert law.detach()[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+    assert scores.grad is not None and scores.grad.isfinite().all()

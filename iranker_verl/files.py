@@ -277,10 +277,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of ``target``: a file beside it, or where none may be made there, the folder itself.
 
-    Raise UserError where another process holds it. A disk without locks (some network folders) is used without one.
+    Where another process holds it, ``wait`` for it or raise UserError. A disk without locks (some network folders) is used without one.
     """
     target = target.resolve()
     if not target.name:
@@ -288,7 +288,7 @@ def locked(target: Path) -> Iterator[None]:
     path = target.with_name(f".{target.name}.iranker-lock")
     make_folder(path.parent)
     try:
-        descriptor = lock(path, target)
+        descriptor = lock(path, target, wait=wait)
     except BlockingIOError as error:
         raise UserError(f"{target}: another iranker is writing there; wait for it or choose another place") from error
     except OSError as error:

@@ -16,13 +16,14 @@ _NOT_TO_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def lock(path: Path, folder: Path) -> int:
+def lock(path: Path, folder: Path, *, wait: bool = False) -> int:
     """Return a descriptor of what is locked: the file that still stands at ``path``, as another may just have removed it.
 
     It is ``folder`` itself where that is there and no file may be made at ``path``, as beside a mounted folder. A disk without
     locks (some network folders) is used without one, and a line on stderr says so.
 
-    Raise BlockingIOError where another process holds the lock, OSError where nothing can be locked.
+    Raise BlockingIOError where another process holds the lock and it is not to ``wait`` for it, OSError where nothing can be
+    locked.
     """
     while True:
         at = path
@@ -37,7 +38,7 @@ def lock(path: Path, folder: Path) -> int:
             at, descriptor = folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise

@@ -6,6 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -115,20 +116,21 @@ def make_base(
     made_of = _made_of(tasks, template, seed, config)
     key = provenance.digest(made_of)
     folder = out / f"tiny-base-{key}"
-    if (folder / REPORT).is_file():
-        report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        progress(f"base: {folder.name} is there already")
-        return {**report, "path": str(folder), "cached": True}
-    threads = torch.get_num_threads()
-    try:
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        with locked(folder), replacing_folder(folder) as part:
-            report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
-            write_json(part / REPORT, report)
-    finally:
-        torch.set_num_threads(threads)
-    return {**report, "path": str(folder), "cached": False}
+    with nullcontext() if (folder / REPORT).is_file() else locked(folder, wait=True):
+        if (folder / REPORT).is_file():  # of before, or of another job that this one waited for
+            report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+            progress(f"base: {folder.name} is there already")
+            return {**report, "path": str(folder), "cached": True}
+        threads = torch.get_num_threads()
+        try:
+            if config.threads:
+                torch.set_num_threads(config.threads)
+            with replacing_folder(folder) as part:
+                report = {"hash": key, "made_of": made_of, **_make(tasks, template, part, seed, config, progress)}
+                write_json(part / REPORT, report)
+        finally:
+            torch.set_num_threads(threads)
+        return {**report, "path": str(folder), "cached": False}
 
 
 def _made_of(tasks: Sequence[RankingTask], template: Template, seed: int, config: BaseConfig) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The tiny base: its tokenizer, what it is taught (and what not), and the making and caching of one in seconds."""
 
 import json
+import threading
 from collections import Counter
 from dataclasses import replace
 from random import Random
@@ -9,10 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from iranker_verl import files
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
-from iranker_verl.toy import BaseConfig, make_base
+from iranker_verl.toy import BaseConfig, base, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
 from iranker_verl.toy.muon import Muon, orthogonal
@@ -187,6 +189,33 @@ def test_a_base_is_made_loaded_and_found_again(tmp_path):
     assert again["cached"] and again["hash"] == report["hash"] and again["path"] == report["path"]
     assert make_base(TASKS[:30], TEMPLATE, tmp_path, 1, SMALL, lines.append)["hash"] != report["hash"]
     assert make_base(TASKS, TEMPLATE, tmp_path, 2, SMALL, lines.append)["hash"] != report["hash"]
+
+
+def test_of_two_jobs_that_need_one_base_the_second_waits_for_it(tmp_path, monkeypatch):
+    """Runs with different estimators share a base and its cache."""
+    made, asked, second = [], threading.Semaphore(0), []
+
+    def locked(*args, **kwargs):
+        asked.release()
+        return files.locked(*args, **kwargs)
+
+    def make(*_):
+        made.append(threading.current_thread().name)
+        assert asked.acquire(timeout=60)  # its own
+        other.start()
+        assert asked.acquire(timeout=60)
+        return {}
+
+    def ask():
+        second.append(make_base(TASKS, TEMPLATE, tmp_path, 1, SMALL, lambda line: None))
+
+    other = threading.Thread(target=ask)
+    monkeypatch.setattr(base, "locked", locked)
+    monkeypatch.setattr(base, "_make", make)
+    first = make_base(TASKS, TEMPLATE, tmp_path, 1, SMALL, lambda line: None)
+    other.join()
+    assert len(made) == 1 and not first["cached"]
+    assert [(one["path"], one["cached"]) for one in second] == [(first["path"], True)]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):

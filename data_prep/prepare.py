@@ -31,6 +31,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.provenance import are_whole, digest, file_digest, is_same
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import Template
+from iranker_verl.ranking.text import printable
 
 Progress = Callable[[str], None]
 NAMED = 20  # files that are not read, one line each
@@ -149,7 +150,7 @@ def _not_read(raw: Path, out: Path, reasons: dict[Path, str], progress: Progress
     out, top = out.resolve(), raw.parent if raw.is_file() else raw
     own = {path: why for path, why in reasons.items() if not path.resolve().is_relative_to(out)}
     for path, why in list(own.items())[:NAMED]:
-        progress(f"not read: {path}: {why.removeprefix(f'{path}: ')}")
+        progress(printable(f"not read: {path}: {why.removeprefix(f'{path}: ')}"))
     if len(own) > NAMED:
         progress(f"not read: {len(own) - NAMED} more files, named in {out / 'manifest.json'}")
     return {path.relative_to(top).as_posix(): why.removeprefix(f"{path}: ") for path, why in own.items()}

@@ -35,6 +35,14 @@ def cpu(monkeypatch):
         pytest.skip("torch is an accelerator build")
 
 
+def test_a_name_with_control_characters_does_not_reach_the_terminal(run, tmp_path):
+    folder = tmp_path / "raw\x1b[31m"
+    folder.mkdir()
+    (folder / "a\x1b]0;title\x07.txt").write_text("x")
+    message = one_line(run("prepare", "--raw", folder, "--out", tmp_path / "out"))
+    assert message.isprintable() and "[31m" in message
+
+
 TINY, BIG = ROOT / "recipes" / "tiny_cpu", ROOT / "recipes" / "iranker_3b"
 
 

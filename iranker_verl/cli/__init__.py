@@ -12,6 +12,7 @@ from iranker_verl import __version__
 from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, score, serving
 from iranker_verl.errors import UserError, user_error_of
 from iranker_verl.files import DISK_ERRORS, cannot_write
+from iranker_verl.ranking.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,12 +91,12 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {user_error_of(error)}", file=sys.stderr)
+        print(f"error: {printable(user_error_of(error) or '')}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"error: {cannot_write(error.filename or 'the output', error)}", file=sys.stderr)
+        print(f"error: {printable(str(cannot_write(error.filename or 'the output', error)))}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != 130:  # typer's code for a Ctrl-C

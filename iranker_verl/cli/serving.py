@@ -14,6 +14,7 @@ import typer
 from iranker_verl.cli.options import MODEL, Constrained, EndpointUrl, PerCall, per_call_of
 from iranker_verl.errors import UserError
 from iranker_verl.files import locked
+from iranker_verl.ranking.text import printable
 from iranker_verl.serving import MAX_CONCURRENT_REQUESTS, MAX_DOCUMENTS
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _print(ranking: Ranking, texts: list[str]) -> None:
     made.columns[2].justify = "left"
     scores = ranking.scores()
     for rank, index in enumerate(ranking.order, 1):
-        made.add_row(str(rank), f"{scores[index]:.3f}", texts[index])
+        made.add_row(str(rank), f"{scores[index]:.3f}", printable(texts[index]))
     note = f"{len(ranking.steps)} calls of the model, {ranking.malformed} answers malformed, {ranking.seconds:.1f} s"
     if ranking.empty:
         note += f"; {ranking.empty} without a text, ranked last"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from iranker_verl.aliases import check_aliases
 from iranker_verl.errors import UserError, first_line
 
 
@@ -27,7 +28,9 @@ class Price:
 def read_price(path: Path, model: str) -> Price:
     """Return the price of ``model``. Raise UserError where the file is not as above, or does not name the model."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        source = path.read_text(encoding="utf-8")
+        check_aliases(source, str(path))
+        content: Any = yaml.safe_load(source)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -33,6 +33,7 @@ from typing import Any
 
 import yaml
 
+from iranker_verl.aliases import check_aliases
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.elimination import Elimination, Share
@@ -205,9 +206,10 @@ class _Loader(yaml.SafeLoader):
 
 def parse(source: str, name: str) -> Template:
     """Return a template from YAML text; ``name`` is for error messages."""
+    check_aliases(source, f"template {name}")
     try:
         content: Any = yaml.load(source, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"template {name}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from iranker_verl.aliases import check_aliases
 from iranker_verl.errors import UserError
 from iranker_verl.options import check_known, find_option, is_group, options_of
 from iranker_verl.provenance import flatten
@@ -28,6 +29,8 @@ FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_r
 def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:
     """Return the composed config of a recipe folder or file. Raise UserError, in one line, for a missing recipe or a wrong override."""
     path = _file_of(recipe)
+    for file in {path, *path.parent.glob("*.yaml")}:  # its defaults list may name those beside it
+        check_aliases(file.read_text(encoding="utf-8", errors="replace"), str(file))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base=None, config_dir=str(path.parent.resolve())):

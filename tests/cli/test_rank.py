@@ -55,6 +55,12 @@ def test_a_list(run):
     assert "2 calls of the model, 0 answers malformed" in out
 
 
+def test_what_is_printed_holds_no_control_characters(run, server):
+    for title in ("\x1b[31mred", "\x1b]0;title\x07", "\x9b31m", "\u202eback"):
+        code, out, _ = run("--endpoint", server.url, "--model", "fake", "--query", "q", title, "other")
+        assert code == 0 and all(c.isprintable() or c == "\n" for c in out)
+
+
 def test_lines_of_standard_input(run, server, monkeypatch):
     model = ("--endpoint", server.url, "--model", "fake", "--query", "q", "-")
     for content, words in (

@@ -366,7 +366,7 @@ def test_another_template_is_refused_with_both_hashes():
         (source() + "answer: text\n", ["answer occurs twice"]),
         (source().replace("  routing:", "  passage:"), ["passage occurs twice"]),
         (source() + "note: 2024-13-45\n", ["not valid YAML"]),
-        ("[" * 1500, ["not valid YAML"]),
+        ("[" * 1500, ["nested too deeply"]),
         (source(id="x").replace("id: x", 'id: "\\ud800"'), ["\\ud800", "no character"]),
         (source(user=CONTENT["user"] | {"passage": 3}), ["user.passage", "{context}"]),
         (source(user=CONTENT["user"] | {"passage": None}), ["user.passage"]),

@@ -8,11 +8,11 @@ over, which reads on or names file, row and value. Memory is a few blocks of a m
 from __future__ import annotations
 
 import codecs
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -25,14 +25,16 @@ from data_prep.readers.lines import ParseHeader, identifier, number, places, pla
 from data_prep.readers.opened import open_text
 from iranker_verl.errors import UserError
 
-# One row an event, in the file's order. ``time`` is any number that orders: seconds, or nanoseconds as they are. A whole
-# number that no float holds is ``time`` and ``rest`` together; ordered by both, numbers are ordered exactly.
+# One row an event, in the file's order. ``time`` is any number that orders: seconds, or nanoseconds as they are. A number
+# that no float holds is ``time`` and ``rest`` together, ``rest`` in units of 1 from 2^53 on and of 2^-62 below; ordered by
+# both, numbers are ordered as they are written.
 EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.float64()), ("rest", pa.int64())])
 
 BATCH = 65_536
 BLOCK_BYTES = 1 << 20
+_PARTS = 2**62
 EXACT = 2**53  # whole numbers below are floats; above, neighbours become one
-_WHOLE = re.compile(r"[-+]?[0-9]+")
+_DIGITS = 15  # decimal numbers of so many are all different as floats
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ def event_batches(path: Path, events: Iterable[tuple[int, object, object, object
 
 
 def _checked(path: Path, row: int, user: object, item: object, time: object) -> tuple[str, str, float, int]:
-    """Return user, item, time, and what a whole number has beyond the float."""
+    """Return user, item, time, and what the number as written has beyond the float."""
     names = identifier(user, path, row, "user"), identifier(item, path, row, "item")
     value, text = number(time, path, row, "the time"), str(time).strip()
-    whole = EXACT <= abs(value) < 2**100 and _WHOLE.fullmatch(text)
-    return *names, value, int(text) - int(value) if whole else 0
+    beyond = len(text) > _DIGITS and 0 < abs(value) < 2**100
+    rest = Decimal(text) - Decimal(value) if beyond else Decimal(0)
+    return *names, value, int(rest if abs(value) >= EXACT else rest * _PARTS)
 
 
 def _slow(path: Path, layout: Layout, dropped: Counter[str]) -> Iterator[tuple[int, str, str, str]]:
@@ -134,6 +137,8 @@ def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Ite
     times = table["time"]
     if times.null_count or not pc.all(pc.is_finite(times)).as_py():
         raise _Doubt("a time that is not a number")
+    if b"." in block and pc.max(pc.binary_length(_table(block, layout, head, pa.string())["time"])).as_py() > _DIGITS:
+        raise _Doubt("a time with more digits than a float has")
     rest = np.zeros(len(times), np.int64)
     if (largest := pc.max(pc.abs(times)).as_py() or 0) >= EXACT:
         if largest >= 2**62:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from data_prep.readers.text import without_html
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS
-from iranker_verl.ranking.text import clean, whole
+from iranker_verl.ranking.text import clean
 
 _YEAR = re.compile(r"\d{4}")
 _NO_GENRE = {"", "unknown", "(no genres listed)"}
@@ -36,7 +36,7 @@ class Item:
 
 def item_text(item: Item) -> str:
     """Return ``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title."""
-    title = without_html(whole(item.title))
+    title = without_html(clean(item.title))
     if not title:
         return ""
     if _YEAR.fullmatch(item.year) and not title.endswith(f"({item.year})"):

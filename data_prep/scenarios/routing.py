@@ -57,6 +57,7 @@ from data_prep.split import TEST, TRAIN, sides
 from data_prep.tasks import Draft, Dropped, Source, Unit, tables
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
+from iranker_verl.ranking.task import RELEVANCE_LIMIT
 from iranker_verl.ranking.text import one_line
 
 DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
@@ -69,12 +70,14 @@ _SLACK = 1e-6  # how far out of [0, 1] a number may be by rounding
 
 
 def value(given: object, path: Path, row: int, column: str, least: float = -math.inf) -> float:
-    """Return a number of a raw file, NaN where missing. Raise UserError for what is no number, infinite, or below ``least``."""
+    """Return a number of a raw file, NaN where missing. Raise UserError for what is no number, too large, or below ``least``."""
     text = "" if given is None else str(given).strip()
     if text.casefold() in _MISSING:
         return NAN
     result = _TRUTH.get(text.casefold())
     result = number(text, path, row, column) if result is None else result
+    if not abs(result) < RELEVANCE_LIMIT:
+        raise UserError(f"{path} row {row}: {column} is {result:g}; it has to be below {RELEVANCE_LIMIT:g}")
     if result < least:
         raise UserError(f"{path} row {row}: {column} is {shown(text)}, below {least:g}; correct or remove the row")
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from unicodedata import normalize
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -23,5 +24,5 @@ def printable(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return ``text`` as :func:`whole` does, and on one line."""
-    return one_line(whole(text))
+    """Return ``text`` as :func:`whole` does, on one line, and composed (NFC): what reads alike is one text."""
+    return normalize("NFC", one_line(whole(text)))

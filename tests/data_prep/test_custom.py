@@ -479,6 +479,8 @@ def test_the_split_of_the_file(tmp_path):
         ("q,,1,1,,,", "row 2: llm is empty"),
         ("q,A,good,1,,,", "row 2: effect is 'good', not a number"),
         ("q,A,1,-1,,,", "row 2: cost is '-1', below 0"),
+        ("q,A,1,1e308,,,", r"row 2: cost is 1e\+308; it has to be below 1e\+100"),
+        ("q,A,-1e308,1,,,", r"row 2: effect is -1e\+308; it has to be below 1e\+100"),
         ("q,A,1,1,x,,\nr,A,1,1,y,,", "row 3: 'A' is described as 'y', and before as 'x'"),
         ("q,A,1,1,x,$1,\nr,A,1,1,,$2,", r"row 3: 'A' is described as '\$2', and before as '\$1'"),
         ("q,A,1,1,,,train\nq,B,1,1,,,test", "row 3: the query 'q' is on both sides of the split"),

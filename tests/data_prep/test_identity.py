@@ -29,6 +29,8 @@ TITLES = [
     "He&#97;t",
     "Heat (1995)",
     "Heat, Drama",
+    "Ame\u0301lie",
+    "Am\u00e9lie",
     *(f"T{n}" for n in range(8)),
 ]
 
@@ -232,3 +234,9 @@ def test_the_descriptions_of_llms_may_not_make_two_look_alike(tmp_path):
 @pytest.mark.parametrize("find", [find_amazon, find_movielens, find_recbole])
 def test_nothing_is_found_in_an_empty_folder(tmp_path, find):
     assert not list(find([], tmp_path))
+
+
+def test_a_composed_letter_and_its_parts_are_one_text():
+    query = passage.graded_query("q", "q", [("a", "caf\u00e9", 1.0), ("b", "cafe\u0301", 0.0), ("c", "tea", 0.0)])
+    assert [one.text for one in query.passages] == ["caf\u00e9", "caf\u00e9", "tea"]
+    assert query.relevance == (1.0, 1.0, 0.0)

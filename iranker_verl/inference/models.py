@@ -82,11 +82,15 @@ def _cached_or_fetched(name: str, patterns: tuple[str, ...]) -> Path:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a trained model's folder says of its training: the template, and how long an answer could be (None: it does not say)."""
+    """What a trained model's folder says of its training: the template, and how long an answer could be (None: it does not say).
+
+    A ``constrained`` model has learned what comes after the common beginning of all labels, so it is asked for that.
+    """
 
     template_id: str
     template_hash: str
     max_new_tokens: int | None = None
+    constrained: bool = False
 
 
 def trained_with(model: Path) -> Stamp | None:
@@ -97,7 +101,12 @@ def trained_with(model: Path) -> Stamp | None:
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))
         length = content.get("max_new_tokens")
-        return Stamp(content["template_id"], content["template_hash"], None if length is None else int(length))
+        return Stamp(
+            content["template_id"],
+            content["template_hash"],
+            None if length is None else int(length),
+            bool(content.get("constrained")),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{stamp}: it has to hold template_id and template_hash ({type(error).__name__}: {error})"

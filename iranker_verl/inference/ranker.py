@@ -148,7 +148,8 @@ class AsyncRanker:
                 f"window {window} has no effect with the template {self.template.id}, which is no elimination"
             )
         self.window = window or (WINDOW if self.template.kind == "exclusion" else None)
-        self.per_call, self.constrained = per_call, constrained or per_call != 1
+        as_trained = stamp is not None and stamp.constrained
+        self.per_call, self.constrained = per_call, constrained or per_call != 1 or as_trained
         if self.constrained:
             check_constrained(self.model, self.template, self.window or 2, per_call)
         self._max_new_tokens = max_new_tokens or (stamp and stamp.max_new_tokens) or MAX_NEW_TOKENS

@@ -90,6 +90,13 @@ def prove_unseen(config: DictConfig, run: Path) -> None:
     write_json(run / "unseen.json", asdict(found))
 
 
+def answers_follow_a_prefix(model: Path, estimator: str) -> bool:
+    """Return whether labels are several tokens and the policy learns what comes after their common beginning."""
+    from iranker_verl.inference.engine import ChatTokenizer
+
+    return estimator in LABEL_ESTIMATORS and bool(ChatTokenizer(model).labels(2).prefix)
+
+
 def prompt_counter(tokenizer: ChatTokenizer, estimator: str) -> Callable[[list[Message]], int]:
     """Return a function that counts the tokens of a rollout's prompt, which may end with what all labels begin with."""
     prefix = len(tokenizer.labels(2).prefix) if estimator in LABEL_ESTIMATORS else 0
@@ -188,7 +195,8 @@ def export(config: DictConfig, run: Path) -> None:
             if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
                 raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
         _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
-        stamp = Stamp(template.id, template.hash, config.data.max_response_length)
+        constrained = answers_follow_a_prefix(part, config.algorithm.adv_estimator)
+        stamp = Stamp(template.id, template.hash, config.data.max_response_length, constrained)
         write_json(part / STAMP, {**asdict(stamp), "step": step})
     say(f"exported step {step} to {run / 'model'}")
 
@@ -217,16 +225,12 @@ def evaluate(config: DictConfig, run: Path) -> None:
     from data_prep.schema import read_tasks
     from iranker_verl.evaluation.evaluate import STANDARD, evaluate_systems
     from iranker_verl.evaluation.systems import ModelSystem, Role
-    from iranker_verl.inference.engine import ChatTokenizer
 
     template = templates.load(config.iranker.template)
     prove_unseen(config, run)
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
-    # where labels are several tokens, the policy learned what comes after their common beginning, and is asked for that
-    constrained = config.algorithm.adv_estimator in LABEL_ESTIMATORS and bool(
-        ChatTokenizer(Path(_base_path(run))).labels(2).prefix
-    )
+    constrained = answers_follow_a_prefix(Path(_base_path(run)), config.algorithm.adv_estimator)
     models = [
         ModelSystem(str(role), Path(model), template, role, config.data.max_response_length, constrained=constrained)
         for role, model in ((Role.BEFORE, _base_path(run)), (Role.AFTER, run / "model"))

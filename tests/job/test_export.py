@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from iranker_verl.errors import UserError
+from iranker_verl.inference.ranker import AsyncRanker
 from iranker_verl.job.stages import export
 from tests import tiny_models
 
@@ -22,7 +23,7 @@ def declare(model, dtype):
     (model / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
 
 
-def exported(run, dtype):
+def exported(run, dtype, estimator="exclusion_grpo"):
     base, step = tiny_models.save(run / "base"), run / "checkpoints" / "global_step_3"
     declare(base, dtype)
     saved = step / "actor" / "huggingface"
@@ -32,6 +33,7 @@ def exported(run, dtype):
     (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
     config = {
         "iranker": {"template": "label"},
+        "algorithm": {"adv_estimator": estimator},
         "data": {"max_response_length": 4},
         "trainer": {"default_local_dir": str(run / "checkpoints")},
         "actor_rollout_ref": {"model": {"path": str(base), "lora_rank": 0}},
@@ -60,3 +62,9 @@ def test_it_says_what_it_was_trained_with(tmp_path):
     stamp = json.loads((tmp_path / "model" / "iranker.json").read_text())
     assert (stamp["template_id"], stamp["step"], stamp["max_new_tokens"]) == ("label", 3, 4)
     assert not (tmp_path / "model.part").exists()
+
+
+@pytest.mark.parametrize(("estimator", "constrained"), [("exclusion_grpo", False), ("exclusion_expected", True)])
+def test_one_that_learned_what_follows_the_beginning_of_a_label_is_ranked_with_so(tmp_path, estimator, constrained):
+    exported(tmp_path, "float32", estimator)
+    assert AsyncRanker(tmp_path / "model").constrained is constrained

@@ -96,6 +96,16 @@ class Journal:
             return _lines(self.path)
         return _lines(self._part, cut=True)
 
+    @classmethod
+    def forget(cls, path: Path) -> None:
+        """Remove what is kept at ``path``, if a journal keeps anything there."""
+        header = path.with_name(path.name.removesuffix(".jsonl") + HEADER)
+        check_replaceable(header)
+        if header.is_file():
+            path.with_name(path.name + ".unfinished").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            header.unlink()
+
     def _files(self) -> list[Path]:
         return [path for path in (self._header, self._part, self.path) if path.exists()]
 

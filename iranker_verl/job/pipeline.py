@@ -13,16 +13,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl import doctor, preflight, provenance, vllm_cpu
-from iranker_verl.errors import UserError
-from iranker_verl.files import claimed, write_json, write_text
+from iranker_verl.evaluation.journal import Journal, of_system
+from iranker_verl.evaluation.systems import Role
+from iranker_verl.files import claimed, write_json
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
+from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
 from iranker_verl.preflight.machine import demand
 from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
-# Options in which two runs may differ and be the same run.
-FREE = ("trainer.save_freq", "trainer.logger", "iranker.run_dir")
 RESUME = "Run the same command again to go on from the last checkpoint"
 
 
@@ -46,32 +46,20 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
         return report(config, run)
 
 
-def made_of(config: DictConfig) -> dict[str, Any]:
-    """Return what two runs must share to be the same run: the resolved config but for where and how often it saves.
-
-    Options of ours come first, since a difference of verl's mostly follows from one of them.
-    """
-    content: Any = OmegaConf.to_container(config, resolve=True)
-    flat = provenance.flatten({"iranker": content.pop("iranker")} | content)
-    if raw := flat["iranker.data.raw"]:
-        flat["iranker.data.raw"] = str(Path(raw).resolve())
-    return {name: value for name, value in flat.items() if name not in FREE}
-
-
 def _same_run(config: DictConfig, run: Path) -> None:
-    """Raise UserError where ``run`` holds a run of other settings; else write down those of this one."""
-    path = run / "run.json"
-    now = made_of(config)
-    if path.exists() and _begun(run):
-        way_out = "choose another folder with RUN=… (iranker.run_dir=…), or remove that one"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))["made_of"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{run} holds a run of an earlier version of iranker; {way_out}") from error
-        provenance.require_same(before, now, f"{run} holds a run", way_out)
-    write_json(path, {"made_of": now, "hash": provenance.digest(now)})
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    write_text(run / "config.yaml", OmegaConf.to_yaml(resolved))
+    """Raise UserError where ``run`` holds a run of another result; else write down this start, and what it has to do again."""
+    starts: list[dict[str, Any]] = []
+    changed: list[provenance.Difference] = []
+    step = last_step(Path(config.trainer.default_local_dir))
+    if (run / "run.json").exists() and _begun(run):
+        last = last_start(run)
+        starts = last.get("starts", [])
+        changed = check_changes(last["made_of"], settings(config), f"{run} holds a run", step)
+        if goes_further(last["made_of"], changed, step):
+            for name in ("rl", "evaluate"):
+                Stage(name, run).reopen()
+            Journal.forget(of_system(run, Role.AFTER))  # of the model that is trained on
+    write_start(config, run, starts, changed, step)
 
 
 def _begun(run: Path) -> bool:
@@ -95,6 +83,11 @@ class Stage:
 
     def _path(self) -> Path:
         return self.run / "stages" / f"{self.name}.json"
+
+    def reopen(self) -> None:
+        """Let the stage be done again; what it took is kept."""
+        if (before := self.record())["done"]:
+            write_json(self._path(), before | {"done": False})
 
     def complete(self, config: DictConfig) -> None:
         """Run the stage, unless it is done."""
@@ -160,6 +153,7 @@ def report(config: DictConfig, run: Path) -> Path:
         "config": OmegaConf.to_container(config.iranker, resolve=True),
         "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
     }
+    results["starts"] = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"]
     if config.iranker.data.test_tasks:
         results |= _zero_shot(evaluation, run)
         results["about"].append(_about_zero_shot(results["unseen"]))

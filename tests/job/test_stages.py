@@ -109,16 +109,6 @@ def test_a_run_folder_of_an_earlier_version_is_refused_in_one_line(tmp_path, wri
     assert "\n" not in str(error.value) and (tmp_path / "run.json").read_text() == written
 
 
-def test_two_runs_may_differ_in_where_and_how_often_they_save():
-    pytest.importorskip("verl")
-    from iranker_verl.job import pipeline
-    from iranker_verl.training.main import compose_recipe
-
-    one = pipeline.made_of(compose_recipe("recipes/tiny_cpu", []))
-    assert one == pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["trainer.save_freq=7"]))
-    assert one != pipeline.made_of(compose_recipe("recipes/tiny_cpu", ["iranker.seed=7"]))
-
-
 def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tmp_path, monkeypatch):
     from omegaconf import OmegaConf
 

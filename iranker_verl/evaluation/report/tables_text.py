@@ -121,7 +121,7 @@ def long_csv(results: Mapping[str, Any], published: Published) -> str:
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # a lone "\r" is quoted only so
     writer.writerow(CSV_COLUMNS)
-    writer.writerows(_measured(results))
+    writer.writerows([_no_formula(cell) for cell in row] for row in _measured(results))
     for system in (*published.systems, *published.zero_shot):
         for dataset, value in system.values.items():
             writer.writerow((PUBLISHED, system.name, dataset, "rr", round(value / 100, 6)))
@@ -129,6 +129,11 @@ def long_csv(results: Mapping[str, Any], published: Published) -> str:
         writer.writerow((PUBLISHED, "base", task, "score", base))
         writer.writerow((PUBLISHED, "trained", task, "score", trained))
     return out.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    """Return a cell; of a text that a spreadsheet would run as a formula, with an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip()[:1] in ("=", "+", "-", "@") else cell
 
 
 def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

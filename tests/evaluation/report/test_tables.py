@@ -274,10 +274,20 @@ def test_csv_gives_every_name_and_number_back(systems, dataset):
     text = long_csv({"datasets": {dataset: numbers}, "macro": numbers}, published.load())
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert tuple(rows[0]) == CSV_COLUMNS and {len(r) for r in rows} == {5}
+    shown = {name: f"'{name}" if re.match(r"\s*[=+@-]", name) else name for name in (*systems, dataset)}
     for system, found in numbers.items():
-        assert ["measured", system, dataset, "rr", repr(found["rr"])] in rows
-        assert ["measured", system, dataset, "rr_low", "0.05"] in rows
+        assert ["measured", shown[system], shown[dataset], "rr", repr(found["rr"])] in rows
+        assert ["measured", shown[system], shown[dataset], "rr_low", "0.05"] in rows
     assert ["published", "IRanker-3B", "rec-movie", "rr", "0.3469"] in rows
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r@x"])
+def test_csv_holds_no_formula_for_a_spreadsheet(name):
+    numbers = {name: {"rr": -0.5}}
+    rows = list(
+        csv.reader(io.StringIO(long_csv({"datasets": {name: numbers}, "macro": numbers}, published.load()), newline=""))
+    )
+    assert ["measured", f"'{name}", f"'{name}", "rr", "-0.5"] in rows
 
 
 def measured(results):

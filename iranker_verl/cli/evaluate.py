@@ -105,6 +105,7 @@ def evaluate(
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.systems import ModelSystem, Role, role_by_name
+    from iranker_verl.inference.models import trained_with
     from iranker_verl.ranking import by_dataset
 
     manifest = read_manifest(data)
@@ -121,10 +122,13 @@ def evaluate(
     systems: list[Any] = list(names)
     if model is not None:
         name = model if endpoint else Path(model).resolve().name
+        asked = _model(model, endpoint)
+        stamp = trained_with(asked) if isinstance(asked, Path) else None
+        constrained = constrained or (stamp is not None and stamp.constrained)  # as it was trained
         systems.append(
             ModelSystem(
                 system,
-                _model(model, endpoint),
+                asked,
                 chosen,
                 role_by_name(system) if role is None else Role(role),
                 max_new_tokens,

@@ -24,7 +24,9 @@ def from_recipe(path):
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize(
-    "reader", [lambda path: templates.load(str(path)), lambda path: read_price(path, "a0"), from_recipe], ids=str
+    "reader",
+    [lambda path: templates.load(str(path)), lambda path: read_price(path, "a0"), from_recipe],
+    ids=["template", "prices", "recipe"],
 )
 def test_a_bomb_of_aliases_is_one_short_error(tmp_path, bomb, reader):
     path = tmp_path / "mine.yaml"

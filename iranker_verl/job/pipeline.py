@@ -20,6 +20,7 @@ from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES, last_step
 from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
 from iranker_verl.preflight.machine import demand
+from iranker_verl.training import checkpoints
 from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
@@ -95,8 +96,15 @@ class Stage:
         if before["done"]:
             print(f"{self.name:>9}  done before, in {before['seconds']:.0f} s", flush=True)
             return
-        if self.name == "rl" and (step := last_step(Path(config.trainer.default_local_dir))):
-            print(f"{self.name:>9}  going on from the checkpoint of step {step}", flush=True)
+        if self.name == "rl":
+
+            def log(line: str) -> None:
+                print(f"{self.name:>9}  {line}", flush=True)
+
+            step = checkpoints.go_on(config, log)
+            checkpoints.prune(config, log)
+            if step:
+                log(f"going on from the checkpoint of step {step}")
         command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
         log = self.run / "logs" / f"{self.name}.log"
         start, peak, done = time.monotonic(), before["peak_rss_bytes"], False

@@ -98,13 +98,13 @@ class Stage:
             return
         if self.name == "rl":
 
-            def log(line: str) -> None:
+            def tell(line: str) -> None:
                 print(f"{self.name:>9}  {line}", flush=True)
 
-            step = checkpoints.go_on(config, log)
-            checkpoints.prune(config, log)
+            step = checkpoints.go_on(config, tell)
+            checkpoints.prune(config, tell)
             if step:
-                log(f"going on from the checkpoint of step {step}")
+                tell(f"going on from the checkpoint of step {step}")
         command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
         log = self.run / "logs" / f"{self.name}.log"
         start, peak, done = time.monotonic(), before["peak_rss_bytes"], False

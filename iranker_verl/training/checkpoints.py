@@ -97,7 +97,7 @@ def go_on(config: Any, log: Callable[[str], None] = say) -> int:
     """
     checkpoints = Path(config.trainer.default_local_dir)
     recorded = last_step(checkpoints)
-    skipped = []
+    skipped: list[str] = []
     for step in reversed(saved_steps(checkpoints)):
         if (lack := lack_of(checkpoints / f"global_step_{step}", config)) is None:
             for line in skipped:

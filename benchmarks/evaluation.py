@@ -1,6 +1,6 @@
 """Evaluation's speed: 1,000 tasks of 20 candidates on one vLLM, in four ways, in one run (``make bench``).
 
-``ours``        :func:`iranker_verl.inference.episode.play`: a task goes on as soon as its own answer is back
+``ours``        :func:`iranker_verl.inference.episode.run_episodes`: a task continues as soon as its own answer is back
 ``lock-step``   the published test loop: the tasks in batches as large as vLLM's own; in a batch every round of eliminations waits
                 for its slowest answer
 ``wide lock-step``  the same with all tasks in one batch: vLLM refills its batch within a round, and only the end of a round waits.

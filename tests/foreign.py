@@ -45,7 +45,7 @@ _NAMES = [*_BESIDE, *(f"{top}/{name}" for top in ("out", "run", "store", "out.wo
 PLACES = st.lists(st.tuples(st.sampled_from(_NAMES), st.sampled_from(ANY_PLACE)), max_size=12)
 
 
-def plant(top, places, dice):
+def plant(top, places, rng):
     """Put each thing in its place, where nothing is in the way yet; what links lead to lies in ``top/elsewhere``."""
     elsewhere = top / "elsewhere"
     (elsewhere / "folder").mkdir(parents=True, exist_ok=True)
@@ -57,13 +57,13 @@ def plant(top, places, dice):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "file":
-            path.write_text(f"theirs {dice.random()}")
+            path.write_text(f"theirs {rng.random()}")
         elif kind == "empty":
             path.touch()
         elif kind == "folder":
             path.mkdir()
-            (path / "manifest.json").write_text(f'{{"theirs": {dice.random()}}}')
-            (path / "photo.jpg").write_bytes(b"theirs" + dice.randbytes(20))
+            (path / "manifest.json").write_text(f'{{"theirs": {rng.random()}}}')
+            (path / "photo.jpg").write_bytes(b"theirs" + rng.randbytes(20))
         elif kind == "empty folder":
             path.mkdir()
         else:

@@ -48,12 +48,12 @@ def everything(folder):
 def test_nothing_foreign_beside_or_inside_a_target_is_ever_changed(tmp_path_factory, places, again, seed):
     """Whatever lies there, each writer writes or says in one line why not, and each foreign byte is as it was."""
     top = fresh(tmp_path_factory.getbasetemp())
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     if again:  # ours was there first
         write_folder(top / "out", "old")
         with files.claimed(top / "run"):
             files.write_text(top / "run" / "results.json", "{}")
-    plant(top, places, dice)
+    plant(top, places, rng)
     before = snapshot(top)
 
     def claim_and_write():

@@ -17,7 +17,7 @@ from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.systems import Role
 from iranker_verl.files import claimed, write_json
 from iranker_verl.job import supervise
-from iranker_verl.job.stages import STAGES, last_step
+from iranker_verl.job.stages import STAGES
 from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
 from iranker_verl.preflight.machine import demand
 from iranker_verl.training import checkpoints
@@ -51,7 +51,7 @@ def _same_run(config: DictConfig, run: Path) -> None:
     """Raise UserError where ``run`` holds a run of another result; else write down this start, and what it has to do again."""
     starts: list[dict[str, Any]] = []
     changed: list[provenance.Difference] = []
-    step = last_step(Path(config.trainer.default_local_dir))
+    step = checkpoints.last_step(Path(config.trainer.default_local_dir))
     if (run / "run.json").exists() and _begun(run):
         last = last_start(run)
         starts = last.get("starts", [])

@@ -23,6 +23,7 @@ from iranker_verl.files import replacing_folder, write_json
 from iranker_verl.inference.models import STAMP, Stamp
 from iranker_verl.ranking import templates
 from iranker_verl.ranking.templates import Message
+from iranker_verl.training.checkpoints import last_step
 from iranker_verl.training.credit import LABEL_ESTIMATORS
 
 if TYPE_CHECKING:
@@ -210,14 +211,6 @@ def _declare_dtype(model: Path, base: Path) -> None:
     names = ("dtype", "torch_dtype")  # transformers 5's, and 4's
     kept = {name: value for name, value in config.items() if name not in names}
     write_json(model / "config.json", kept | {name: declared[name] for name in names if name in declared})
-
-
-def last_step(checkpoints: Path) -> int:
-    """Return the step of the last whole checkpoint; 0 where there is none (verl writes this file last)."""
-    try:
-        return int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def evaluate(config: DictConfig, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""verl's checkpoints of a run: which are whole, which one a run goes on from, and which ones go.
+"""verl's checkpoints of a run: which are whole, which one a run resumes from, and which ones are removed.
 
 verl 0.9.1 writes ``global_step_N/actor`` (and ``critic``): for each rank and kept part ``PART_world_size_W_rank_R.pt``, then
 ``fsdp_config.json`` with W and the Hugging Face files; then ``data.pt``, and last ``latest_checkpointed_iteration.txt``.
@@ -28,7 +28,7 @@ _FOLDER = re.compile(r"global_step_(\d+)")
 
 
 def last_step(checkpoints: Path) -> int:
-    """Return the step of the checkpoint that verl goes on from; 0 where there is none."""
+    """Return the step of the checkpoint that verl resumes from; 0 where there is none. verl writes this file last."""
     try:
         return int((checkpoints / LATEST).read_text())
     except (FileNotFoundError, ValueError):

@@ -134,19 +134,19 @@ PIECES = [
 ]  # fmt: skip
 
 
-def spoilt(dice, content):
+def spoilt(rng, content):
     """The content with some bytes cut out, put in, doubled or exchanged, or in another encoding."""
-    for _ in range(dice.choice([1, 1, 1, 2, 5])):
-        start = dice.choice([0, 0, dice.randrange(len(content) + 1), content.find(b"\n") + 1])
-        end = min(len(content), start + dice.choice([0, 1, 1, 2, 10, len(content)]))
-        piece = dice.choice([*PIECES, bytes(dice.randrange(256) for _ in range(3)), content[start:end] * 2])
+    for _ in range(rng.choice([1, 1, 1, 2, 5])):
+        start = rng.choice([0, 0, rng.randrange(len(content) + 1), content.find(b"\n") + 1])
+        end = min(len(content), start + rng.choice([0, 1, 1, 2, 10, len(content)]))
+        piece = rng.choice([*PIECES, bytes(rng.randrange(256) for _ in range(3)), content[start:end] * 2])
         content = content[:start] + piece + content[end:]
-    change = dice.randrange(12)
+    change = rng.randrange(12)
     if change == 0:
-        return gzip.compress(content)[: dice.choice([None, -1, -8, 20])]
+        return gzip.compress(content)[: rng.choice([None, -1, -8, 20])]
     if change == 1:
         return content.decode("utf-8", "replace").encode(
-            dice.choice(["utf-16", "utf-16-le", "utf-32", "utf-8-sig"]), "replace"
+            rng.choice(["utf-16", "utf-16-le", "utf-32", "utf-8-sig"]), "replace"
         )
     return content
 
@@ -177,14 +177,14 @@ def test_every_format_is_read_as_it_is(tmp_path, name):
 @pytest.mark.parametrize("part", range(10))
 def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path, part):
     for number in range(part, COUNT, 10):
-        dice = random.Random(f"fuzz {number}")
-        name = dice.choice(sorted(FORMATS))
+        rng = random.Random(f"fuzz {number}")
+        name = rng.choice(sorted(FORMATS))
         files = FORMATS[name]
-        target = dice.choice(sorted(files))
+        target = rng.choice(sorted(files))
         raw = tmp_path / str(number) / "raw"
         for file, content in files.items():
             (raw / file).parent.mkdir(parents=True, exist_ok=True)
-            (raw / file).write_bytes(spoilt(dice, content) if file == target else content)
+            (raw / file).write_bytes(spoilt(rng, content) if file == target else content)
         try:
             found = outcome(raw, tmp_path / str(number) / "work")
         except Exception as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from iranker_verl import __version__
 from iranker_verl.errors import UserError
@@ -37,6 +38,21 @@ from iranker_verl.serving.wire import RerankRequest, answer
 LOG = logging.getLogger("uvicorn.error")
 HUNG_UP = 499  # nobody reads it; it is counted
 TIMEOUT_S = 600.0  # of a request
+
+
+class Held(JSONResponse):
+    """A response that keeps a ranking's place until the client has read it, so that unread ones do not fill the memory."""
+
+    def __init__(self, content: Any, place: ExitStack) -> None:
+        super().__init__(content)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the body, then its end, which uvicorn takes when nothing waits to be sent any more."""
+        with self._place:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            await send({"type": "http.response.body"})
 
 
 def create_app(
@@ -114,7 +130,8 @@ def create_app(
     async def ranked(request: Request, body: RerankRequest) -> Response:
         client = request.client.host if request.client else ""
         characters = len(body.query) + sum(map(len, body.documents))
-        with admission.admitted(client, characters), metrics.one_more():
+        with ExitStack() as place, metrics.one_more():
+            place.enter_context(admission.admitted(client, characters))
             work = ranker.rank(body.query, body.documents, scenario=body.scenario or "passage", on_step=metrics.called)
             try:
                 ranking = await unless_ended(request, work)
@@ -122,8 +139,8 @@ def create_app(
                 raise
             except Exception as error:
                 raise await failure(error) from error
-        metrics.ranked(ranking)
-        return JSONResponse(answer(f"rerank-{uuid4().hex}", body, ranking, name, about))
+            metrics.ranked(ranking)
+            return Held(answer(f"rerank-{uuid4().hex}", body, ranking, name, about), place.pop_all())
 
     async def unless_ended(request: Request, work: Coroutine[Any, Any, Ranking]) -> Ranking:
         """Return what ``work`` returns. It is cancelled, with Refusal or ClientDisconnect, where nobody waits for it any more."""

@@ -19,6 +19,7 @@ from iranker_verl.errors import UserError
 LOG = logging.getLogger("uvicorn.error")
 HEAD_S = 10.0  # for a request's line and headers to arrive
 HEAD_BYTES = 16 << 10
+SEND_S = 60.0  # for a client to take what it was sent
 CONNECTIONS = 900  # below the usual limit of open files; further ones get 503
 DRAIN_S = 15.0  # for rankings under way, once the server is told to end; then they get 503
 SWITCH_S = 0.0005  # Python's threads take turns: the event loop waits this long for those that parse and count tokens
@@ -26,14 +27,31 @@ SHUTDOWN_S = 20  # until uvicorn ends what does not end by itself; Kubernetes ki
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which closes a connection whose request head does not arrive in time."""
+    """uvicorn's HTTP/1.1, which closes a connection whose request head does not arrive, or whose answer is not read, in time."""
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # pause_writing is called as soon as anything waits to be sent
         self._watch()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(SEND_S, self.transport.abort)  # close() would wait until all is sent
+
+    def resume_writing(self) -> None:
+        """Wait no longer: all is sent."""
+        super().resume_writing()
+        self._all_read()
+
+    def _all_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         """Take data, and go on waiting where it does not end a head."""
@@ -44,6 +62,7 @@ class LimitedProtocol(H11Protocol):
         """Wait no longer."""
         super().connection_lost(exc)
         self._stop()
+        self._all_read()
 
     def _watch(self) -> None:
         if self.conn.their_state is not IDLE:

@@ -51,7 +51,10 @@ def serving(respond=exclude_first, root_path="", **options):
 
 def begun(client, length, sent, more=""):
     """A connection on which a request to rank has begun, of a body of ``length`` bytes."""
-    line = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+    line = socket.socket()
+    line.settimeout(20)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # an answer that is not read does not fit into it
+    line.connect((client.base_url.host, client.base_url.port))
     line.sendall(
         f"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n".encode()
         + sent

@@ -73,6 +73,25 @@ def test_a_client_that_hangs_up_in_its_body_leaves_nothing_behind(monkeypatch):
         assert client.post("/v1/rerank", json=large).status_code == 200
 
 
+def test_a_client_that_never_reads_its_answer_keeps_its_place_until_it_is_cut_off(monkeypatch):
+    monkeypatch.setattr(server, "SEND_S", 1.0)
+    text = "\u2222" * (access.MAX_CHARACTERS // 3 - 100)  # two bytes each in this body, three in its answer: 6 MB
+    body = json.dumps(BODY | {"documents": [text] * 3}, ensure_ascii=False).encode("utf-16-le")
+    with serving(max_concurrent_requests=1) as (client, _):
+        with begun(client, len(body), body) as line:
+            until = time.monotonic() + 20
+            while counted(client, 'iranker_requests_total{status="200"}') < 1:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert counted(client, "iranker_rankings_running") == 0
+            refused(client.post("/v1/rerank", json=BODY), 429)
+            while client.post("/v1/rerank", json=BODY).status_code == 429:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert not closes(line).endswith(b"}")
+        assert client.post("/v1/rerank", json=BODY).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

@@ -179,10 +179,12 @@ class _Sides:
     def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:
         """Return the side of each task, "" for one that is dropped (and counted)."""
         result = np.empty(tasks.num_rows, dtype=object)
-        columns = (tasks[name].to_pylist() for name in ("dataset", "group", "side"))
-        for i, (dataset, group, own) in enumerate(zip(*columns, strict=True)):
+        columns = (tasks[name].to_pylist() for name in ("dataset", "group", "side", "earlier"))
+        for i, (dataset, group, own, earlier) in enumerate(zip(*columns, strict=True)):
             key = (family(dataset), group)
             result[i] = self._side.get(key, own)
+            if result[i] == TEST and earlier:  # made before the user's side was known
+                result[i] = ""
             if result[i] == TRAIN and key in self._leaked:
                 result[i] = ""
                 dropped[dataset][LEAKED] += 1

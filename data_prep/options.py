@@ -21,6 +21,7 @@ class Options:
 
     history: int = option(20, "recommendation: items of history", least=1)
     candidates: int = option(20, "recommendation: candidates a task", least=2)
+    tasks_per_user: int = option(1, "recommendation: tasks a training user gives, the last items first", least=1)
     test_fraction: float = option(0.2, "share of users or queries that go to the test split", above=0, most=1)
     max_chars: int = option(2600, "cap of a query's passages together, in characters", least=1)
     max_query_chars: int = option(6000, "routing: cap of a query, in characters", least=1)
@@ -35,6 +36,11 @@ class Options:
     passages: int | None = option(None, "passages a query [default: the task's]", least=2)
     effect_weight: float | None = option(None, "routing: weight of effect [default: the task's]", least=0)
     cost_weight: float | None = option(None, "routing: weight of cost [default: the task's]", least=0)
+    routing_ties: str = option(
+        "cheapest",
+        "routing: of LLMs with the best score, graded (all are best), cheapest, or first (in the files' order) is",
+        choices=("graded", "cheapest", "first"),
+    )
     routing_relevance: str = option(
         "best",
         "routing: best (1 for the best LLM, as published) or score (every LLM's)",

@@ -20,6 +20,7 @@ from iranker_verl.ranking import RankingTask
 # One row a task. ``group`` is what may not stand on both sides of a split (a user, a query); ``side`` is "train" or
 # "test" where the raw data has decided it. ``history_ids`` are the items that the context tells of, and ``time`` when
 # the positive was chosen (seconds): both are there so that a check can be made again from the prepared files alone.
+# ``earlier`` counts the user's items after the positive; a task where there are any is for training alone.
 TASKS = pa.schema(
     [
         ("task_id", pa.string()),
@@ -33,6 +34,7 @@ TASKS = pa.schema(
         ("side", pa.string()),
         ("history_ids", pa.list_(pa.string())),
         ("time", pa.float64()),
+        ("earlier", pa.int32()),
     ]
 )
 BATCH = 1024
@@ -109,4 +111,5 @@ def _row(draft: Draft) -> dict[str, Any]:
         "side": draft.side,
         "history_ids": list(draft.history_ids),
         "time": draft.time,
+        "earlier": 0,
     }

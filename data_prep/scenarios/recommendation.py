@@ -1,8 +1,8 @@
 """The one sampler of recommendation tasks, whatever format the interactions came in.
 
 A task a user, as in the paper: the user's events in time order (ties keep the file's order), a repeated item counted
-once, at its first place. The last item is the positive, the ``history`` items before it are the context (oldest first,
-joined by "; "), and the negatives are items that the user never touched but somebody did (a shop's list of products holds
+once, at its first place. The last item is the positive (with ``tasks_per_user``, of training users also the items before it,
+one a task), the ``history`` items before it are the context (oldest first, joined by "; "), and the negatives are items that the user never touched but somebody did (a shop's list of products holds
 many that nobody bought): drawn uniformly, by popularity (how many events an item has), or the ones that BM25 finds closest
 to the history. The split is by user.
 
@@ -38,6 +38,7 @@ from data_prep.readers.events import EVENTS
 from data_prep.readers.text import shown
 from data_prep.scenarios import negatives
 from data_prep.scenarios.interactions import Interactions, item_text
+from data_prep.split import TEST, TRAIN
 from data_prep.spool import range_of, split_by
 from data_prep.tasks import TASKS, Dropped, Source, Unit
 from data_prep.work import Job, Work
@@ -213,8 +214,14 @@ def sample_bucket(
 
     def tasks(of: Sequences, users: np.ndarray, side: str | None, suffix: str) -> Iterator[pa.Table]:
         seen = negatives.Seen(of.starts, of.ends, of.items, len(ids))
-        for start in range(0, len(users), CHUNK):
-            yield _tables(dataset, of, users[start : start + CHUNK], seen, draw, ids, texts, options, side, suffix)
+        most = 1 if side == TEST else options.tasks_per_user  # of users whose side is not known yet, see TASKS.earlier
+        for earlier in range(most):
+            users = users[(of.ends - of.starts)[users] > options.history + earlier]
+            if not len(users):
+                return
+            for start in range(0, len(users), CHUNK):
+                some = users[start : start + CHUNK]
+                yield _tables(dataset, of, some, earlier, seen, draw, ids, texts, options, side, suffix)
 
     if cut is None:
         yield from tasks(sequences, _eligible(sequences, len(ids), options, counts), None, "")
@@ -224,8 +231,8 @@ def sample_bucket(
     past = sequences.before(cut)
     some = past.ends > past.starts
     counts["users: no item with a title"] += int((~some & ~late).sum())
-    yield from tasks(past, _eligible(past, len(ids), options, counts, some, "before the cut"), "train", ":past")
-    yield from tasks(sequences, _eligible(sequences, len(ids), options, counts, late, "in all"), "test", "")
+    yield from tasks(past, _eligible(past, len(ids), options, counts, some, "before the cut"), TRAIN, ":past")
+    yield from tasks(sequences, _eligible(sequences, len(ids), options, counts, late, "in all"), TEST, "")
 
 
 def _sequences(folders: Sequence[Path], bucket: int, touched: np.ndarray, dropped: Counter[str]) -> Sequences:
@@ -297,6 +304,7 @@ def _tables(
     dataset: str,
     of: Sequences,
     users: np.ndarray,
+    earlier: int,
     seen: negatives.Seen,
     draw: negatives.Draw,
     ids: pa.Array,
@@ -305,10 +313,13 @@ def _tables(
     side: str | None,
     suffix: str,
 ) -> pa.Table:
+    """Return a task a user: the item ``earlier`` places before the last is the positive."""
     names = of.users.take(pa.array(users)).to_pylist()
-    last = of.ends[users] - 1
+    last = of.ends[users] - 1 - earlier
+    stream = f"{dataset}:negatives" + (f":{earlier}" if earlier else "")
+    suffix += f":{earlier} earlier" if earlier else ""
     history = of.items[last[:, None] - np.arange(options.history, 0, -1)]  # (users, history), oldest first
-    drawn = draw(users, keys(names, options.seed, f"{dataset}:negatives"), history, seen)
+    drawn = draw(users, keys(names, options.seed, stream), history, seen)
     candidates = np.concatenate([of.items[last][:, None], drawn], axis=1)
     relevance = np.zeros(candidates.shape)
     relevance[:, 0] = 1.0
@@ -325,6 +336,7 @@ def _tables(
         "side": pa.nulls(count, pa.string()) if side is None else pa.repeat(side, count),
         "history_ids": _lists(history, ids),
         "time": pa.array(of.times[last]),
+        "earlier": pa.repeat(pa.scalar(earlier, pa.int32()), count),
     }
     return pa.table([columns[name] for name in TASKS.names], schema=TASKS)
 

@@ -2,14 +2,15 @@
 
 A source adds :class:`Results`: rows of (query, LLM, effect, cost, raw cost), in any order. Each of the three datasets then
 ranks all LLMs for every query by ``weight * effect - weight * cost`` (arXiv 2506.21638; the weights are the preset's, or
-the options'). The positive is the LLM with the best score; among equals the one with the lowest raw cost, and where that is
-equal too the query is dropped from the dataset as tied.
+the options'). The positive is the LLM with the best score. Where several have it, ``routing_ties`` decides: "graded", all of
+them are positive, and a query on which all LLMs are equal is dropped as tied; "cheapest", the one with the lowest raw cost,
+and where that is equal too the query is dropped; "first", the one that comes first in the raw files.
 
-Relevance is 1 for the positive and 0 for the others, as published. With ``routing_relevance`` "score" it is every LLM's
-score, shifted within the query by the best score among the others than the positive: the positive has its lead (where it
-shares the best score, 1e-9, so that it alone is the best), the second 0, and the rest what they lack to the second, below 0.
+Relevance is 1 for a positive and 0 for the others, as published. With ``routing_relevance`` "score" it is every LLM's
+score, shifted within the query by the best score among the others than the positives: these have their lead (where another
+shares the best score, 1e-9, so that they alone are the best), the second 0, and the rest what they lack to the second, below 0.
 Differences are those of the scores, which is what :mod:`reward_fns.exclusion` makes of them as ``cost_aware``; and since the
-positive alone is above 0, every measure of evaluation is the one that the published relevance gives.
+positives alone are above 0, every measure of evaluation is the one that the published relevance gives.
 
 Policy. A query that lacks an LLM which other queries have, or a number, is dropped and counted, and so is one longer than
 ``max_query_chars``. Of a repeated query and LLM the first row counts. A name of an LLM in two spellings (upper and lower case) is
@@ -145,6 +146,7 @@ class Outcomes:
 
     ``side`` is each query's. ``effect`` and ``cost`` lie in [0, 1], ``cost_raw`` is in the source's unit; costs are None
     where none is known at all. ``average_cost`` is each LLM's, in the source's unit if that is known (NaN without costs).
+    ``place`` is each LLM's place in the order in which the raw files name them first: int64.
     """
 
     queries: list[Query]
@@ -154,6 +156,7 @@ class Outcomes:
     cost: np.ndarray | None
     cost_raw: np.ndarray | None
     average_cost: list[float]
+    place: np.ndarray
 
     def utilities(self, effect_weight: float, cost_weight: float) -> np.ndarray:
         """Return the weighted scores, shape (queries, LLMs). ``cost`` has to be known where it has weight."""
@@ -163,20 +166,29 @@ class Outcomes:
             score = score - cost_weight * self.cost
         return np.round(score, _ROUNDED)
 
-    def positives(self, effect_weight: float, cost_weight: float, prices: Sequence[float]) -> list[int | None]:
-        """Return the index of each query's best LLM, None for a tie. ``prices`` are the LLMs', in case no cost is known."""
+    def positives(
+        self, effect_weight: float, cost_weight: float, prices: Sequence[float], ties: str = "cheapest"
+    ) -> np.ndarray:
+        """Return which LLMs are each query's positives, bool of shape (queries, LLMs); none, or all, where it is tied.
+
+        ``ties`` is ``routing_ties``; ``prices`` are the LLMs', in case no cost is known.
+        """
         score = self.utilities(effect_weight, cost_weight)
         best = score == score.max(axis=1, keepdims=True)
+        if ties == "graded":
+            return best
+        if ties == "first":
+            return best & (self.place == np.where(best, self.place, len(self.llms)).min(axis=1, keepdims=True))
         paid = next((m for m in (self.cost_raw, self.cost) if m is not None), np.broadcast_to(prices, score.shape))
         paid = np.where(best, paid, np.inf)
         winners = np.where(best.sum(1, keepdims=True) == 1, best, best & (paid == paid.min(axis=1, keepdims=True)))
-        return [int(row.argmax()) if row.sum() == 1 else None for row in winners]
+        return np.asarray(winners & (winners.sum(1, keepdims=True) == 1))
 
 
-def leads(scores: np.ndarray, positive: int) -> tuple[float, ...]:
-    """Return the relevance of a query's LLMs by their weighted scores (see above); ``positive`` is the place of the best."""
-    lead = np.round(scores - np.delete(scores, positive).max(), _ROUNDED)
-    lead[positive] = max(lead[positive], 10.0**-_ROUNDED)
+def leads(scores: np.ndarray, positive: np.ndarray) -> tuple[float, ...]:
+    """Return the relevance of a query's LLMs by their weighted scores (see above); ``positive`` says which are positives."""
+    lead = np.round(scores - scores[~positive].max(), _ROUNDED)
+    lead[positive] = np.maximum(lead[positive], 10.0**-_ROUNDED)
     return tuple(lead.tolist())
 
 
@@ -216,6 +228,7 @@ def outcomes(results: Results, options: Options, source: Path) -> tuple[Outcomes
         scale.unit(cost) if known[1:].any() else None,
         raw if known[2] else None,
         average,
+        np.argsort(np.argsort([results.llms[llm] for llm in llms])),
     )
     return data, dropped
 
@@ -329,7 +342,6 @@ def routing_drafts(
                 f"{source}: the LLMs {shown(other)} and {shown(llm.id)} are both shown as {shown(llm.text)}; tell them apart"
             )
     prices = [described[llm].listed if llm in described else NAN for llm in data.llms]
-    hot = [tuple(float(i == j) for j in range(len(data.llms))) for i in range(len(data.llms))]
     for dataset in datasets:
         dropped[dataset] += lost
         quality, thrift = weights(dataset, options)
@@ -337,15 +349,16 @@ def routing_drafts(
             dropped[dataset]["queries: no cost is known"] += len(data.queries)
             continue
         preference = f"quality {quality:g}, cost {thrift:g}" if thrift else "quality only"
-        positives = data.positives(quality, thrift, prices)
+        positives = data.positives(quality, thrift, prices, options.routing_ties)
         scores = data.utilities(quality, thrift)
         for query, side, positive, score in zip(data.queries, data.side, positives, scores, strict=True):
-            if positive is None:
+            if not positive.any() or positive.all():
                 dropped[dataset]["queries: tied"] += 1
                 continue
             context = f"Query: {query.text}\nPreference: {preference}"
             id = f"{dataset}:{query.id}"
-            relevance = hot[positive] if options.routing_relevance == "best" else leads(score, positive)
+            best = options.routing_relevance == "best"
+            relevance = tuple(positive.astype(float).tolist()) if best else leads(score, positive)
             task = RankingTask(id, "routing", dataset, context, candidates, relevance)
             yield Draft(task, query_key(query.text), side)
 

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
+from data_prep.prepare import prepare
 from data_prep.readers.events import EVENTS
 from data_prep.scenarios import recommendation
 from data_prep.scenarios.interactions import Interactions, Item
 from data_prep.tasks import TASKS, nothing_dropped
 from data_prep.work import Work
+from iranker_verl.ranking.templates import load
 
 CROWD = "crowd-of-"
 SMALL = Options(history=2, candidates=3)
@@ -79,6 +82,36 @@ def test_last_item_is_the_positive_and_the_ones_before_it_are_the_context(tmp_pa
     assert set(task["candidate_ids"][1:]) <= set("efgh") and len(set(task["candidate_ids"])) == 3
     assert task["candidates"] == [f"Title {i}" for i in task["candidate_ids"]]
     assert task["side"] is None
+
+
+def test_a_user_gives_as_many_tasks_as_the_history_allows_the_last_items_first(tmp_path):
+    data = interactions(tmp_path, [("u", item, time) for time, item in enumerate("abcd")])
+    for most, expected in ((1, ["d"]), (2, ["d", "c"]), (9, ["d", "c"])):
+        options = Options(history=2, candidates=3, tasks_per_user=most)
+        tasks, _ = made(data, options, tmp_path / str(most))
+        assert [t["candidate_ids"][0] for t in tasks.values()] == expected
+        assert [t["earlier"] for t in tasks.values()] == list(range(len(expected)))
+        for task, history in zip(tasks.values(), (["b", "c"], ["a", "b"]), strict=False):
+            assert task["history_ids"] == history and not set(task["candidate_ids"][1:]) & set("abcd")
+
+
+@pytest.mark.parametrize("split", ["group", "time"])
+def test_test_users_give_one_task_and_training_users_several(tmp_path, split):
+    events = [(f"u{u}", f"i{(3 * u + n) % 40}", 10 * n + u) for u in range(20) for n in range(8)]
+    lines = [f"{user}\t{item}\t{time}" for user, item, time in events]
+    (tmp_path / "rec-game").mkdir()
+    (tmp_path / "rec-game" / "X.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]))
+    titles = [f"i{i}\tTitle {i}" for i in range(40)]
+    (tmp_path / "rec-game" / "X.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *titles]))
+    options = Options(history=2, candidates=4, tasks_per_user=3, split=split)
+    prepare(tmp_path, tmp_path / "out", load("label"), options)
+    groups = {
+        side: Counter(
+            row["extra_info"]["group"] for row in pq.read_table(tmp_path / "out" / f"{side}.parquet").to_pylist()
+        )
+        for side in ("train", "test")
+    }
+    assert set(groups["train"].values()) == {3} and set(groups["test"].values()) == {1}
 
 
 def test_ties_in_time_keep_the_order_of_the_file_and_of_the_files(tmp_path):

@@ -118,6 +118,26 @@ def relevance(draft):
 SCORES = Options(routing_relevance="score")
 
 
+# big and mid are equal, mid costs less; the files name big before mid, and z first of all.
+EQUALS = {"z": (0.1, 0.1, 0.001), "big": (1.0, 0.8, 0.004), "mid": (1.0, 0.1, 0.002)}
+
+
+@pytest.mark.parametrize(("ties", "positives"), [("graded", {"big", "mid"}), ("cheapest", {"mid"}), ("first", {"big"})])
+@pytest.mark.parametrize("relevance", ["best", "score"])
+def test_of_equals_all_the_cheapest_or_the_first_are_best(ties, positives, relevance):
+    options = Options(routing_ties=ties, routing_relevance=relevance)
+    found, dropped = run(results("q", llms=EQUALS), options, datasets=("router-performance",))
+    (task,) = [draft.task for draft in found]
+    assert not dropped and {c.id for c, r in zip(task.candidates, task.relevance, strict=True) if r > 0} == positives
+
+
+@pytest.mark.parametrize(("ties", "kept"), [("graded", 0), ("first", 1)])
+def test_a_query_on_which_all_llms_are_equal_has_nothing_to_rank_where_ties_are_graded(ties, kept):
+    alike = dict.fromkeys("ab", (1.0, 0.5, 0.001))
+    found, dropped = run(results("q", llms=alike), Options(routing_ties=ties), datasets=("router-performance",))
+    assert len(found) == kept and dropped == ({} if kept else {"router-performance": {"queries: tied": 1}})
+
+
 def test_the_relevance_may_be_every_llms_score():
     found, _ = run(results("a"), SCORES)
     # performance 1, .6, .5; cost -.44, .04, .0936; balance .1, .25, .246: less the second
@@ -182,7 +202,7 @@ def test_evaluation_measures_the_same_with_scores():
 def test_leads_keep_the_differences_of_scores(thousandths):
     scores = np.array(thousandths) / 1000
     positive = int(scores.argmax())
-    found = leads(scores, positive)
+    found = leads(scores, np.arange(len(scores)) == positive)
     assert [i for i, r in enumerate(found) if r > 0] == [positive]
     for i, j in ((i, j) for i in range(len(scores)) for j in range(len(scores))):
         assert found[i] - found[j] == pytest.approx(scores[i] - scores[j], abs=2e-9)

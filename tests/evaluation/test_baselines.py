@@ -1,6 +1,7 @@
 """Baselines know what they are fitted on, and nothing of the order shown."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,13 @@ def test_popularity_counts_positives_and_mentions():
     )
     # Up: chosen once, mentioned twice; Heat: chosen twice; Alien: mentioned once (Alienation is another word).
     assert rank(model, task(["Alien", "Heat", "Up", "Unseen"])) == ["id-Up", "id-Heat", "id-Alien", "id-Unseen"]
+
+
+def test_popularity_counts_histories_by_id_where_tasks_have_ids():
+    model = baseline("popularity")
+    seen = replace(task(["Heat", "Alien"], context="whatever it is called"), history=("id-Up", "id-Up", "id-Alien"))
+    model.fit([seen])
+    assert rank(model, task(["Unseen", "Alien", "Up"]))[::2] == ["id-Up", "id-Unseen"]
 
 
 def test_popularity_keeps_datasets_apart_and_knows_its_scenario():

@@ -1,7 +1,8 @@
 """Popularity: how often users chose an item. Recommendation only.
 
-An item counts once for each training task whose positive it is (by id), and once for each occurrence of its text in a
-training task's context, which holds the users' histories as text (whole words only).
+An item counts once for each training task whose positive it is, and once for each time that it is in a training task's
+history (by id). Where tasks have no history ids, it counts for each occurrence of its text in a context instead, which
+holds the users' histories as text (whole words only).
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class Popularity:
         self._mentions: dict[tuple[str, str], int] = {}
 
     def fit(self, train: Sequence[RankingTask]) -> None:
-        """Count the positives, and keep the contexts."""
+        """Count positives and histories; keep the contexts of tasks without history ids."""
         contexts: dict[str, list[str]] = defaultdict(list)
         self._chosen.clear()
         self._mentions.clear()
         for task in train:
-            contexts[task.dataset].append(task.context)
-            self._chosen.update(
-                (task.dataset, c.id) for c, r in zip(task.candidates, task.relevance, strict=True) if r > 0
-            )
+            positives = [c.id for c, r in zip(task.candidates, task.relevance, strict=True) if r > 0]
+            self._chosen.update((task.dataset, id) for id in [*positives, *task.history])
+            if not task.history:
+                contexts[task.dataset].append(task.context)
         self._histories = {dataset: "\n".join(texts) for dataset, texts in contexts.items()}
 
     def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:

@@ -1,11 +1,15 @@
 """Honest clients beside hostile ones, on a server whose engine only waits.
 
-    python -m benchmarks.serving_load
+    python -m benchmarks.serving_load [--soak MINUTES]
 
 Eight honest clients rank lists of 20 for ``--seconds``, first alone, then beside clients that send bodies of 4 MB, valid and of
-450,000 fields, that hang up, that send heads without end and bodies without their last byte, and that have a wrong key. Printed
-are the honest clients' failures and 95th percentile, the longest ``/health``, and the server's memory. The engine answers in 20 ms
+330,000 fields, that hang up, that send heads without end and bodies without their last byte, that never read what they asked
+for, and that have a wrong key. Printed are the honest clients' failures and 95th percentile, the longest ``/health``, and the server's memory. The engine answers in 20 ms
 without a model; the tokenizer is a real one.
+
+With ``--soak``, the hostile clients are killed and started again every 15 seconds, and the server is stopped (SIGSTOP) for one
+second each time. Printed are the server's memory, threads, open files and children every minute, and what is left of them when
+all clients are gone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +88,9 @@ def make_body(random_: random.Random, documents: int, words: int) -> bytes:
     return json.dumps({"query": "how long?", "documents": texts, "return_documents": False}).encode()
 
 
-async def honest(url: str, until: float, seconds: list[float], failures: Counter[str], seed: int) -> None:
+async def honest(
+    url: str, until: float, seconds: list[float], failures: Counter[str], seed: int, pause_s: float = 0
+) -> None:
     """Rank lists of 20, one after the other."""
     random_ = random.Random(seed)
     async with httpx.AsyncClient(base_url=url, headers=HEAD, timeout=60) as client:
@@ -95,6 +102,7 @@ async def honest(url: str, until: float, seconds: list[float], failures: Counter
                 status = type(error).__name__
             seconds.append(time.monotonic() - began)
             failures[status] += 1
+            await asyncio.sleep(pause_s)
 
 
 async def health(url: str, until: float, longest: list[float]) -> None:
@@ -107,15 +115,25 @@ async def health(url: str, until: float, longest: list[float]) -> None:
             await asyncio.sleep(0.2)
 
 
-async def raw(port: int, content: bytes, wait_s: float) -> None:
+@dataclass(frozen=True)
+class Hostile:
+    """What a client sends, how long it stays, how many do it at once, and whether they read what comes."""
+
+    content: bytes
+    wait_s: float
+    number: int
+    reads: bool = True
+
+
+async def raw(port: int, client: Hostile) -> None:
     """Send bytes, and hang up after ``wait_s`` or when the server does."""
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 if not client.reads else 1 << 16)
         try:
-            writer.write(content)
-            async with asyncio.timeout(wait_s):
+            writer.write(client.content)
+            async with asyncio.timeout(client.wait_s):
                 await writer.drain()
-                await reader.read()
+                await (reader.read() if client.reads else asyncio.sleep(client.wait_s))
         finally:
             writer.transport.abort()
 
@@ -126,37 +144,38 @@ def posted(body: bytes, length: int | None = None, key: str = KEY) -> bytes:
     return head.encode() + body
 
 
-def hostile_requests() -> dict[str, tuple[bytes, float, int]]:
-    """Return each kind's bytes, how long it stays, and how many do it at once."""
+def hostile_requests() -> dict[str, Hostile]:
+    """Return the clients of each kind."""
     random_ = random.Random(1)
     large = make_body(random_, 600, 400)
     fields = b'{"query":"q","documents":["x"],' + b",".join(b'"f%d":1' % n for n in range(330_000)) + b"}"
     return {
-        "large": (posted(large), 20, 2),
-        "hangs up": (posted(large), 0.3, 10),
-        "fields": (posted(fields), 20, 2),
-        "head without end": (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 200_000, 20, 4),
-        "slow head": (b"GET /health HTTP/1.1\r\nX: ", 20, 50),
-        "all but a byte": (posted(b"x" * ((4 << 20) - 1), 4 << 20), 60, 150),
-        "wrong key": (posted(large, key="no"), 5, 2),
+        "large": Hostile(posted(large), 20, 2),
+        "hangs up": Hostile(posted(large), 0.3, 10),
+        "fields": Hostile(posted(fields), 20, 2),
+        "head without end": Hostile(b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 200_000, 20, 4),
+        "slow head": Hostile(b"GET /health HTTP/1.1\r\nX: ", 20, 50),
+        "all but a byte": Hostile(posted(b"x" * ((4 << 20) - 1), 4 << 20), 60, 150),
+        "never reads": Hostile(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 5000, 60, 4, reads=False),
+        "wrong key": Hostile(posted(large, key="no"), 5, 2),
     }
 
 
-async def repeated(port: int, content: bytes, wait_s: float, until: float) -> None:
+async def repeated(port: int, client: Hostile, until: float) -> None:
     """Send the same again and again."""
     while time.monotonic() < until:
         async with asyncio.timeout(max(0.1, until - time.monotonic())):
-            await raw(port, content, wait_s)
+            await raw(port, client)
         await asyncio.sleep(1)
 
 
-def attack(port: int, hostile: dict[str, tuple[bytes, float, int]], until: float) -> None:
+def attack(port: int, hostile: dict[str, Hostile], until: float) -> None:
     """Run all hostile clients, in a process of their own."""
 
     async def all_of_them() -> None:
         kinds = hostile.values()
         await asyncio.gather(
-            *(repeated(port, content, wait_s, until) for content, wait_s, number in kinds for _ in range(number)),
+            *(repeated(port, client, until) for client in kinds for _ in range(client.number)),
             return_exceptions=True,
         )
 
@@ -164,7 +183,35 @@ def attack(port: int, hostile: dict[str, tuple[bytes, float, int]], until: float
     asyncio.run(all_of_them())
 
 
-async def measure(port: int, pid: int, seconds: float, hostile: dict[str, tuple[bytes, float, int]]) -> None:
+async def soak(port: int, server: psutil.Process, minutes: int) -> None:
+    """Print what the server holds, minute by minute, beside clients that are killed and stops of its own process."""
+    url, hostile = f"http://127.0.0.1:{port}", hostile_requests()
+
+    def held() -> str:
+        counts = f"{server.num_threads()} threads, {server.num_fds()} open files, {len(server.children(recursive=True))} children"
+        return f"memory {server.memory_info().rss / 2**20:.0f} MB, {counts}"
+
+    async def disturb(until: float) -> None:
+        while time.monotonic() < until:
+            attackers = multiprocessing.Process(target=attack, args=(port, hostile, until))
+            attackers.start()
+            await asyncio.sleep(15)
+            attackers.kill()
+            attackers.join()
+            server.suspend()
+            await asyncio.sleep(1)
+            server.resume()
+
+    print(f"idle: {held()}", flush=True)
+    for minute in range(1, minutes + 1):
+        until, took, statuses = time.monotonic() + 60, [], Counter()
+        await asyncio.gather(disturb(until), *(honest(url, until, took, statuses, n, pause_s=0.5) for n in range(4)))
+        print(f"minute {minute}: {len(took)} lists, statuses {dict(statuses)}, {held()}", flush=True)
+    await asyncio.sleep(15)
+    print(f"15 seconds after the last client: {held()}", flush=True)
+
+
+async def measure(port: int, pid: int, seconds: float, hostile: dict[str, Hostile]) -> None:
     """Print what honest clients get."""
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + seconds
     took, statuses, healths, memory = [], Counter(), [], []
@@ -192,6 +239,7 @@ def main() -> None:
     """Measure with and without hostile clients."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--soak", type=int, metavar="MINUTES")
     parser.add_argument("--serve", nargs=2, metavar=("FOLDER", "PORT"))
     options = parser.parse_args()
     if options.serve:
@@ -208,12 +256,14 @@ def main() -> None:
                     if httpx.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code == 200:
                         break
                 time.sleep(0.2)
-            for hostile in ({}, hostile_requests(), {}):
+            if options.soak:
+                asyncio.run(soak(port, psutil.Process(process.pid), options.soak))
+            for hostile in () if options.soak else ({}, hostile_requests(), {}):
                 asyncio.run(measure(port, process.pid, options.seconds, hostile))
             began = time.monotonic()
             process.terminate()
             process.wait(40)
-            print(f"ended after {time.monotonic() - began:.1f} s")
+            print(f"ended after {time.monotonic() - began:.1f} s with {process.returncode}")
         finally:
             process.kill()
             process.wait()

@@ -156,7 +156,7 @@ def make_folder(folder: Path) -> None:
 def mark(folder: Path) -> None:
     """Mark an existing ``folder``: what is written there from now on is ours, what is there already is not."""
     if read_mark(folder) is None:
-        write_mark(Mark(folder))
+        write_mark(Mark(folder), replaces=False)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def lock(path: Path, folder: Path, *, wait: bool = False) -> int:
         at = path
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            os.pwrite(descriptor, MADE_BY.encode(), 0)  # what another made is locked, and not removed
+            _sign(path, descriptor)
         except FileExistsError:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
@@ -49,6 +49,16 @@ def lock(path: Path, folder: Path, *, wait: bool = False) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _sign(path: Path, descriptor: int) -> None:
+    """Write into a new file that this package made it: what another made is locked, and not removed."""
+    try:
+        os.pwrite(descriptor, MADE_BY.encode(), 0)
+    except OSError:  # a full disk
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
 
 
 def unlock(path: Path, descriptor: int) -> None:

@@ -62,7 +62,9 @@ def _listed(lines: list[str]) -> Iterator[str]:
 
 def foreign(folder: Path) -> list[str]:
     """Return what is in ``folder`` (paths relative to it, sorted) and not listed in its mark; a link counts as itself."""
-    found = read_mark(folder) or Mark(folder)
+    found = read_mark(folder)
+    if found is None:  # then a file of the mark's name is no mark of ours
+        return sorted(inside(folder))
     if found.whole:
         return []
     ours = {MARK, *found.names} | {parent.as_posix() for name in found.names for parent in Path(name).parents}
@@ -94,8 +96,8 @@ def left_by(target: Path, suffix: str) -> list[Mark]:
     return []
 
 
-def write_mark(content: Mark) -> None:
-    """Write a mark into its folder, in place of the one that is there."""
+def write_mark(content: Mark, *, replaces: bool = True) -> None:
+    """Write a mark into its folder, in place of one that is there, or only where none is, so that two processes may do it at once."""
     head: dict[str, Any] = {"made_by": MADE_BY}
     head |= {name: value for name in ("target", "whole", "key") if (value := getattr(content, name))}
     lines = [json.dumps(line) + "\n" for line in (head, *sorted(content.names))]
@@ -104,7 +106,17 @@ def write_mark(content: Mark) -> None:
         os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "w", encoding="utf-8"
     ) as file:
         file.write("".join(lines))
-    os.replace(part, content.folder / MARK)
+    try:
+        if replaces:
+            os.replace(part, content.folder / MARK)
+        else:
+            os.link(part, content.folder / MARK)
+    except FileExistsError:
+        pass
+    except OSError:  # a disk without hard links
+        os.replace(part, content.folder / MARK)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _mark_over(path: Path) -> Mark | None:

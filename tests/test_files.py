@@ -337,3 +337,33 @@ def test_a_mark_whose_last_line_was_cut_short_goes_on(tmp_path_factory, cut):
     with files.claimed(run):
         for name in ("first.json", "second.json", "third.json"):
             files.write_text(run / name, "new")
+
+
+def test_two_processes_that_mark_one_folder_lose_no_name(tmp_path, monkeypatch):
+    """The second one saw no mark yet, and writes its own when the first one has listed a file in it."""
+    files.mark(tmp_path)
+    files.write_text(tmp_path / "a.json", "first")
+    with monkeypatch.context() as late:
+        late.setattr(files, "read_mark", lambda folder: None)
+        files.mark(tmp_path)
+    files.write_text(tmp_path / "a.json", "second")
+    assert sorted(os.listdir(tmp_path)) == [".iranker", "a.json"]
+
+
+def test_a_disk_without_hard_links_is_marked(tmp_path, monkeypatch):
+    def no_links(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    files.mark(tmp_path)
+    assert marks.read_mark(tmp_path) and os.listdir(tmp_path) == [".iranker"]
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match="No space left"), files.locked(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path) == []

@@ -71,9 +71,11 @@ def json_form(path: Path) -> tuple[str, Any]:
             if len(keys) == 2 and str(keys[1]).isdigit():
                 return "columns", {keys[0]: {}}
             _, raw = next(json_parts(path, 0), ((), b""))
-        except TooLongError:
+        except TooLongError as error:
+            if len(first[0]) == opened.MAX_TEXT:
+                next(row for row, line in lines(path) if line.strip())  # raises it with the line's row
             if not first[0].rstrip().endswith(b"}"):  # else a line that is no JSON, whose brackets tell nothing
-                raise
+                raise too_long(path, 1, "an item", first[0]) from error
             raw = b""
         except UserError:
             raw = b""

@@ -23,7 +23,7 @@ from iranker_verl.evaluation.report.tables import datasets_in_order, main_table
 from iranker_verl.evaluation.report.tables_text import markdown
 from iranker_verl.evaluation.results import by_dataset
 from iranker_verl.evaluation.systems import Role, with_role
-from iranker_verl.files import claim, write_json, write_jsonl, write_text
+from iranker_verl.files import claimed, write_json, write_jsonl, write_text
 
 
 def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[str, Any]:
@@ -54,17 +54,17 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
         "time_s": {"total": sum(r["time_s"]["total"] for r in found.values())},
         "peak_rss_bytes": max(r["peak_rss_bytes"] for r in found.values()),
     }
-    claim(out)
-    systems = []
-    for system in dict.fromkeys((Role.ZERO_SHOT, Role.BEFORE, *merged)):
-        if system in merged:
-            own = sorted(merged[system].records, key=lambda record: order.index(record.task.dataset))
-            write_jsonl(of_system(out, system), [record.to_json() for record in own])
-            systems.append(replace(merged[system], records=tuple(own)))
-    content = write_results(out, systems, seed=first["seed"], made_of=made_of)
-    content["zero_shot"] = {dataset: numbers[Role.ZERO_SHOT] for dataset, numbers in content["datasets"].items()}
-    write_json(out / "results.json", content)
-    return content
+    with claimed(out):
+        systems = []
+        for system in dict.fromkeys((Role.ZERO_SHOT, Role.BEFORE, *merged)):
+            if system in merged:
+                own = sorted(merged[system].records, key=lambda record: order.index(record.task.dataset))
+                write_jsonl(of_system(out, system), [record.to_json() for record in own])
+                systems.append(replace(merged[system], records=tuple(own)))
+        content = write_results(out, systems, seed=first["seed"], made_of=made_of)
+        content["zero_shot"] = {dataset: numbers[Role.ZERO_SHOT] for dataset, numbers in content["datasets"].items()}
+        write_json(out / "results.json", content)
+        return content
 
 
 def _result(system: str, own: Sequence[Record], results: Mapping[str, Any]) -> SystemResult:

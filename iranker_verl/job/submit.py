@@ -41,6 +41,9 @@ _JOINS = (
     "++ray_kwargs.ray_init.num_gpus=null",
     "++ray_kwargs.ray_init.address=null",
 )
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+AGAIN_S = 2.0  # until a job that has not ended is followed again
+PATIENCE_S = 120.0  # with a head that cannot be reached
 USAGE = "submit.sh RECIPE iranker.run_dir=/shared/folder [--dry-run] [override=value …]"
 
 
@@ -161,8 +164,7 @@ def submit(asked: Submission) -> int:
             asked.bundle(Path(folder))
             client.submit_job(**(job | {"runtime_env": {**job["runtime_env"], "working_dir": folder}}))  # type: ignore[arg-type,dict-item]
         print(f"{name} is submitted", flush=True)
-        asyncio.run(_follow(client, str(name)))
-        ended = client.get_job_info(str(name))
+        ended = asyncio.run(_follow(client, str(name)))
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(f"{name}: {first_line(error)} (ray job logs -f --address {asked.address} {name})") from error
     if ended.status != "SUCCEEDED":
@@ -174,10 +176,30 @@ def submit(asked: Submission) -> int:
     return 0
 
 
-async def _follow(client: Any, name: str) -> None:
-    """Print the log as it comes, until the job ends."""
-    async for lines in client.tail_job_logs(name):
-        print(lines, end="", flush=True)
+async def _follow(client: Any, name: str) -> Any:
+    """Print the log as it comes, and return Ray's description of the job when it has ended.
+
+    Where the connection is lost before, it is made again, and the log goes on after what was printed. Raise RuntimeError where
+    the head cannot be reached for :data:`PATIENCE_S`.
+    """
+    from aiohttp import ClientError
+
+    printed, lost, reason = 0, None, ""
+    while lost is None or time.monotonic() - lost < PATIENCE_S:
+        try:
+            read = 0  # Ray sends a log from its beginning
+            async for lines in client.tail_job_logs(name):
+                print(lines[max(0, printed - read) :], end="", flush=True)
+                read += len(lines)
+                printed = max(printed, read)
+            found = client.get_job_info(name)
+            if found.status in ENDED:
+                return found
+            lost = None
+        except (RuntimeError, OSError, ClientError) as error:
+            lost, reason = lost or time.monotonic(), first_line(error)
+        await asyncio.sleep(AGAIN_S)
+    raise RuntimeError(f"its head cannot be reached any more ({reason}); the job may go on")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import sys
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator
@@ -23,7 +24,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from iranker_verl.errors import UserError
-from iranker_verl.preflight.reads import is_environment_variable, is_read, owner_of
+from iranker_verl.preflight.reads import is_read, names_variable, owner_of
 from iranker_verl.provenance import flatten
 from iranker_verl.training import credit
 
@@ -41,7 +42,6 @@ HANDED_ON = (
 )
 # Names that verl's own defaults lists read.
 CHOICES = ("model_engine",)
-ENVIRONMENT = ("VERL_", "IRANKER_")
 
 
 def check_effect(config: DictConfig, named: Collection[str]) -> None:
@@ -59,9 +59,20 @@ def check_effect(config: DictConfig, named: Collection[str]) -> None:
                 raise UserError(f"{name}={value} has no effect: {why}")
         _check_gates(config, name, value)
         _check_read(config, name, value)
-    for name in os.environ:
-        if name.startswith(ENVIRONMENT) and not is_environment_variable(name):
+    _check_environment()
+
+
+def _check_environment() -> None:
+    """Raise UserError for a variable ``IRANKER_…`` that nothing reads.
+
+    For one of verl's it is a warning: images and scripts around verl set some that verl itself does not read.
+    """
+    for name in sorted(os.environ):
+        if name.startswith("IRANKER_") and not names_variable("iranker_verl", name):
             raise UserError(f"the environment variable {name} has no effect: nothing here reads it; unset it")
+        if name.startswith("VERL_") and not names_variable("verl", name):
+            about = f"the environment variable {name} has no effect: nothing in verl {version('verl')} reads it"
+            print(f"warning: {about}", file=sys.stderr)
 
 
 def _check_legacy(config: DictConfig) -> None:

@@ -10,6 +10,7 @@ as read: what is reported is certain, what is not reported is not.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -106,10 +107,11 @@ def is_read(name: str, owner: type | None, *, group: str | None = None) -> bool:
     return False
 
 
-def is_environment_variable(name: str) -> bool:
-    """Return whether verl or this package names an environment variable."""
-    ours = Path(__file__).parents[1].rglob("*.py")
-    return any(name in text for text in _sources().values()) or any(name in file.read_text("utf-8") for file in ours)
+def names_variable(package: str, name: str) -> bool:
+    """Return whether an environment variable is named anywhere in a package."""
+    word = re.compile(rf"\b{re.escape(name)}\b")
+    folders = (find_spec(package) or _Nothing).submodule_search_locations or ()
+    return any(word.search(file.read_text("utf-8")) for folder in folders for file in Path(folder).rglob("*.py"))
 
 
 def owner_of(group: Mapping[str, Any] | None) -> type | None:

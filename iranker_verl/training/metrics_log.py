@@ -89,9 +89,9 @@ def time_shares(timing: Mapping[str, float]) -> dict[str, float]:
 class MetricsLog:
     """The metrics file of a run. Lines of steps after ``last_step``, which a crash has lost, are dropped at the start."""
 
-    def __init__(self, path: str, last_step: int) -> None:
+    def __init__(self, path: Path, last_step: int) -> None:
         """Open ``path`` to append to; ``last_step`` is that of the checkpoint."""
-        self.path = Path(path)
+        self.path = path
         make_folder(self.path.parent)
         mark(self.path.parent)
         write_jsonl(self.path, [line for line in read_metrics(self.path) if line["step"] <= last_step])

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from iranker_verl.training.step_record import StepRecord
 
 
 class EliminationTrainer(PPOTrainerSync):
-    """See the module's docstring. Reads ``config.iranker.*`` and writes ``config.iranker.metrics_file``."""
+    """See the module's docstring. Reads ``config.iranker.*`` and writes the run's ``metrics.jsonl``."""
 
     def init(self) -> None:
         """Set up as verl does, then resume the metrics file and the curriculum where the last checkpoint left them."""
@@ -53,7 +54,7 @@ class EliminationTrainer(PPOTrainerSync):
         if self.config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
             largest = max(max(candidates.values()) for candidates in self._pool_sizes.values())
             label_tokens(self.tokenizer, largest)  # an error now and not after the first rollout
-        self.metrics_log = MetricsLog(ours.metrics_file, last_step=self.global_steps)
+        self.metrics_log = MetricsLog(Path(ours.run_dir, "metrics.jsonl"), last_step=self.global_steps)
         self.curriculum = self._resume_curriculum()
         self._end_by_tokens()
 

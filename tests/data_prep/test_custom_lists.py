@@ -5,6 +5,7 @@ import json
 import pytest
 
 from data_prep.custom.lists import read_lists
+from data_prep.readers import opened
 from iranker_verl.errors import UserError
 
 
@@ -81,3 +82,27 @@ def test_white_space_and_repeats_are_as_in_preparation(tmp_path):
 def test_what_is_refused(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words):
         read_lists(write(tmp_path, name, content))
+
+
+SMALL, HUGE = '{"query": "a", "candidates": ["x"]}', '{"query": "b", "candidates": ["y", "%s"]}' % ("z" * (1 << 18))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("a.jsonl", f"{HUGE}\n{SMALL}\n", 1),
+        ("a.jsonl", f"\n\n{HUGE}\n", 3),
+        ("a.jsonl", f"{SMALL}\n{HUGE}\n", 2),
+        ("a.jsonl", f"[{SMALL},\n{SMALL},\n{HUGE}]\n", 3),
+        ("a.jsonl", f"[{HUGE},\n{SMALL}]\n", 1),
+        ("a.jsonl", HUGE.replace("[", "[\n", 1), 1),  # the place among objects that are written over several lines
+        ("a.jsonl", HUGE.replace("z" * (1 << 15), "z" * (1 << 15) + '",\n"'), 1),
+        ("a.csv", "query,passage\na,x\na," + "z" * (1 << 18) + "\n", 3),
+    ],
+    ids=["first", "after blanks", "second", "array", "array's first", "line of an object", "object of lines", "csv"],
+)
+def test_what_is_too_long_is_named_by_its_row(tmp_path, monkeypatch, name, content, row):
+    monkeypatch.setattr(opened, "MAX_TEXT", 1 << 16)
+    path = write(tmp_path, name, content)
+    with pytest.raises(UserError, match=rf"{name} row {row}: .* of more than 0 MB"):
+        read_lists(path)

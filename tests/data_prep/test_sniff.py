@@ -207,7 +207,7 @@ def test_a_large_json_object_of_somebody_else_is_named_and_does_not_stop_the_oth
     monkeypatch.setattr(opened, "MAX_TEXT", 1 << 16)
     (tmp_path / "faq.csv").write_text(table(CSV[0]))
     (tmp_path / "results.json").write_text(json.dumps({"runs": ["x" * 100] * 2000}))
-    assert "an item of more than 0 MB" in discover(tmp_path).not_read[tmp_path / "results.json"]
+    assert "a line of more than 0 MB" in discover(tmp_path).not_read[tmp_path / "results.json"]
 
 
 def test_an_endless_run_of_blank_lines_is_refused(tmp_path, monkeypatch):

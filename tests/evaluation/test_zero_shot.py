@@ -15,7 +15,7 @@ from iranker_verl.evaluation.report.tables import main_table
 from iranker_verl.evaluation.report.tables_text import markdown
 from iranker_verl.evaluation.systems import role_by_name
 from iranker_verl.evaluation.zero_shot import merge
-from iranker_verl.files import write_jsonl
+from iranker_verl.files import locked, write_jsonl
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
 BASES = {"rec": "aaa", "passage": "bbb"}
@@ -119,6 +119,11 @@ def test_a_run_on_everything_stands_beside(runs, tmp_path):
     fewer = make_run(tmp_path / "fewer", ranks | {"passage-7": {"after": [1.0] * 3}}, zero_shot=False)
     with pytest.raises(UserError, match="same tasks of passage-7"):
         merge(tmp_path / "all", runs, fewer)
+
+
+def test_another_process_that_writes_there_is_not_disturbed(runs, tmp_path):
+    with locked(tmp_path / "all"), pytest.raises(UserError, match="another iranker is writing there"):
+        merge(tmp_path / "all", runs)
 
 
 def test_what_does_not_belong_together_is_refused(runs, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -135,9 +136,9 @@ class Status(StrEnum):
     SUCCEEDED, FAILED, STOPPED, RUNNING = "SUCCEEDED", "FAILED", "STOPPED", "RUNNING"
 
 
-@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.STOPPED])
 def test_only_a_job_that_succeeded_is_a_success_however_its_log_ends(monkeypatch, capsys, status):
-    """A stand-in for Ray's client. Following a log ends quietly where a job is stopped, and where it breaks off."""
+    """A stand-in for Ray's client. Following a log ends quietly where a job is stopped."""
     sent = []
 
     class Client:
@@ -164,6 +165,41 @@ def test_only_a_job_that_succeeded_is_a_success_however_its_log_ends(monkeypatch
             submit.submit(asked)
     assert "the log" in capsys.readouterr().out
     assert not Path(sent[0]["runtime_env"]["working_dir"]).exists()  # nothing is left behind
+
+
+class Unsteady:
+    """A client whose connection to the log is lost twice; the second time, so is the head, for two requests."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def tail_job_logs(self, name):
+        self.asked += 1
+        if self.asked == 3:
+            raise ConnectionError("nobody there")
+        yield "one\n"
+        if self.asked > 1:
+            yield "two\nth"
+            if self.asked == 2:
+                raise RuntimeError("closed with close code 1006")
+            yield "ree\n"
+
+    def get_job_info(self, name):
+        return SimpleNamespace(status=Status.SUCCEEDED if self.asked > 4 else Status.RUNNING)
+
+
+def test_a_log_that_breaks_off_goes_on_until_the_job_has_ended(monkeypatch, capsys):
+    monkeypatch.setattr(submit, "AGAIN_S", 0)
+    client = Unsteady()
+    assert asyncio.run(submit._follow(client, "job")).status == "SUCCEEDED" and client.asked == 5
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+def test_a_head_that_is_gone_is_not_followed_for_ever(monkeypatch):
+    monkeypatch.setattr(submit, "AGAIN_S", 0)
+    monkeypatch.setattr(submit, "PATIENCE_S", 0)
+    with pytest.raises(RuntimeError, match=r"cannot be reached any more \(.*1006\); the job may go on"):
+        asyncio.run(submit._follow(Unsteady(), "job"))
 
 
 def test_a_head_that_is_not_there_is_said_at_once():

@@ -238,17 +238,28 @@ def test_the_embedded_world_is_not_sized_where_raw_data_is_given():
         check_effect(config, ["iranker.data.world.users"])
 
 
-@pytest.mark.parametrize("name", ["VERL_PLATFROM", "IRANKER_APIKEY"])
-def test_an_environment_variable_that_nothing_reads(monkeypatch, name):
-    monkeypatch.setenv(name, "x")
-    with pytest.raises(UserError, match=f"environment variable {name} has no effect"):
+def test_an_environment_variable_of_ours_that_nothing_reads(monkeypatch):
+    monkeypatch.setenv("IRANKER_APIKES", "x")
+    with pytest.raises(UserError, match="environment variable IRANKER_APIKES has no effect"):
         check_effect(compose(TINY), [])
 
 
-def test_an_environment_variable_that_is_read(monkeypatch):
-    for name in ("VERL_LOGGING_LEVEL", "VERL_PLATFORM", "IRANKER_API_KEY"):
+def test_an_environment_variable_of_verl_that_nothing_reads_is_a_warning(monkeypatch, capsys):
+    """Images and scripts around verl set some, such as VERL_HOME."""
+    for name in ("VERL_HOME", "VERL_PLATFORM", "VERL_PLAT"):
         monkeypatch.setenv(name, "x")
     check_effect(compose(TINY), [])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[4] for line in lines] == ["VERL_HOME", "VERL_PLAT"]
+    assert all(line.startswith("warning: the environment variable") for line in lines)
+
+
+def test_an_environment_variable_that_is_read(monkeypatch, capsys):
+    # the last two by parts of verl that no job of ours runs
+    for name in ("VERL_LOGGING_LEVEL", "VERL_PLATFORM", "IRANKER_API_KEY", "VERL_SFT_LOGGING_LEVEL", "VERL_SEED"):
+        monkeypatch.setenv(name, "x")
+    check_effect(compose(TINY), [])
+    assert capsys.readouterr().err == ""
 
 
 def test_a_dataclass_reads_only_its_own_fields():

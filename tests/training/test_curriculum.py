@@ -181,7 +181,7 @@ def trainer_of(tmp_path, **options):
     )
     curriculum = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.5} | options
     own.config = OmegaConf.create({"iranker": {"curriculum": curriculum, "seed": 1}, "data": {"train_batch_size": 3}})
-    own.metrics_log = MetricsLog(str(tmp_path / "metrics.jsonl"), last_step=9)
+    own.metrics_log = MetricsLog(tmp_path / "metrics.jsonl", last_step=9)
     own.global_steps = 4
     own.curriculum = own._resume_curriculum()
     return own

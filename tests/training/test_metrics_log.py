@@ -78,7 +78,7 @@ def append(log, step, **metrics):
 
 def test_a_line_a_step(tmp_path, capsys):
     path = tmp_path / "deep" / "metrics.jsonl"
-    log = MetricsLog(str(path), last_step=0)
+    log = MetricsLog(path, last_step=0)
     assert read_metrics(path) == []
     append(log, 1, **{"actor/pg_loss": 0.5, "actor/note": "text", "perf/mfu": 1.0, "actor/lost": float("inf")})
     append(log, 2)
@@ -99,23 +99,23 @@ def test_a_line_a_step(tmp_path, capsys):
 
 def test_a_number_that_is_none_is_null_in_json(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(str(path), 0)
+    log = MetricsLog(path, 0)
     append(log, 1, **{"episode/rr": float("nan"), "reward/mean": float("inf"), "actor/kl": float("nan")})
     text = path.read_text()
     line = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert line["episode/rr"] is None and line["reward/mean"] is None and "verl/actor/kl" not in line
     # and a resume keeps it
-    MetricsLog(str(path), 1)
+    MetricsLog(path, 1)
     assert path.read_text() == text
 
 
 @pytest.mark.parametrize(("last_step", "kept"), [(0, []), (2, [1, 2]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])])
 def test_a_resume_drops_what_came_after_its_checkpoint(tmp_path, last_step, kept):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(str(path), 0)
+    log = MetricsLog(path, 0)
     for step in (1, 2, 3, 4):
         append(log, step)
-    again = MetricsLog(str(path), last_step)
+    again = MetricsLog(path, last_step)
     assert [line["step"] for line in read_metrics(path)] == kept
     append(again, last_step + 1)
     assert [line["step"] for line in read_metrics(path)] == [*kept, last_step + 1]
@@ -125,14 +125,14 @@ def test_a_resume_drops_what_came_after_its_checkpoint(tmp_path, last_step, kept
 @pytest.mark.parametrize("cut", [1, 2, 10, 40])
 def test_a_last_line_cut_short_is_left_out(tmp_path, cut):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(str(path), 0)
+    log = MetricsLog(path, 0)
     append(log, 1)
     append(log, 2)
     content = path.read_bytes()
     path.write_bytes(content[: -cut - 1])  # the newline, and some of the line
     assert [line["step"] for line in read_metrics(path)] == [1]
     # a resume starts on a line of its own
-    append(MetricsLog(str(path), 5), 2)
+    append(MetricsLog(path, 5), 2)
     assert [line["step"] for line in read_metrics(path)] == [1, 2]
 
 
@@ -146,7 +146,7 @@ def test_means_of_nothing():
 
 def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(str(path), 0)
+    log = MetricsLog(path, 0)
     append(log, 1)
     append(log, 2)
     log.add_save(0.25)

@@ -64,7 +64,6 @@ def test_every_recipe_composes_and_is_valid(recipe):
     assert rollout.max_model_len >= data.max_prompt_length + data.max_response_length
     assert data.truncation == "error" and not data.filter_overlong_prompts
     assert config.actor_rollout_ref.actor.loss_agg_mode == "seq-mean-token-mean"
-    assert config.iranker.metrics_file == f"{config.iranker.run_dir}/metrics.jsonl"
     assert config.trainer.default_local_dir.startswith(config.iranker.run_dir)
     assert rollout.val_kwargs.temperature == 0 and not rollout.val_kwargs.do_sample
     # metrics.jsonl has the entropy: from the old log-probs, or else from the update

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.files import claim, write_json, write_jsonl
+from iranker_verl.files import claimed, write_json, write_jsonl
 
 TRACES, MANIFEST = "traces.jsonl", "manifest.json"
 _FORMER = "thoughts.jsonl"  # the traces' file before it was renamed, with another name of a field
@@ -57,10 +57,10 @@ class Store:
 
 
 def write_traces(store: Store, folder: Path) -> None:
-    """Write a store's two files. Raise UserError where ``folder`` is a file."""
-    claim(folder)
-    write_jsonl(folder / TRACES, [asdict(trace) for trace in store.traces])
-    write_json(folder / MANIFEST, {**store.manifest, "hash": store.hash})
+    """Write a store's two files. Raise UserError where ``folder`` is a file, or another process writes there."""
+    with claimed(folder):
+        write_jsonl(folder / TRACES, [asdict(trace) for trace in store.traces])
+        write_json(folder / MANIFEST, {**store.manifest, "hash": store.hash})
 
 
 def read_traces(folder: Path) -> Store:

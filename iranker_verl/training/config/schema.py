@@ -89,7 +89,6 @@ class Recipe:
         "prompt template: an id of iranker_verl/ranking/templates, or a .yaml file; the data is prepared with it",
     )
     run_dir: str | None = option("runs/${trainer.experiment_name}", "where a run keeps everything that it makes")
-    metrics_file: str = option("${iranker.run_dir}/metrics.jsonl", "one JSON object of metrics a step")
     seed: int = option(1, "of data, base, training and evaluation", least=0)
     data: Data = option(Data, "what is prepared")
     base: Base = option(Base, "the model that training starts from")

@@ -6,6 +6,7 @@ import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.cot import read_traces, write_traces
+from iranker_verl.files import locked
 from tests.evaluation.cot.samples import store, trace
 
 
@@ -51,3 +52,9 @@ def test_a_broken_store_is_named(tmp_path):
             read_traces(tmp_path)
     with pytest.raises(UserError, match="cannot be made a folder"):
         write_traces(store(), path)
+
+
+def test_another_process_that_writes_there_is_not_disturbed(tmp_path):
+    with locked(tmp_path / "store"), pytest.raises(UserError, match="another iranker is writing there"):
+        write_traces(store(), tmp_path / "store")
+    write_traces(store(), tmp_path / "store")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs one stack into a virtual environment: requirements/install.sh VENV [cpu|gpu]. Idempotent.
-# Every file is checked against its hash in the lock, but for torch's CPU build (requirements/lock.py says why).
+# Every file is checked against its hash in the lock.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1 stack=${2:-cpu} python=${PYTHON:-python3.11}
@@ -30,7 +30,6 @@ cat requirements/verl.txt "$lock" | grep -e --hash= >"$hashed/all.txt"
 # A few packages have no wheels; setuptools from the lock builds them, and nothing that is not in the lock.
 grep '^setuptools==' "$hashed/all.txt" >"$hashed/setuptools.txt"
 pip install --no-deps --require-hashes -r "$hashed/setuptools.txt"
-if torch=$(grep '^torch==[^ ]*$' "$lock"); then pip install --no-deps "$torch"; fi
 pip install --no-deps --require-hashes --no-build-isolation -r "$hashed/all.txt"
 pip install --no-deps --no-build-isolation --editable .
 echo "$wanted" >"$venv/.installed"

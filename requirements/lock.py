@@ -2,8 +2,7 @@
 
 Versions are chosen by hand (``name==version`` in the lock); this asks pip which file it would take for each on this
 machine and adds the file's SHA-256. Hashes that are there are kept, so run it once with each Python version of the stack.
-``torch==…+cpu`` gets none: its file is not in the public registry but in PyTorch's own index, or wherever
-``PIP_EXTRA_INDEX_URL`` points, and others may have built theirs.
+The file of ``torch==…+cpu`` is in PyTorch's own index: point ``PIP_EXTRA_INDEX_URL`` there.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _name(package: str) -> str:
 def main(stack: str) -> None:
     """Rewrite ``STACK.txt`` and ``verl.txt``."""
     files = {path: path.read_text().splitlines() for path in (FOLDER / "verl.txt", FOLDER / f"{stack}.txt")}
-    pins = [m[0] for lines in files.values() for line in lines if (m := PIN.match(line)) and "+cpu" not in m[0]]
+    pins = [m[0] for lines in files.values() for line in lines if (m := PIN.match(line))]
     new = hashes(pins)
     for path, lines in files.items():
         for i, line in enumerate(lines):

@@ -21,7 +21,7 @@ from typing import Any
 from data_prep import spool
 from data_prep.assemble import Inspect, Made, assemble
 from data_prep.checks.folder import check_folder
-from data_prep.discover import Found, discover, local_raw
+from data_prep.discover import discover, local_raw
 from data_prep.options import Options
 from data_prep.schema import MANIFEST, SCHEMA_VERSION, SPLITS, read_manifest
 from data_prep.tasks import Dropped, Source
@@ -56,93 +56,82 @@ def prepare(
     share the work. Raise UserError for a mistake in the raw files or options, where ``out`` holds what is not ours, and where
     another process prepares into it; ``out`` is then what it was before.
     """
-    options = options or Options()
+    options, asked = options or Options(), tasks or ()
     _check_kind(template, options)
     raw = local_raw(raw)
-    found = discover(raw, tasks or ())
+    found = discover(raw, asked)
     _check_places(raw, found.sources, out)
-    with files.locked(out):
-        return _prepared(raw, out, found, template, options, tasks or (), progress, inspect, processes, ray)
-
-
-def _prepared(
-    raw: Path,
-    out: Path,
-    found: Found,
-    template: Template,
-    options: Options,
-    tasks: Sequence[str],
-    progress: Progress,
-    inspect: Inspect | None,
-    processes: int | None,
-    ray: bool,
-) -> dict[str, Any]:
-    sources = found.sources
-    names = _in_order({name for source in sources for name in source.datasets if not tasks or name in tasks})
-    if absent := [name for name in tasks if name not in names]:
+    names = _in_order({name for source in found.sources for name in source.datasets if not asked or name in asked})
+    if absent := [name for name in asked if name not in names]:
         raise UserError(f"{raw}: nothing to prepare {', '.join(absent)} from; found {', '.join(names)}")
-    progress(f"found {', '.join(names)}")
-    not_read = _not_read(raw, out, found.not_read, progress)
-    made_of = {
-        "schema_version": SCHEMA_VERSION,
-        "seed": options.seed,
-        "options": asdict(options),
-        "tasks": names,
-        "template_id": template.id,
-        "template_hash": template.hash,
-        "inputs": _inputs(raw, sources),
-        "versions": {name: version(name) for name in ("iranker-verl", "pyarrow", "numpy", "pandas")}
-        | {"python": platform.python_version()},
-    }
-    if manifest := _reusable(out, made_of):
-        progress(f"{out}: made from the same files, options and template before; used again")
-        return manifest
-    files.check_folder_replaceable(out, _is_earlier)
-    raw_files = [file for source in sources for file in source.files]
-    kept = files.kept_folder(out, digest(made_of))
-    work = Work(kept, processes or processes_for(raw_files), ray, progress)
-    try:
-        manifest = _prepare(raw, out, sources, names, made_of, not_read, template, options, tasks, work, inspect)
-    except UserError as error:
-        if not isinstance(error, Interrupted):  # a mistake: nothing to go on with
-            files.remove_folder(kept)
-        raise
-    files.remove_folder(kept)
+    if refused := [source.refused for source in found.sources if source.refused]:
+        raise UserError(refused[0])
+    with files.locked(out):
+        progress(f"found {', '.join(names)}")
+        not_read = _not_read(raw, out, found.not_read, progress)
+        made_of = _made_of(raw, found.sources, names, template, options)
+        if manifest := _reusable(out, made_of):
+            progress(f"{out}: made from the same files, options and template before; used again")
+            return manifest
+        files.check_folder_replaceable(out, _is_earlier)
+        kept = files.kept_folder(out, digest(made_of))
+        count = processes or processes_for([file for source in found.sources for file in source.files])
+        work = Work(kept, count, ray, progress)
+        try:
+            folders, ranges = _spool(found.sources, names, options, work)
+            dropped = spool.dropped_in(folders)
+            with files.replacing_folder(out, _is_earlier) as part:
+                made = assemble(folders, ranges, part, template, options, dropped, inspect, progress)
+                _check_made(made, dropped, raw, asked)
+                manifest = made_of | _outcome(made, dropped, names) | {"not_read": not_read}
+                _prove(raw, part, manifest)
+                files.write_json(part / MANIFEST, manifest)
+        except UserError as error:
+            if not isinstance(error, Interrupted):  # a mistake: nothing to go on with
+                files.remove_folder(kept)
+            raise
+        files.remove_folder(kept)
     for name, summary in manifest["datasets"].items():
         lost = "; ".join(f"{reason}: {n}" for reason, n in summary["dropped"].items()) or "nothing"
         progress(f"{name}: {summary['train']} train, {summary['test']} test; dropped {lost}")
     return manifest
 
 
-def _prepare(
-    raw: Path,
-    out: Path,
-    sources: list[Source],
-    names: list[str],
-    made_of: dict[str, Any],
-    not_read: dict[str, str],
-    template: Template,
-    options: Options,
-    asked: Sequence[str],
-    work: Work,
-    inspect: Inspect | None,
+def _made_of(
+    raw: Path, sources: list[Source], names: list[str], template: Template, options: Options
 ) -> dict[str, Any]:
-    ranges = max(1, sum(file.stat().st_size for source in sources for file in source.files) // RANGE_BYTES)
-    units = [unit for source in sources for unit in source.units(options, _own(source, names), work)]
-    folders = work.run([Job(unit.name, spool.fill, (unit, options.seed, ranges)) for unit in units])
-    dropped = spool.dropped_in(folders)
+    top = raw.parent if raw.is_file() else raw
+    read = sorted({file for source in sources for file in source.files})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "seed": options.seed,
+        "options": asdict(options),
+        "tasks": names,
+        "template_id": template.id,
+        "template_hash": template.hash,
+        "inputs": {file.relative_to(top).as_posix(): file_digest(file) for file in read},
+        "versions": {name: version(name) for name in ("iranker-verl", "pyarrow", "numpy", "pandas")}
+        | {"python": platform.python_version()},
+    }
 
-    with files.replacing_folder(out, _is_earlier) as part:
-        made = assemble(folders, ranges, part, template, options, dropped, inspect, work.progress)
-        _check_made(made, dropped, raw, asked)
-        manifest = made_of | _outcome(made, dropped, names) | {"not_read": not_read}
-        manifest["files"] = {f"{split}.parquet": file_digest(part / f"{split}.parquet") for split in SPLITS}
-        found = check_folder(part, manifest)
-        manifest["checks"] = [asdict(one) for one in found]
-        if failed := [one for one in found if not one.ok]:
-            raise UserError(f"{raw}: the prepared data fails the check {failed[0].name!r}: {failed[0].detail}")
-        files.write_json(part / MANIFEST, manifest)
-        return manifest
+
+def _spool(sources: list[Source], names: list[str], options: Options, work: Work) -> tuple[list[Path], int]:
+    """Run the units; return the folders that they filled, and in how many ranges of the final order each."""
+    ranges = max(1, sum(file.stat().st_size for source in sources for file in source.files) // RANGE_BYTES)
+    jobs = []
+    for source in sources:
+        own = [name for name in source.datasets if name in names]
+        jobs += [Job(unit.name, spool.fill, (unit, options, own, ranges)) for unit in source.cut(options, work)]
+    return work.run(jobs), ranges
+
+
+def _prove(raw: Path, folder: Path, manifest: dict[str, Any]) -> None:
+    """Add files and checks to the manifest of what was written. Raise UserError where a check fails."""
+    manifest["files"] = {f"{split}.parquet": file_digest(folder / f"{split}.parquet") for split in SPLITS}
+    found = check_folder(folder, manifest)
+    manifest["checks"] = [asdict(one) for one in found]
+    if failed := [one for one in found if not one.ok]:
+        raise UserError(f"{raw}: the prepared data fails the check {failed[0].name!r}: {failed[0].detail}")
 
 
 def _not_read(raw: Path, out: Path, reasons: dict[Path, str], progress: Progress) -> dict[str, str]:
@@ -168,10 +157,6 @@ def _check_kind(template: Template, options: Options) -> None:
 def _in_order(names: set[str]) -> list[str]:
     """Return the paper's nine first, in its order; then the others by name."""
     return [name for name in DATASETS if name in names] + sorted(names - set(DATASETS))
-
-
-def _own(source: Source, names: list[str]) -> tuple[str, ...]:
-    return tuple(name for name in source.datasets if name in names)
 
 
 def _check_places(raw: Path, sources: list[Source], out: Path) -> None:
@@ -229,12 +214,6 @@ def _outcome(made: Made, dropped: Dropped, names: list[str]) -> dict[str, Any]:
             for name in names
         },
     }
-
-
-def _inputs(raw: Path, sources: list[Source]) -> dict[str, dict[str, Any]]:
-    top = raw.parent if raw.is_file() else raw
-    read = sorted({file for source in sources for file in source.files})
-    return {file.relative_to(top).as_posix(): file_digest(file) for file in read}
 
 
 def _reusable(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:

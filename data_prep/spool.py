@@ -16,19 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.hashing import keys
+from data_prep.options import Options
 from data_prep.tasks import TASKS, Dropped, Unit, nothing_dropped
 
 KEY = pa.field("key", pa.uint64())
 SPOOLED = TASKS.append(KEY)
 
 
-def fill(folder: Path, unit: Unit, seed: int, ranges: int) -> None:
+def fill(folder: Path, unit: Unit, options: Options, datasets: Sequence[str], ranges: int) -> None:
     """Run a unit as a job of :mod:`data_prep.work`: write its tasks to ``range-<i>.arrow`` and what it dropped to JSON."""
     dropped = nothing_dropped()
     writers: dict[int, pa.RecordBatchFileWriter] = {}
     try:
-        for table in unit.run(dropped):
-            key = keys(table["task_id"].to_pylist(), seed, "order")
+        for table in unit.run(options, datasets, dropped):
+            key = keys(table["task_id"].to_pylist(), options.seed, "order")
             spooled = table.append_column(KEY, pa.array(key))
             for place, part in split_by(spooled, range_of(key, ranges), ranges):
                 if place not in writers:

@@ -1,20 +1,21 @@
 r"""What a source gives and what preparation works on: tasks that are on no side of the split yet, as columns.
 
 A source is found by its module in :mod:`data_prep.sources` and cut into *units*, pieces of work that need nothing of
-each other. A unit yields :class:`Draft`\s, or tables of :data:`TASKS` at once, and counts what it drops.
+each other.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from data_prep.options import Options
+from data_prep.work import Work
 from iranker_verl.ranking import RankingTask
 
 # One row a task. ``group`` is what may not stand on both sides of a split (a user, a query); ``side`` is "train" or
@@ -61,40 +62,55 @@ class Draft:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work: ``make(*arguments, dropped)`` yields its tasks. Picklable, so ``make`` is a module's function.
+    """A piece of work. Picklable, so ``make`` is a module's function.
 
     ``name`` is unique within a preparation and follows from the input alone, e.g. ``msmarco:train-00000.parquet``.
-    ``make`` yields tables of :data:`TASKS` (:func:`tables` makes them from drafts) and counts into ``dropped``.
+    ``make(*arguments, options, datasets, dropped)`` yields the tasks of the wanted ``datasets``, as drafts or as tables of
+    :data:`TASKS`, and counts into ``dropped``.
     """
 
     name: str
-    make: Callable[..., Iterator[pa.Table]]
+    make: Callable[..., Iterable[Draft | pa.Table]]
     arguments: tuple[Any, ...] = ()
 
-    def run(self, dropped: Dropped) -> Iterator[pa.Table]:
+    def run(self, options: Options, datasets: Sequence[str], dropped: Dropped) -> Iterator[pa.Table]:
         """Return the unit's tasks; ``dropped`` is complete when the iterator ends."""
-        return self.make(*self.arguments, dropped)
+        return tables(self.make(*self.arguments, options, datasets, dropped))
 
 
 @dataclass(frozen=True)
 class Source:
     """Files that belong together, and the datasets that they hold.
 
-    ``format`` is what people call it ("MovieLens-1M"). ``units(options, datasets, work)`` cuts the work up for the
-    ``datasets`` wanted of it; ``work`` runs earlier stages, see :mod:`data_prep.work`.
+    ``format`` is what people call it ("MovieLens-1M"). ``units`` are its pieces of work, or a function
+    ``units(options, work)`` that returns them after earlier stages, which ``work`` runs (:mod:`data_prep.work`). A source
+    that cannot be prepared says why in ``refused``.
     """
 
     format: str
     datasets: tuple[str, ...]
     files: tuple[Path, ...]
-    units: Callable[..., list[Unit]] = field(compare=False)
+    units: Sequence[Unit] | Callable[[Options, Work], Sequence[Unit]] = field(default=(), compare=False)
+    refused: str = ""
+
+    def cut(self, options: Options, work: Work) -> Sequence[Unit]:
+        """Return the pieces of work."""
+        return self.units(options, work) if callable(self.units) else self.units
 
 
-def tables(drafts: Iterable[Draft]) -> Iterator[pa.Table]:
-    """Yield drafts as tables of :data:`TASKS`."""
-    drafts = iter(drafts)
-    while batch := list(islice(drafts, BATCH)):
-        yield pa.Table.from_pylist([_row(d) for d in batch], schema=TASKS)
+def tables(made: Iterable[Draft | pa.Table]) -> Iterator[pa.Table]:
+    """Yield drafts as tables of :data:`TASKS`, and tables as they are."""
+    batch: list[dict[str, Any]] = []
+    for one in made:
+        if isinstance(one, pa.Table):
+            yield one
+            continue
+        batch.append(_row(one))
+        if len(batch) == BATCH:
+            yield pa.Table.from_pylist(batch, schema=TASKS)
+            batch = []
+    if batch:
+        yield pa.Table.from_pylist(batch, schema=TASKS)
 
 
 def _row(draft: Draft) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What a check compares with what is its ``how``; docs/checks.md says why. Each fi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from data_prep.duplicates import pairs, words
 from data_prep.readers.text import shown
 from data_prep.schema import SPLITS, ContentHash
 from iranker_verl.errors import UserError
+from iranker_verl.provenance import file_digest
 
 LEAST_P = 1e-4
 
@@ -74,15 +74,14 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> Check:
     faults, files = [], manifest["files"]
     for name, promised in files.items():
         try:
-            with (folder / name).open("rb") as file:
-                size, digest = (folder / name).stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            faults.append(f"{name}: cannot be read ({error.strerror})")
+            found = file_digest(folder / name)
+        except UserError as error:
+            faults.append(str(error))
             continue
-        if size != promised["bytes"]:
-            faults.append(f"{name} has {size} bytes, the manifest says {promised['bytes']}")
-        elif digest != promised["sha256"]:
-            faults.append(f"{name} has SHA-256 {digest[:16]}…, the manifest says {promised['sha256'][:16]}…")
+        if found["bytes"] != promised["bytes"]:
+            faults.append(f"{name} has {found['bytes']} bytes, the manifest says {promised['bytes']}")
+        elif found != promised:
+            faults.append(f"{name} has SHA-256 {found['sha256'][:16]}…, the manifest says {promised['sha256'][:16]}…")
     return _verdict("files", "size and SHA-256 of each file with the manifest", len(files), faults)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a user's own, CSV or JSON lines (docs/own-data.md), told apart by their columns and read alike."""
+"""Tables of a user's own, CSV or JSON (docs/own-data.md), told apart by their columns and read alike."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ from typing import Any
 
 from data_prep.readers.documents import json_records
 from data_prep.readers.lines import identifier, shown_names, table_columns
+from data_prep.readers.sniff import TABLE, sniff
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
 
-SUFFIXES = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 SIDES = ("train", "test")
-
-
-def suffix(path: Path) -> str:
-    """Return ``.csv``, ``.jsonl``, or either with ``.gz``; "" for any other file."""
-    return next((end for end in SUFFIXES if path.name.endswith(end)), "")
-
-
-def is_csv(path: Path) -> bool:
-    """Return whether a file is called like a CSV file."""
-    return suffix(path).startswith(".csv")
 
 
 def own_rows(
@@ -33,7 +23,7 @@ def own_rows(
 
     Raise UserError where one of the first ``required`` is absent: from the header of a CSV file, or from an object.
     """
-    if is_csv(path):
+    if sniff(path).form == TABLE:
         yield from table_columns(path, ",", [(name,) for name in wanted], required, dropped)
         return
     for row, record in json_records(path, dropped):

@@ -5,47 +5,44 @@ stand anywhere: a first reading notes which one is its last, and the second keep
 queries stand together one query is in memory (and a short hash of each), of one that is shuffled nearly all.
 
 A row a query: ``{"query": …, "candidates": [{"id": …, "text": …, "relevance": …}, …]}`` and perhaps ``query_id`` and
-``split``. A passage without an id is called by its place.
+``split``. The id of a passage may be called ``docid``, ``_id``, ``doc_id`` or ``passage_id`` as well, as retrieval tools do;
+one without an id is called by its place.
 
 Relevance is a number from 0, the more the better. A dataset called like one of the paper's keeps to its rules
 (:mod:`data_prep.scenarios.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
 all equally relevant, an empty passage, passages above ``max_chars`` characters together, and another number than
 ``options.passages`` where that is given. Of a repeated passage id the first row counts; passages with one text and two
-ids (or none) stay two, with one grade. Refused are an empty query, a relevance that is no number or below 0, a query id with two texts
-or on two sides of the split, and a repeated passage id with another text or relevance.
+ids (or none) stay two, with one grade. Refused are an empty query, a relevance that is no number or below 0, a query id with
+two texts or on two sides of the split, and a repeated passage id with another text or relevance.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_prep.custom import Side, identified, own_rows, text
 from data_prep.options import Options
-from data_prep.readers.sniff import sniff
+from data_prep.readers.lines import limited_number
+from data_prep.readers.sniff import TABLE, sniff
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
-from data_prep.tasks import Draft, Dropped, tables
+from data_prep.tasks import Draft, Dropped
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.text import clean
 
 LONG = ("query", "passage", "relevance")
 NESTED = ("query", "candidates")
+IDS = ("id", "docid", "_id", "doc_id", "passage_id")  # of a passage, as retrieval tools call it
 
 
-def make_own_passages(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """Yield the tasks of a file (a unit)."""
-    yield from tables(own_passage_drafts(path, dataset, options, dropped))
-
-
-def own_passage_drafts(path: Path, dataset: str, options: Options, dropped: Dropped) -> Iterator[Draft]:
-    """Yield a draft a query, in the order of their last rows."""
+def own_passage_drafts(path: Path, options: Options, datasets: Sequence[str], dropped: Dropped) -> Iterator[Draft]:
+    """Yield a draft a query, in the order of their last rows (a unit)."""
+    (dataset,) = datasets
     for one in open_queries(path, dropped[dataset]):
         query = one.query()
         if dataset in passage.DATASETS:
@@ -71,20 +68,22 @@ class Open:
     side: str | None
     passages: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def add(self, values: tuple[Any, Any, Any], row: int, dropped: Counter[str]) -> None:
-        """Take a passage in: its id ("" for one that is called by its place), text and relevance."""
-        id = identified(values[0], self.path, row, "passage id") or str(len(self.passages))
-        given = text(values[1], self.path, row, "passage"), passage.relevance_of(values[2], self.path, row, "relevance")
-        if given[1] < 0:
-            raise UserError(f"{self.path} row {row}: relevance is {given[1]:g}; it has to be 0 or more")
-        if id not in self.passages:
-            self.passages[id] = given
-        elif self.passages[id] == given:
+    def add(self, id: Any, told: Any, relevance: Any, row: int, dropped: Counter[str]) -> None:
+        """Take a passage in: its id ("" for one that is called by its place), text and relevance (None: not judged)."""
+        given = identified(id, self.path, row, "passage id")
+        name = given or str(len(self.passages))
+        told = text(told, self.path, row, "passage")
+        grade = 0.0 if relevance is None else limited_number(relevance, self.path, row, "relevance")
+        if grade < 0:
+            raise UserError(f"{self.path} row {row}: relevance is {grade:g}; it has to be 0 or more")
+        if name not in self.passages:
+            self.passages[name] = told, grade
+        elif given and self.passages[name] == (told, grade):
             dropped["rows: repeated passage"] += 1
         else:
             raise UserError(
-                f"{self.path} row {row}: passage {shown(id)} was there before for this query, with another text or "
-                "relevance; correct or remove the row"
+                f"{self.path} row {row}: passage {shown(name)} was there before for this query, with another text or "
+                "relevance (without an id, one is called by its place); correct the row, or give all of them ids or none"
             )
 
     def query(self) -> passage.Query:
@@ -94,39 +93,43 @@ class Open:
         )
 
 
-def open_queries(path: Path, dropped: Counter[str]) -> Iterator[Open]:
-    """Yield the queries with their passages, however the file is laid out."""
-    yield from (_long if sniff(path).has(*LONG) else _nested)(path, dropped)
+def open_queries(path: Path, dropped: Counter[str], *, judged: bool = True) -> Iterator[Open]:
+    """Yield the queries with their passages, however the file is laid out; without ``judged``, only what is to be ranked."""
+    file = sniff(path)
+    is_long = file.form == TABLE or file.has(*LONG[: 2 + judged])
+    yield from (_long if is_long else _nested)(path, dropped, judged)
 
 
-def _nested(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+def _nested(path: Path, dropped: Counter[str], judged: bool) -> Iterator[Open]:
     side = Side(path)
     for row, (query, candidates, query_id, split) in own_rows(path, (*NESTED, "query_id", "split"), 2, dropped):
-        one = _open(path, row, query, query_id, side(split, row))
-        if not isinstance(candidates, list) or not all(isinstance(c, dict) for c in candidates):
-            raise UserError(f"{path} row {row}: candidates is {shown(str(candidates))}, not a list of objects")
+        one = _open(path, row, query, query_id, side(split, row) if judged else None)
+        if not isinstance(candidates, list):
+            raise UserError(f"{path} row {row}: candidates is {shown(str(candidates))}, not a list")
         for candidate in candidates:
-            if missing := [name for name in ("text", "relevance") if candidate.get(name) is None]:
+            own = candidate if isinstance(candidate, dict) else {"text": candidate}
+            if missing := [name for name in ("text", "relevance")[: 1 + judged] if own.get(name) is None]:
                 raise UserError(f"{path} row {row}: a candidate has no {missing[0]}: {shown(str(candidate))}")
-            one.add((candidate.get("id"), candidate["text"], candidate["relevance"]), row, dropped)
+            id = next((own[name] for name in IDS if own.get(name) is not None), "")
+            one.add(id, own["text"], own["relevance"] if judged else None, row, dropped)
         yield one
 
 
-def _long(path: Path, dropped: Counter[str]) -> Iterator[Open]:
+def _long(path: Path, dropped: Counter[str], judged: bool) -> Iterator[Open]:
     last = {
         _key(query, query_id): row for row, (query, query_id) in own_rows(path, ("query", "query_id"), 1, Counter())
     }
     found: dict[bytes, Open] = {}
     side = Side(path)
     wanted = (*LONG, "query_id", "passage_id", "split")
-    for row, (query, passage_, relevance, query_id, passage_id, split) in own_rows(path, wanted, len(LONG), dropped):
-        new = _open(path, row, query, query_id, side(split, row))
+    for row, (query, told, relevance, query_id, id, split) in own_rows(path, wanted, 2 + judged, dropped):
+        new = _open(path, row, query, query_id, side(split, row) if judged else None)
         key = _key(query, query_id)
         one = found.setdefault(key, new)
         if (new.text, new.side) != (one.text, one.side):
             what = "split" if new.text == one.text else "query"
             raise UserError(f"{path} row {row}: another {what} than in row {one.row}, which is of the same query")
-        one.add((passage_id, passage_, relevance), row, dropped)
+        one.add(id, told, relevance if judged else None, row, dropped)
         if row == last[key]:
             yield found.pop(key)
 

@@ -1,6 +1,6 @@
 """Interactions of a user's own: ``user_id, item_id, timestamp`` and, there or in a file beside it, what items are called.
 
-A file of items, ``X.items.csv`` or ``X.items.jsonl`` beside ``X.csv``, has ``item_id`` and ``title``, and perhaps
+A file of items, ``X.items.csv`` or ``X.items.jsonl`` beside ``X.csv`` (any suffix will do), has ``item_id`` and ``title``, and perhaps
 ``genres`` (``A|B``, or a list in JSON) and ``year``. Otherwise these stand in ``X.csv`` itself, where the first row of an
 item with a title tells, and later rows that say something else are counted.
 """
@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.custom import SUFFIXES, is_csv, own_rows, suffix, text
+from data_prep.custom import own_rows, text
 from data_prep.readers import events
+from data_prep.readers.filenames import stem_of
 from data_prep.readers.lines import identifier
-from data_prep.readers.sniff import sniff
+from data_prep.readers.sniff import TABLE, sniff
 from data_prep.readers.text import shown
 from data_prep.scenarios.interactions import Interactions, Item
 from iranker_verl.errors import UserError
@@ -29,8 +30,8 @@ ITEMS_FILE = ".items"
 
 def own_interactions(dataset: str, path: Path) -> Interactions:
     """Return the events in ``path`` with their titles. Raise UserError where there are none, or several files of them."""
-    stem = path.name.removesuffix(suffix(path)) + ITEMS_FILE
-    items = [path.with_name(stem + end) for end in SUFFIXES if path.with_name(stem + end).is_file()]
+    stem = stem_of(path) + ITEMS_FILE
+    items = [other for other in sorted(path.parent.iterdir()) if stem_of(other) == stem and other.is_file()]
     if len(items) > 1:
         raise UserError(f"{path}: its items are there twice, as {items[0].name} and as {items[1].name}; remove one")
     if not items and not sniff(path).has("title"):
@@ -40,14 +41,14 @@ def own_interactions(dataset: str, path: Path) -> Interactions:
 
 def read_events(path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
     """Yield the events in the file's order."""
-    if is_csv(path):
+    if sniff(path).form == TABLE:
         return events.table_events(path, events.header_layout(path, ",", [(name,) for name in EVENTS]), dropped)
     return events.event_batches(path, ((row, *values) for row, values in own_rows(path, EVENTS, len(EVENTS), dropped)))
 
 
 def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
     """Yield the items of an item file, or of the events."""
-    if not path.name.removesuffix(suffix(path)).endswith(ITEMS_FILE):
+    if not stem_of(path).endswith(ITEMS_FILE):
         yield from _of_events(path, dropped)
         return
     for row, values in own_rows(path, ITEMS, 2, dropped):

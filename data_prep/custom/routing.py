@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_prep.custom import Side, own_rows, text
 from data_prep.options import Options
-from data_prep.readers.text import shown
+from data_prep.readers.lines import optional_number
+from data_prep.readers.text import readable, shown
 from data_prep.scenarios import routing
-from data_prep.tasks import Draft, Dropped, nothing_dropped, tables
+from data_prep.scenarios.descriptions import Described
+from data_prep.tasks import Draft, Dropped, nothing_dropped
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.text import one_line
 
@@ -34,19 +34,12 @@ def routing_datasets(name: str) -> dict[str, str]:
     return {router: router.replace("router", name, 1) for router in routing.ROUTERS}
 
 
-def make_own_routing(
-    path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped
-) -> Iterator[pa.Table]:
-    """Yield the tasks of a file (a unit) for the ``wanted`` of its datasets."""
-    yield from tables(own_routing_drafts(path, name, wanted, options, dropped))
-
-
 def own_routing_drafts(
-    path: Path, name: str, wanted: Sequence[str], options: Options, dropped: Dropped
+    path: Path, name: str, options: Options, datasets: Sequence[str], dropped: Dropped
 ) -> Iterator[Draft]:
-    """Yield the paper's weightings of the file's results, under the file's name."""
+    """Yield the paper's weightings of a file's results, under the file's name (a unit)."""
     results, described = read_own_routing(path)
-    called = {router: dataset for router, dataset in routing_datasets(name).items() if dataset in wanted}
+    called = {router: dataset for router, dataset in routing_datasets(name).items() if dataset in datasets}
     lost = nothing_dropped()
     for draft in routing.routing_drafts(results, described, options, list(called), lost, path):
         router = draft.task.dataset
@@ -56,30 +49,30 @@ def own_routing_drafts(
         dropped[called[router]] += counts
 
 
-def read_own_routing(path: Path) -> tuple[routing.Results, dict[str, routing.Described]]:
+def read_own_routing(path: Path) -> tuple[routing.Results, dict[str, Described]]:
     """Return the rows in the neutral form, and what they tell of the LLMs."""
     results = routing.Results()
-    described: dict[str, routing.Described] = {}
+    described: dict[str, Described] = {}
     side = Side(path)
     sides: dict[str, str | None] = {}
     for row, values in own_rows(path, (*COLUMNS, "description", "price", "split"), len(COLUMNS), results.dropped):
-        query, llm = (routing.readable(text(values[i], path, row, COLUMNS[i])) for i in (0, 1))
+        query, llm = (readable(text(values[i], path, row, COLUMNS[i])) for i in (0, 1))
         for column, given in zip(COLUMNS, (query, llm), strict=False):
             if not given:
                 raise UserError(f"{path} row {row}: {column} is empty; correct or remove the row")
         own = side(values[6], row)
         if sides.setdefault(query, own) != own:
             raise UserError(f"{path} row {row}: the query {shown(query)} is on both sides of the split; choose one")
-        effect = routing.value(values[2], path, row, "effect")
-        cost = routing.value(values[3], path, row, "cost", least=0)
+        effect = optional_number(values[2], path, row, "effect")
+        cost = optional_number(values[3], path, row, "cost", least=0)
         results.add(routing.Query(query, side=own), llm, effect, cost_raw=cost)
         _describe(described, llm, values[4:6], path, row)
     return results, described
 
 
-def _describe(described: dict[str, routing.Described], llm: str, values: Sequence[Any], path: Path, row: int) -> None:
+def _describe(described: dict[str, Described], llm: str, values: Sequence[Any], path: Path, row: int) -> None:
     """Take in what a row says: ``values`` are description and price, "" where it says nothing."""
-    known = described.get(llm, routing.Described())
+    known = described.get(llm, Described())
     given = {"text": one_line(text(values[0], path, row, "description")), "price": one_line(str(values[1]))}
     for name, new in given.items():
         was = getattr(known, name)

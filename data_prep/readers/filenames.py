@@ -1,4 +1,4 @@
-"""Tell from the names of files which split they are, and which copy of the data they belong to."""
+"""Tell from the names of files what they hold, which split they are, and which copy of the data they belong to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from pathlib import Path
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _MEANING = {"valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION, "eval": TEST}
 _SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test|eval)(?![a-z])")
+
+
+def suffix_of(path: Path) -> str:
+    """Return a file's suffix in lower case, of a gzipped one that of what is packed: ``.json`` for ``X.JSON.gz``."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without its suffix and ``.gz``, as it is written."""
+    name = path.stem if path.suffix.lower() == ".gz" else path.name
+    return name[: len(name) - len(suffix_of(path))]
 
 
 def split_of(path: Path, raw: Path) -> str | None:

@@ -19,10 +19,14 @@ from data_prep.readers import opened
 from data_prep.readers.opened import open_text, reading, too_long
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.task import RELEVANCE_LIMIT
 from iranker_verl.ranking.text import one_line
 
 ParseHeader = Callable[[list[str], str], list[str]]
-_SEPARATORS = {"\t": "tabs", "|": "'|'", "::": "'::'", ",": "commas"}
+NAN = math.nan
+_MISSING = {"", "nan", "null", "none", "na", "n/a"}
+_TRUTH = {"true": 1.0, "false": 0.0}
+SEPARATORS = {"\t": "tabs", "|": "'|'", "::": "'::'", ",": "commas", ";": "semicolons"}
 _EXCEL = re.compile(r"sep=.\r?\n?", re.IGNORECASE)  # a first line by which Excel tells the separator
 
 
@@ -59,7 +63,7 @@ def table_rows(
         columns = columns or len(fields)
         if len(fields) != columns:
             raise UserError(
-                f"{path} row {row}: {len(fields)} fields separated by {_SEPARATORS[separator]}, {columns} expected, "
+                f"{path} row {row}: {len(fields)} fields separated by {SEPARATORS[separator]}, {columns} expected, "
                 f"in {shown(separator.join(fields))}; correct or remove the row, or fetch the file again"
             )
         yield row, fields
@@ -197,6 +201,25 @@ def number(given: object, path: Path, row: int, column: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise UserError(f"{path} row {row}: {column} is {shown(text)}, not a number; correct or remove the row")
+    return value
+
+
+def limited_number(given: object, path: Path, row: int, column: str) -> float:
+    """Return a number that rewards and evaluation can take, or raise UserError."""
+    value = number(given, path, row, column)
+    if not abs(value) < RELEVANCE_LIMIT:
+        raise UserError(f"{path} row {row}: {column} is {value:g}; it has to be below {RELEVANCE_LIMIT:g}")
+    return value
+
+
+def optional_number(given: object, path: Path, row: int, column: str, least: float = -math.inf) -> float:
+    """Return a :func:`limited_number`, true and false as 1 and 0, NaN where it is missing. Raise UserError below ``least``."""
+    text = "" if given is None else str(given).strip()
+    if text.casefold() in _MISSING:
+        return NAN
+    value = limited_number(_TRUTH.get(text.casefold(), text), path, row, column)
+    if value < least:
+        raise UserError(f"{path} row {row}: {column} is {shown(text)}, below {least:g}; correct or remove the row")
     return value
 
 

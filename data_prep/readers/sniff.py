@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from data_prep.readers import opened
 from data_prep.readers.documents import json_form
+from data_prep.readers.filenames import suffix_of
 from data_prep.readers.lines import column_key, lines, shown_names
 from data_prep.readers.opened import TooLongError, check_regular, open_text, reading
 from data_prep.readers.parquet import parquet_file
@@ -26,6 +27,7 @@ PARQUET, ARROW = "parquet", "arrow"
 TABLE = "table"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _DATA = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES)
+_SHEETS = (".xlsx", ".xlsm", ".ods", ".numbers")
 _ROWS = 10
 _HEAD, _STEP = 1 << 16, 512
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
@@ -58,12 +60,12 @@ class RawFile:
     @property
     def name(self) -> str:
         """The file's name without ``.gz``."""
-        return self.path.name.removesuffix(".gz")
+        return self.path.stem if self.path.suffix.lower() == ".gz" else self.path.name
 
     @property
     def suffix(self) -> str:
-        """The suffix, that of what is packed where it is gzipped."""
-        return Path(self.name).suffix
+        """The suffix, see :func:`~data_prep.readers.filenames.suffix_of`."""
+        return suffix_of(self.path)
 
     @property
     def is_json(self) -> bool:
@@ -78,6 +80,10 @@ class RawFile:
         """Return why it is of no format that is known."""
         if self.problem:
             return self.problem
+        if self.form == "columns":
+            return (
+                "one JSON object of columns, as pandas writes it; write an object a row (orient='records', lines=True)"
+            )
         if self.is_json and not self.columns:
             start = shown(self.start[:200].decode(errors="replace").strip())
             return f"no JSON objects, but {start}"
@@ -96,13 +102,14 @@ class NotRead:
 
 def sniff(path: Path) -> RawFile:
     """Return what a file is, by its bytes and, between JSON and tables, by its suffix."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix
+    suffix = suffix_of(path)
     try:
         check_regular(path)
         with path.open("rb") as file:
             magic = file.read(8)
         if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), ""):
-            return RawFile(path, problem=f"packed as {packed}; unpack it")
+            way_out = "a spreadsheet; save it as CSV" if suffix in _SHEETS else f"packed as {packed}; unpack it"
+            return RawFile(path, problem=way_out)
         if suffix == ".parquet" or magic.startswith(b"PAR1"):
             with parquet_file(path) as parquet:
                 return RawFile(path, PARQUET, tuple(parquet.schema_arrow.names))

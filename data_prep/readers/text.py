@@ -19,6 +19,11 @@ def without_html(text: str) -> str:
     return one_line(_HTML.sub(" ", html.unescape(html.unescape(text))))
 
 
+def readable(text: str) -> str:
+    """Return a text without white space around it; half of a surrogate pair, which no Parquet file can hold, becomes "?"."""
+    return text.strip().encode("utf-8", "replace").decode("utf-8")
+
+
 def query_key(text: str) -> str:
     """Return what makes two queries one in a split: case and white space do not tell them apart."""
     return one_line(text).casefold()

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
-from data_prep.readers.lines import number
 from data_prep.readers.text import query_key
 from data_prep.tasks import Draft, Dropped
-from iranker_verl.errors import UserError
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.text import clean
 
@@ -27,7 +24,6 @@ DATASETS = tuple(name for name, preset in PRESETS.items() if preset.passages is 
 
 
 RAISED = "passages: graded as an equal one"
-_LIMIT = 1e100  # as in the rewards and in evaluation, whose sums have to stay finite
 
 
 @dataclass(frozen=True)
@@ -42,14 +38,6 @@ class Query:
     passages: tuple[Candidate, ...]
     relevance: tuple[float, ...]
     raised: int = 0
-
-
-def relevance_of(given: object, path: Path, row: int, column: str) -> float:
-    """Return a grade that rewards and evaluation can take, or raise UserError."""
-    value = number(given, path, row, column)
-    if not abs(value) < _LIMIT:
-        raise UserError(f"{path} row {row}: {column} is {value:g}; it has to be below {_LIMIT:g}")
-    return value
 
 
 def graded_query(id: str, text: str, passages: Iterable[tuple[str, str, float]]) -> Query:

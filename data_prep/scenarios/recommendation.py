@@ -50,16 +50,15 @@ TIME_BINS = 1 << 20
 _SPOOLED = pa.schema([EVENTS.field("user"), pa.field("item", pa.int32()), EVENTS.field("time"), EVENTS.field("rest")])
 
 
-def interaction_source(format: str, interactions: Interactions) -> Source:
+def interaction_source(format: str, data: Interactions) -> Source:
     """Return the source that a recommendation format has found."""
-    files = tuple(dict.fromkeys([*interactions.events, *interactions.items]))
-    return Source(format, (interactions.dataset,), files, partial(bucket_units, interactions))
+    files = tuple(dict.fromkeys([*data.events, *data.items]))
+    return Source(format, (data.dataset,), files, partial(bucket_units, data))
 
 
-def bucket_units(data: Interactions, options: Options, _: Sequence[str], work: Work) -> list[Unit]:
+def bucket_units(data: Interactions, options: Options, work: Work) -> list[Unit]:
     """Read the items, stream the events into buckets, and give a unit a bucket."""
-    size = sum(_raw_bytes(path) for path in data.events)
-    buckets = max(1, -(-size // BUCKET_BYTES))
+    buckets = max(1, -(-sum(_raw_bytes(path) for path in data.events) // BUCKET_BYTES))
     (catalogue,) = work.run([Job(f"{data.dataset}:items", _fill_catalogue, (data,))])
     jobs = [
         Job(f"{data.dataset}:events:{i}", _fill_buckets, (data, path, catalogue, options.seed, buckets))
@@ -68,13 +67,13 @@ def bucket_units(data: Interactions, options: Options, _: Sequence[str], work: W
     folders = tuple(work.run(jobs))
     cut = _cut(folders, options.test_fraction) if options.split == "time" else None
     return [
-        Unit(f"{data.dataset}:{bucket:04d}", sample_bucket, (data.dataset, catalogue, folders, bucket, options, cut))
+        Unit(f"{data.dataset}:{bucket:04d}", sample_bucket, (catalogue, folders, bucket, cut))
         for bucket in range(buckets)
     ]
 
 
 def _raw_bytes(path: Path) -> int:
-    return path.stat().st_size * (6 if path.suffix == ".gz" else 1)
+    return path.stat().st_size * (6 if path.suffix.lower() == ".gz" else 1)
 
 
 # ---------------------------------------------------------------------------------------------- stage 1: items, buckets
@@ -192,15 +191,16 @@ class Sequences:
 
 
 def sample_bucket(
-    dataset: str,
     catalogue: Path,
     folders: Sequence[Path],
     bucket: int,
-    options: Options,
     cut: float | None,
+    options: Options,
+    datasets: Sequence[str],
     dropped: Dropped,
 ) -> Iterator[pa.Table]:
     """Yield the tasks of one bucket (a unit)."""
+    (dataset,) = datasets
     ids, texts = _arrow_columns(catalogue / "items.arrow")
     counts = dropped[dataset]
     if bucket == 0:  # what the first stage dropped, once

@@ -24,69 +24,38 @@ things are taken from the training queries alone (from all, where there is none)
   (benchmark), and cut off at 0 and 1. So are effects and costs that a source gives on another scale.
 * What an LLM costs on average, which is shown for all of them where not every LLM has a price.
 
-A candidate is ``name, price: description``, from a JSON file ``{name: {description, price}}``, or ``{name: {feature,
-input_price, output_price, model}}`` as GraphRouter and LLMRouter have it, whose prices are dollars per million tokens.
-``model`` is another name of the LLM. An LLM that is not in the file is counted, and has no description. These prices also
-order equals where no cost is known at all.
+A candidate is ``name, price: description``, see :mod:`data_prep.scenarios.descriptions`. An LLM that is not described there is
+counted, and has no description. Prices also order equals where no cost is known at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.presets import PRESETS
-from data_prep.readers.lines import number
-from data_prep.readers.opened import MAX_TEXT, check_regular
+from data_prep.readers.lines import NAN
 from data_prep.readers.sniff import RawFile
 from data_prep.readers.text import query_key, shown
+from data_prep.scenarios.descriptions import Described, descriptions, nearest
 from data_prep.split import TEST, TRAIN, sides
-from data_prep.tasks import Draft, Dropped, Source, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
-from iranker_verl.ranking.task import RELEVANCE_LIMIT
 from iranker_verl.ranking.text import one_line
 
-DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
 ROUTERS = tuple(name for name, scenario in DATASETS.items() if scenario == "routing")
-NAN = math.nan
-_MISSING = {"", "nan", "null", "none", "na", "n/a"}
-_TRUTH = {"true": 1.0, "false": 0.0}
 _ROUNDED = 9  # decimals of a score, so that the order of float operations decides no tie
 _SLACK = 1e-6  # how far out of [0, 1] a number may be by rounding
-
-
-def value(given: object, path: Path, row: int, column: str, least: float = -math.inf) -> float:
-    """Return a number of a raw file, NaN where missing. Raise UserError for what is no number, too large, or below ``least``."""
-    text = "" if given is None else str(given).strip()
-    if text.casefold() in _MISSING:
-        return NAN
-    result = _TRUTH.get(text.casefold())
-    result = number(text, path, row, column) if result is None else result
-    if not abs(result) < RELEVANCE_LIMIT:
-        raise UserError(f"{path} row {row}: {column} is {result:g}; it has to be below {RELEVANCE_LIMIT:g}")
-    if result < least:
-        raise UserError(f"{path} row {row}: {column} is {shown(text)}, below {least:g}; correct or remove the row")
-    return result
-
-
-def readable(text: str) -> str:
-    """Return a text without white space around it; half of a surrogate pair, which no Parquet file can hold, becomes "?"."""
-    return text.strip().encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -278,44 +247,29 @@ class _Scale:
 # --------------------------------------------------------------------------------------------------------------- tasks
 
 # What reads a source's files, given what is known of the LLMs by all their names. It has to be picklable.
-Reader = Callable[[Mapping[str, "Described"]], Results]
+Reader = Callable[[Mapping[str, Described]], Results]
 
 
 def router_source(
     format: str, paths: Sequence[Path], names: Collection[str], reader: Reader, files: Sequence[RawFile], raw: Path
 ) -> Source:
-    """Return the source in some files, of three datasets, with the file of descriptions (one of ``names``) next to them."""
+    """Return the source in some files, of three datasets, with the file of descriptions (one of ``names``) next to them.
+
+    It is one unit, as its scales and its split need all of it.
+    """
     first = paths[0]
     described = nearest(names, first, [file.path for file in files])
-    unit = f"{format.lower()}:{first.name if first == raw else first.relative_to(raw).as_posix()}"
+    name = f"{format.lower()}:{first.name if first == raw else first.relative_to(raw).as_posix()}"
     used = (*paths, described) if described else tuple(paths)
-    return Source(format, ROUTERS, used, partial(routing_units, unit, reader, described, first))
-
-
-def routing_units(
-    name: str,
-    reader: Reader,
-    described: Path | None,
-    source: Path,
-    options: Options,
-    datasets: Collection[str],
-    work: object,
-) -> list[Unit]:
-    """Return one unit: a source is one piece of work, as its scales and its split need all of it."""
-    return [Unit(name, make_routing, (reader, described, source, options, tuple(datasets)))]
+    return Source(format, ROUTERS, used, [Unit(name, make_routing, (reader, described, first))])
 
 
 def make_routing(
-    reader: Reader,
-    described: Path | None,
-    source: Path,
-    options: Options,
-    datasets: Collection[str],
-    dropped: Dropped,
-) -> Iterator[pa.Table]:
+    reader: Reader, described: Path | None, source: Path, options: Options, datasets: Sequence[str], dropped: Dropped
+) -> Iterator[Draft]:
     """Yield the tasks of a source's files; ``described`` is the file of descriptions, ``source`` the file that errors name."""
     known = descriptions(described)
-    yield from tables(routing_drafts(reader(known), known, options, datasets, dropped, source))
+    return routing_drafts(reader(known), known, options, datasets, dropped, source)
 
 
 def routing_drafts(
@@ -382,66 +336,3 @@ def _candidates(data: Outcomes, described: Mapping[str, Described]) -> Iterator[
     for llm, price, entry in zip(data.llms, prices, entries, strict=True):
         name = one_line(llm if price is None else f"{llm}, {price}")
         yield Candidate(llm, f"{name}: {entry.text}" if entry.text else name)
-
-
-# -------------------------------------------------------------------------------------------------------- descriptions
-
-
-@dataclass(frozen=True)
-class Described:
-    """What people know of an LLM. ``input_price`` and ``output_price`` are dollars per million tokens, NaN if unknown."""
-
-    text: str = ""
-    price: str | None = None
-    input_price: float = NAN
-    output_price: float = NAN
-
-    @property
-    def listed(self) -> float:
-        """One number for what the LLM charges, where only the order of LLMs matters."""
-        return self.input_price + self.output_price
-
-
-def descriptions(file: Path | None) -> dict[str, Described]:
-    """Return the LLMs that a JSON file describes, by all their names. Raise UserError for a file of another form."""
-    if file is None:
-        return {}
-    check_regular(file)
-    if file.stat().st_size > MAX_TEXT:
-        raise UserError(f"{file}: more than {MAX_TEXT >> 20} MB of descriptions; is it another file?")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{file}: not a readable JSON file ({error}); correct or remove it") from error
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{file}: not an object {{name: {{description, price}}}}; correct or remove it")
-    result: dict[str, Described] = {}
-    for row, (name, entry) in enumerate(content.items(), 1):
-        if not isinstance(entry, dict):
-            raise UserError(
-                f"{file}: {name!r} is {shown(str(entry))}, not an object {{description, price}}; correct it"
-            )
-        result[name.strip()] = _described(entry, file, row)
-    for name, entry in content.items():
-        result.setdefault(str(entry.get("model", name)).strip(), result[name.strip()])
-    return result
-
-
-def _described(entry: Mapping[str, Any], file: Path, row: int) -> Described:
-    text = one_line(str(entry.get("description") or entry.get("feature") or ""))
-    paid = [value(entry.get(f"{way}_price"), file, row, f"{way}_price", least=0) for way in ("input", "output")]
-    price = entry.get("price")
-    if price is not None:
-        price = str(price)
-    elif not any(map(math.isnan, paid)):
-        price = f"${entry['input_price']} in, ${entry['output_price']} out per 1M tokens"
-    return Described(text, price, *paid)
-
-
-def nearest(names: Collection[str], path: Path, files: Collection[Path]) -> Path | None:
-    """Return the file with one of these names that is beside ``path``, or else the nearest one among ``files``."""
-    beside = [path.with_name(name) for name in names if path.with_name(name).is_file()]
-    if beside:
-        return beside[0]
-    found = [file for file in sorted(files) if file.name in names]
-    return max(found, key=lambda file: len(Path(os.path.commonpath([path, file])).parts), default=None)

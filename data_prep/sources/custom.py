@@ -1,16 +1,16 @@
-"""CSV and JSON lines of a user's own, known by their columns (docs/own-data.md), plain or gzipped.
+"""CSV and JSON of a user's own, known by their columns (docs/own-data.md), whatever their suffix, plain or gzipped.
 
 ===================================================  ================================================================
 ``user_id, item_id, timestamp``                      recommendation (:mod:`data_prep.custom.recommendation`)
 ``query, passage, relevance``                        passages, a row a passage (:mod:`data_prep.custom.passage`)
-``query, candidates`` (JSON lines)                   passages, a row a query
+``query, candidates`` (JSON)                         passages, a row a query
 ``query, llm, effect, cost``                         routing (:mod:`data_prep.custom.routing`)
 ===================================================  ================================================================
 
 A dataset is called like its file, ``clicks`` for ``clicks.csv``: in lower case, with ``-`` for what is not a letter,
 digit, ``-``, ``_`` or ``.``. Interactions in a folder called like a dataset of the paper are that one.
 
-A file that lacks one of the columns, or separates them by something else than commas, is refused; one that lacks more is
+A ``.csv`` or ``.jsonl`` file that lacks one of the columns is refused, and so is any that separates them by something else than commas; one that lacks more is
 somebody else's, and so is one with columns of a format that is known (GraphRouter's ``task_id``, ``cost_raw``).
 """
 
@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-from data_prep.custom import is_csv, passage, routing, suffix
+from data_prep.custom import passage, routing
 from data_prep.custom.recommendation import EVENTS, ITEMS_FILE, own_interactions
-from data_prep.options import Options
-from data_prep.readers.lines import column_key
-from data_prep.readers.sniff import TABLE, RawFile
+from data_prep.readers.filenames import stem_of
+from data_prep.readers.lines import SEPARATORS, column_key
+from data_prep.readers.sniff import ARROW, PARQUET, TABLE, NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios.interactions import folder_dataset
 from data_prep.scenarios.recommendation import interaction_source
@@ -41,47 +40,44 @@ _SCENARIO = {
     routing.COLUMNS: "routing",
 }
 _OTHERS = {"task_id", "cost_raw"}
-_TABLES = (".csv", ".tsv", ".txt")
+_USUAL = (".csv", ".jsonl", ".ndjson")  # one of these that is nearly right is meant to be right
 
 
-def find_own(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
+def find_own(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
     """Yield a source a file. Raise UserError for a file that is nearly one, or whose name is taken by another scenario."""
     for file in files:
-        path, end = file.path, suffix(file.path)
-        stem = path.name.removesuffix(end)
+        path, stem = file.path, stem_of(file.path)
         if stem.endswith(ITEMS_FILE) or not (scenario := _scenario(file)):
+            continue
+        if file.form in (PARQUET, ARROW):
+            yield NotRead(path, f"columns of a {scenario} file of your own; save it as CSV or JSON lines, {stem}.csv")
             continue
         name = _name(path, stem, scenario)
         if scenario == "recommendation":
             yield interaction_source(FORMAT, own_interactions(folder_dataset(path, raw) or name, path))
         elif scenario == "passage":
-            yield Source(FORMAT, (name,), (path,), partial(_passage_units, path, name))
+            unit = Unit(f"{FORMAT}:{name}", passage.own_passage_drafts, (path,))
+            yield Source(FORMAT, (name,), (path,), [unit])
         else:
-            datasets = tuple(routing.routing_datasets(name).values())
-            yield Source(FORMAT, datasets, (path,), partial(_routing_units, path, name))
-
-
-def _passage_units(path: Path, name: str, options: Options, datasets: Sequence[str], _: object = None) -> list[Unit]:
-    return [Unit(f"{FORMAT}:{name}", passage.make_own_passages, (path, name, options))]
-
-
-def _routing_units(path: Path, name: str, options: Options, datasets: Sequence[str], _: object = None) -> list[Unit]:
-    return [Unit(f"{FORMAT}:{name}", routing.make_own_routing, (path, name, tuple(datasets), options))]
+            unit = Unit(f"{FORMAT}:{name}", routing.own_routing_drafts, (path, name))
+            yield Source(FORMAT, tuple(routing.routing_datasets(name).values()), (path,), [unit])
 
 
 def _scenario(file: RawFile) -> str | None:
     """Return what a file's columns are for, None for somebody else's. Raise UserError for a file that is nearly one."""
     path = file.path
-    if any(map(file.has, _OTHERS)) or not (suffix(path) or file.suffix in _TABLES):
+    if file.form == "columns" or any(map(file.has, _OTHERS)):
         return None
-    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or not is_csv(path)]
-    whole = [(columns, scenario) for columns, scenario in kinds if file.has(*columns)]
-    if whole and (file.form != TABLE or (is_csv(path) and file.separator == ",")):
-        return whole[0][1]
-    if whole:
-        columns = whole[0][0]
-        raise UserError(f"{path}: its columns are not separated by commas; write {','.join(columns)}, into a .csv file")
-    for columns, scenario in kinds if suffix(path) else ():
+    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or file.is_json]
+    if whole := next(((columns, scenario) for columns, scenario in kinds if file.has(*columns)), None):
+        columns, scenario = whole
+        if file.form == TABLE and file.separator != ",":
+            raise UserError(
+                f"{path}: its columns are separated by {SEPARATORS[file.separator]}; write {','.join(columns)}, "
+                "separated by commas"
+            )
+        return scenario
+    for columns, scenario in kinds if file.suffix in _USUAL else ():
         missing = [column for column in columns if not file.has(column)]
         # One of two says nothing, and a user and a time are in many files.
         if len(missing) == 1 and len(columns) > 2 and missing != ["item_id"]:

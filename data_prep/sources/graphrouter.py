@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_prep.readers.lines import check_columns, table_columns, table_header
+from data_prep.readers.lines import check_columns, optional_number, table_columns, table_header
 from data_prep.readers.sniff import RawFile
-from data_prep.scenarios.routing import DESCRIPTIONS, Described, Query, Results, readable, router_source, value
+from data_prep.readers.text import readable
+from data_prep.scenarios.descriptions import DESCRIPTIONS, Described
+from data_prep.scenarios.routing import Query, Results, router_source
 from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
@@ -44,7 +46,8 @@ def read_graphrouter(path: Path, described: Mapping[str, Described] | None = Non
         if not query.strip():
             results.dropped["rows: empty query"] += 1
             continue
-        paid = [value(given, path, at, name, least=0) for given, name in zip(costs, COSTS, strict=True)]
+        paid = [optional_number(given, path, at, name, least=0) for given, name in zip(costs, COSTS, strict=True)]
         task = task.strip()
-        results.add(Query(readable(query), task, task), readable(llm), value(effect, path, at, "effect"), *paid)
+        score = optional_number(effect, path, at, "effect")
+        results.add(Query(readable(query), task, task), readable(llm), score, *paid)
     return results

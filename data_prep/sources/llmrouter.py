@@ -28,19 +28,20 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.options import Options
 from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import home, sides
+from data_prep.readers.lines import NAN, optional_number
 from data_prep.readers.sniff import JSON_SUFFIXES, NotRead, RawFile
-from data_prep.readers.text import shown
-from data_prep.scenarios.routing import NAN, ROUTERS, Described, Query, Results, readable, router_source, value
-from data_prep.tasks import Source, Unit
+from data_prep.readers.text import readable, shown
+from data_prep.scenarios.descriptions import Described
+from data_prep.scenarios.routing import ROUTERS, Query, Results, router_source
+from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 LLMS = ("default_llm.json", "llm_descriptions.json")
@@ -64,7 +65,7 @@ class Row:
 
     def number(self, given: object, column: str, least: float = -math.inf) -> float:
         """Return a number of the row; raise UserError if it is none, or below ``least``."""
-        return value(given, self.path, self.at, column, least)
+        return optional_number(given, self.path, self.at, column, least)
 
     def llm(self, given: object) -> str:
         """Return the name of an LLM; raise UserError if it is empty or no text."""
@@ -141,7 +142,11 @@ def find_llmrouter(files: Sequence[RawFile], raw: Path) -> Iterator[Source | Not
         parts = tuple((path, side, form) for path, side in sides(paths, raw))
         yield router_source("LLMRouter", [path for path, *_ in parts], LLMS, partial(read_llmrouter, parts), files, raw)
     if alone and not groups:
-        yield Source("LLMRouter", ROUTERS, (alone[0],), partial(_refuse_queries, alone[0]))
+        refused = (
+            f"{alone[0]}: queries only, without what any LLM scored on them; bring LLMRouter's routing data "
+            "(default_routing_train_data.jsonl and default_routing_test_data.jsonl)"
+        )
+        yield Source("LLMRouter", ROUTERS, (alone[0],), refused=refused)
     for path in alone if groups else ():
         yield NotRead(path, "queries only; what LLMs scored on them is in the files that are read")
 
@@ -151,13 +156,6 @@ def _form(file: RawFile) -> int | None:
     if not file.columns and file.suffix == ".jsonl" and "routing" in file.name:
         return 0  # by its name it is LLMRouter's; reading it will tell what is wrong
     return next((place for place, form in enumerate(FORMS) if {*form.needs} <= {*file.columns}), None)
-
-
-def _refuse_queries(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
-    raise UserError(
-        f"{path}: queries only, without what any LLM scored on them; bring LLMRouter's routing data "
-        "(default_routing_train_data.jsonl and default_routing_test_data.jsonl)"
-    )
 
 
 def read_llmrouter(parts: Parts, described: Mapping[str, Described]) -> Results:

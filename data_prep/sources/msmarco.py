@@ -28,8 +28,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ from data_prep.readers.sniff import PARQUET, NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.scenarios.passage import DATASETS, Query
-from data_prep.tasks import Dropped, Source, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError
 
 COLUMNS = ("query", "passages.is_selected", "passages.passage_text")
@@ -70,36 +69,28 @@ def find_msmarco(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRe
             if other != path:
                 raise UserError(f"{other} and {path} have one name, like the same data twice; keep one of them")
         used = tuple(path for path, _ in named.values())
-        yield Source("MS MARCO", DATASETS, used, partial(msmarco_units, form, named))
+        units = [unit for name, (path, side) in named.items() for unit in _units(form, name, path, side)]
+        yield Source("MS MARCO", DATASETS, used, units)
         for path in own:
             if path not in used:
                 unread = "of another split" if path in labelled else "no passage is selected, so it has no labels"
                 yield NotRead(path, f"{unread}; {', '.join(one.name for one in used[:3])} are read")
 
 
-def msmarco_units(
-    form: str,
-    files: Mapping[str, tuple[Path, str | None]],
-    options: Options,
-    datasets: Sequence[str],
-    work: object = None,
-) -> list[Unit]:
-    """Return a unit a JSON file, and one for some row groups of a Parquet file. ``files`` are paths and sides by name."""
-    found = []
-    for name, (path, side) in files.items():
-        given = (path, name, tuple(datasets), side, options)
-        if form == PARQUET:
-            for groups, first in _ranges(path):
-                found.append(Unit(f"msmarco:{name}:{first}", make_from_parquet, (*given, groups, first)))
-        else:
-            found.append(Unit(f"msmarco:{name}", make_from_json, (*given, form)))
-    return found
+def _units(form: str, name: str, path: Path, side: str | None) -> Iterator[Unit]:
+    """Yield a unit for a JSON file, and one for some row groups of a Parquet file at a time."""
+    if form != PARQUET:
+        yield Unit(f"msmarco:{name}", json_drafts, (path, name, side, form))
+        return
+    for groups, first in _ranges(path):
+        yield Unit(f"msmarco:{name}:{first}", parquet_drafts, (path, name, side, groups, first))
 
 
 def _form(file: RawFile) -> str:
     """Return ``parquet``, ``columns`` or ``records``; "" for a file of something else."""
     if file.form == "columns":
-        return "columns" if _COLUMN_NAMES.intersection(file.columns) else ""
+        known = file.has("query", "passages") or (len(file.columns) == 1 and _COLUMN_NAMES.issuperset(file.columns))
+        return "columns" if known else ""  # of a large file, the first column alone is known
     if file.form == PARQUET:
         return PARQUET if file.has("query", "passages") else ""
     passages = file.first.get("passages") if isinstance(file.first, dict) and "query" in file.first else None
@@ -130,17 +121,17 @@ def _ranges(path: Path) -> Iterator[tuple[list[int], int]]:
                 groups, first = [], row
 
 
-def make_from_parquet(
+def parquet_drafts(
     path: Path,
     name: str,
-    datasets: Sequence[str],
     side: str | None,
-    options: Options,
-    groups: Sequence[int] | None,
+    groups: Sequence[int],
     first: int,
+    options: Options,
+    datasets: Sequence[str],
     dropped: Dropped,
-) -> Iterator[pa.Table]:
-    """Yield the tasks of some row groups (None: of all)."""
+) -> Iterator[Draft]:
+    """Yield the tasks of some row groups (a unit)."""
     wanted = sorted({passage.passages_of(dataset, options) for dataset in datasets})
 
     def queries() -> Iterator[Query]:
@@ -158,16 +149,16 @@ def make_from_parquet(
             ):
                 yield _query(path, name, (row + int(place), *cells))
 
-    yield from tables(passage.preset_drafts(queries(), datasets, options, side, dropped))
+    yield from passage.preset_drafts(queries(), datasets, options, side, dropped)
 
 
-def make_from_json(
-    path: Path, name: str, datasets: Sequence[str], side: str | None, options: Options, form: str, dropped: Dropped
-) -> Iterator[pa.Table]:
-    """Yield the tasks of a JSON file."""
+def json_drafts(
+    path: Path, name: str, side: str | None, form: str, options: Options, datasets: Sequence[str], dropped: Dropped
+) -> Iterator[Draft]:
+    """Yield the tasks of a JSON file (a unit)."""
     blank: Counter[str] = Counter()
     queries = (_query(path, name, row) for row in _json_rows(path, form, blank))
-    yield from tables(passage.preset_drafts(queries, datasets, options, side, dropped))
+    yield from passage.preset_drafts(queries, datasets, options, side, dropped)
     for dataset in datasets:
         dropped[dataset].update(blank)
 

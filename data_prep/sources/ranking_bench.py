@@ -28,7 +28,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from data_prep.readers.sniff import ARROW, PARQUET, TABLE, NotRead, RawFile, arr
 from data_prep.readers.text import query_key, shown
 from data_prep.scenarios import problems
 from data_prep.scenarios.problems import Problem
-from data_prep.tasks import Draft, Dropped, Source, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 
@@ -87,35 +86,22 @@ def find_ranking_bench(files: Sequence[RawFile], raw: Path) -> Iterator[Source |
     """Yield a source for each copy of the benchmark. Raise UserError for a file of it that is not whole."""
     found: dict[Path, dict[str, list[RawFile]]] = {}
     for file in files:
-        if file.path.suffix in _SUFFIXES and file.has(*COLUMNS):
+        if file.suffix in _SUFFIXES and file.has(*COLUMNS):
             found.setdefault(home(file.path, raw, CONFIGS), {}).setdefault(_config(file.path, raw), []).append(file)
     for folder, by_config in found.items():
         config = next(config for config in (*CONFIGS, "") if config in by_config)
         own = {file.path: file for file in by_config[config]}
         used = [(own[path], path.relative_to(folder).as_posix(), side) for path, side in sides(own, raw)]
         paths = tuple(file.path for file, *_ in used)
-        yield Source("Ranking-bench", tuple(DATASETS), paths, partial(benchmark_units, used))
+        units = [
+            Unit(f"ranking-bench:{name}", benchmark_drafts, (file.path, file.form, name, side))
+            for file, name, side in used
+        ]
+        yield Source("Ranking-bench", tuple(DATASETS), paths, units)
         for file in (file for files in by_config.values() for file in files if file.path not in paths):
             yield NotRead(
                 file.path, f"{config or 'other files'} of the benchmark is read; give its path to have this one"
             )
-
-
-def benchmark_units(
-    files: Sequence[tuple[RawFile, str, str | None]], options: Options, datasets: Sequence[str], work: object = None
-) -> list[Unit]:
-    """Return a unit a file."""
-    return [
-        Unit(f"ranking-bench:{name}", make_from_benchmark, (file.path, file.form, name, side, tuple(datasets)))
-        for file, name, side in files
-    ]
-
-
-def make_from_benchmark(
-    path: Path, form: str, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped
-) -> Iterator[pa.Table]:
-    """Yield the tasks of a file."""
-    yield from tables(_drafts(path, form, name, side, datasets, dropped))
 
 
 def _config(path: Path, raw: Path) -> str:
@@ -157,9 +143,10 @@ def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------------------- tasks
 
 
-def _drafts(
-    path: Path, form: str, name: str, side: str | None, datasets: Sequence[str], dropped: Dropped
+def benchmark_drafts(
+    path: Path, form: str, name: str, side: str | None, options: Options, datasets: Sequence[str], dropped: Dropped
 ) -> Iterator[Draft]:
+    """Yield the tasks of a file (a unit)."""
     blank: Counter[str] = Counter()
     for number, row in _rows(path, form, blank):
         where = f"{path} row {number}"

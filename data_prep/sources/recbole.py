@@ -38,9 +38,11 @@ def find_recbole(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRe
     """Yield the pairs among ``files``. Raise UserError where the dataset cannot be told, or an ``.item`` is missing."""
     for file in files:
         path = file.path
-        if path.suffix == ".inter" and any(name.startswith("item_id_list") for name in file.keys):
+        if path.suffix != ".inter":
+            continue
+        if any(name.startswith("item_id_list") for name in file.keys):
             yield NotRead(path, "sequences that were cut already, without times")
-        elif path.suffix == ".inter":
+        else:
             dataset = dataset_of(path, raw, path.stem)
             items = titles_of(path, path.with_suffix(".item"))
             yield interaction_source("RecBole", Interactions(dataset, (path,), (items,), read_events, read_items))

@@ -17,45 +17,48 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.options import Options
-from data_prep.readers.lines import check_columns, column_key, table_columns, table_header
+from data_prep.readers.filenames import stem_of, suffix_of
+from data_prep.readers.lines import check_columns, column_key, optional_number, table_columns, table_header
 from data_prep.readers.parquet import parquet_batches, parquet_file
 from data_prep.readers.sniff import RawFile
-from data_prep.scenarios.routing import DESCRIPTIONS, ROUTERS, Described, Query, Results, readable, router_source, value
-from data_prep.tasks import Source, Unit
+from data_prep.readers.text import readable
+from data_prep.scenarios.descriptions import DESCRIPTIONS, Described
+from data_prep.scenarios.routing import ROUTERS, Query, Results, router_source
+from data_prep.tasks import Source
 from iranker_verl.errors import UserError
 
 COLUMNS = ("sample_id", "prompt", "eval_name")
 LONG = ("model_name", "performance", "cost")
 _COST = "|total_cost"
-_CONVERTED, _PICKLES = (".parquet", ".csv", ".csv.gz"), (".pkl", ".pickle")
+_CONVERTED, _PICKLES = (".parquet", ".csv"), (".pkl", ".pickle")
 _HINT = f"RouterBench has {','.join(COLUMNS)} with NAME and NAME{_COST} for each LLM, or with {','.join(LONG)}"
 
 
 def find_routerbench(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
     """Yield Parquet and CSV with RouterBench's columns, or called ``routerbench…``; and its pickles, unless converted beside."""
+    converted = {stem_of(file.path) for file in files if file.suffix in _CONVERTED}
     for file in files:
         path, named = file.path, file.name.lower().startswith("routerbench")
-        if path.name.endswith(_CONVERTED) and (named or _has_columns(file)):
+        if file.suffix in _CONVERTED and (named or _has_columns(file)):
             reader = partial(read_routerbench, path)
             yield router_source("RouterBench", [path], DESCRIPTIONS, reader, files, raw)
-        if path.suffix in _PICKLES and named and not any(path.with_suffix(s).exists() for s in _CONVERTED):
-            yield Source("RouterBench", ROUTERS, (path,), partial(_refuse_pickle, path))
+        if file.suffix in _PICKLES and named and stem_of(path) not in converted:
+            yield Source("RouterBench", ROUTERS, (path,), refused=_why_no_pickle(path))
 
 
 def _has_columns(file: RawFile) -> bool:
     return file.has(*COLUMNS) and (file.has(*LONG[:2]) or any(name.endswith(_COST) for name in file.columns))
 
 
-def _refuse_pickle(path: Path, options: Options, datasets: Collection[str], work: object) -> list[Unit]:
+def _why_no_pickle(path: Path) -> str:
     code = f"import pandas as pd; pd.read_pickle('{path.name}').to_parquet('{path.stem}.parquet')"
-    raise UserError(
+    return (
         f"{path}: a pickle can run any program, so it is not opened; convert it where it can do no harm, say in a "
         f'container without network that sees this one folder: python -c "{code}"'
     )
@@ -83,14 +86,14 @@ def read_routerbench(path: Path, described: Mapping[str, Described] | None = Non
                 llm = llm or readable(row["model_name"] or "")
                 if not llm:
                     raise UserError(f"{path} row {at}: model_name is empty; correct or remove the row")
-                score = value(row[effect], path, at, effect)
-                results.add(query, llm, score, cost_raw=value(row.get(cost), path, at, cost, least=0))
+                score = optional_number(row[effect], path, at, effect)
+                results.add(query, llm, score, cost_raw=optional_number(row.get(cost), path, at, cost, least=0))
     return results
 
 
 def _names(path: Path) -> dict[str, str]:
     """Return ``{name: as it is written}`` of the columns; LLMs are called as they are written."""
-    if path.suffix == ".parquet":
+    if suffix_of(path) == ".parquet":
         with parquet_file(path) as file:
             written = list(file.schema_arrow.names)
     else:
@@ -100,7 +103,7 @@ def _names(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path, names: Mapping[str, str], dropped: Counter[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix == ".parquet":
+    if suffix_of(path) == ".parquet":
         for first, batch in parquet_batches(path, list(names.values())):
             columns = {name: batch[own].to_pylist() for name, own in names.items()}
             for place, cells in enumerate(zip(*columns.values(), strict=True)):

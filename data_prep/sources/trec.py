@@ -32,20 +32,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-
 from data_prep.options import Options
 from data_prep.readers.documents import json_records
-from data_prep.readers.lines import identifier, number, text_lines
+from data_prep.readers.filenames import stem_of, suffix_of
+from data_prep.readers.lines import identifier, limited_number, number, text_lines
 from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
 from data_prep.split import TEST
-from data_prep.tasks import Draft, Dropped, Source, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError
 
 PASSAGES = 20
@@ -103,7 +101,8 @@ def find_trec(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]
         yield from (NotRead(path, f"{own['qrels'][0].name} beside it is read") for path in others)
         if collection := _collection(f"trec-{key}", own, texts):
             used = collection.files()
-            yield Source("TREC", (collection.dataset,), used, partial(collection_units, collection))
+            unit = Unit(collection.dataset, collection_drafts, (collection,))
+            yield Source("TREC", (collection.dataset,), used, [unit])
             unread = {path for paths in own.values() for path in paths}.difference(used)
             yield from (NotRead(path, f"{used[1].name} has the candidates with their text") for path in sorted(unread))
 
@@ -116,19 +115,12 @@ def _best_split(qrels: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return list(qrels), []
 
 
-def collection_units(
-    collection: Collection, options: Options, datasets: Sequence[str], work: object = None
-) -> list[Unit]:
-    """Return one unit: a test collection is small."""
-    return [Unit(collection.dataset, make_collection, (collection, options))]
-
-
 def _role(file: RawFile) -> str | None:
     """Return ``qrels``, ``hits``, ``run``, ``topics`` or ``texts``; None for a file of something else."""
     name, start = file.name.lower(), file.start.lstrip()
     if file.has(*_BEIR_QRELS):
         return "qrels"
-    if file.suffix.lower() not in _SUFFIXES and "qrel" not in name:
+    if file.suffix not in _SUFFIXES and "qrel" not in name:
         return None
     if file.is_json:
         if isinstance(file.first, dict) and isinstance(file.first.get("hits"), list):
@@ -149,7 +141,7 @@ def _key(file: RawFile) -> str:
     name, folder = file.name.lower(), file.path.resolve().parent
     if year := _DL_YEAR.search(name):
         return f"dl{year[1] or year[2] or year[3]}"
-    stem = name.removesuffix(Path(name).suffix) if Path(name).suffix in _SUFFIXES else name
+    stem = stem_of(file.path).lower() if file.suffix in _SUFFIXES else name
     words = [word for word in re.split(r"[^a-z0-9]+", stem) if word and not re.fullmatch(_ROLE_WORDS, word)]
     if file.has(*_BEIR_QRELS) or {*file.columns} >= _BEIR_TEXTS:
         words, folder = [], _beir_folder(file.path)
@@ -192,12 +184,10 @@ def _collection(dataset: str, own: Mapping[str, Sequence[Path]], texts: Sequence
     return None
 
 
-def make_collection(collection: Collection, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """Yield the tasks of a test collection."""
-    yield from tables(_drafts(collection, options, dropped))
-
-
-def _drafts(collection: Collection, options: Options, dropped: Dropped) -> Iterator[Draft]:
+def collection_drafts(
+    collection: Collection, options: Options, datasets: Sequence[str], dropped: Dropped
+) -> Iterator[Draft]:
+    """Yield the tasks of a test collection (a unit)."""
     counts, grades = dropped[collection.dataset], read_qrels(collection.qrels)
     wanted = options.passages or PASSAGES
     queries = read_hits(collection.hits) if collection.hits else _with_text(collection, wanted)
@@ -234,7 +224,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     grades: dict[str, dict[str, float]] = defaultdict(dict)
     for row, fields in _judgements(path):
         query, document, given = fields[0], fields[-2], fields[-1]
-        value = passage.relevance_of(given, path, row, "grade")
+        value = limited_number(given, path, row, "grade")
         if grades[query].setdefault(document, value) != value:
             raise UserError(f"{path} row {row}: passage {shown(document)} of query {shown(query)} has a second grade")
     if not grades:
@@ -293,7 +283,7 @@ def _with_text(collection: Collection, count: int) -> Iterator[tuple[str, str, l
 def _texts(path: Path, needed: Container[str]) -> dict[str, str]:
     """Return the needed texts by id. Raise UserError for an id with two texts."""
     found: dict[str, tuple[int, str]] = {}
-    for row, id, text in _json_texts(path) if path.name.removesuffix(".gz").endswith(".jsonl") else _tabbed_texts(path):
+    for row, id, text in _json_texts(path) if suffix_of(path) == ".jsonl" else _tabbed_texts(path):
         if id in needed and (before := found.setdefault(id, (row, text)))[1] != text:
             raise UserError(
                 f"{path} row {row}: {shown(id)} is {shown(text)}, but {shown(before[1])} in row {before[0]}; correct or "

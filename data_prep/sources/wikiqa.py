@@ -16,10 +16,7 @@ line with another number of columns, a label that is not 0 or 1, a sentence id t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-
-import pyarrow as pa
 
 from data_prep.options import Options
 from data_prep.readers.filenames import sides, split_of
@@ -27,7 +24,7 @@ from data_prep.readers.lines import table_rows
 from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
-from data_prep.tasks import Draft, Dropped, Source, Unit, tables
+from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError
 
 DATASET = "wikiqa"
@@ -38,7 +35,7 @@ def find_wikiqa(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRea
     """Yield a source for each folder. Raise UserError for a file without labels that has no gold file beside it."""
     folders: dict[Path, list[RawFile]] = {}
     for file in files:
-        if file.path.suffix == ".tsv" and file.has(*COLUMNS[:6]):
+        if file.suffix == ".tsv" and file.has(*COLUMNS[:6]):
             folders.setdefault(file.path.parent, []).append(file)
     for own in folders.values():
         labelled = [file.path for file in own if file.has(*COLUMNS)]
@@ -49,23 +46,15 @@ def find_wikiqa(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRea
                 f"{alone[0]} row 1: no column Label; put the file with labels beside it, or remove this one"
             )
         used = sides(labelled, raw)
-        yield Source("WikiQA", (DATASET,), tuple(path for path, _ in used), partial(wikiqa_units, used))
+        units = [Unit(f"{DATASET}:{path.stem}", wikiqa_drafts, (path, side)) for path, side in used]
+        yield Source("WikiQA", (DATASET,), tuple(path for path, _ in used), units)
         yield from (NotRead(path, "without labels; the gold file beside it is read") for path in bare)
 
 
-def wikiqa_units(
-    files: Sequence[tuple[Path, str | None]], options: Options, datasets: Sequence[str], work: object = None
-) -> list[Unit]:
-    """Return a unit a file."""
-    return [Unit(f"{DATASET}:{path.stem}", make_wikiqa, (path, side, options)) for path, side in files]
-
-
-def make_wikiqa(path: Path, side: str | None, options: Options, dropped: Dropped) -> Iterator[pa.Table]:
-    """Yield the tasks of a file."""
-    yield from tables(_drafts(path, side, options, dropped))
-
-
-def _drafts(path: Path, side: str | None, options: Options, dropped: Dropped) -> Iterator[Draft]:
+def wikiqa_drafts(
+    path: Path, side: str | None, options: Options, datasets: Sequence[str], dropped: Dropped
+) -> Iterator[Draft]:
+    """Yield the tasks of a file (a unit)."""
     counts = dropped[DATASET]
     texts: dict[str, str] = {}
     sentences: dict[str, dict[str, tuple[str, float]]] = {}

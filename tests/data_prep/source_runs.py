@@ -1,11 +1,11 @@
 """Running a source as preparation does: found among the files of a folder, cut into units, each unit on its own."""
 
 import pickle
-from collections import Counter
 
 from data_prep.options import Options
 from data_prep.readers.sniff import NotRead, sniff
 from data_prep.tasks import TASKS, nothing_dropped
+from iranker_verl.errors import UserError
 
 
 def files_in(raw):
@@ -22,17 +22,21 @@ def find(finder, raw):
     return sources(finder, files_in(raw), raw)
 
 
+def made(source, options=None, dropped=None, work=None, datasets=None):
+    """The tables of tasks of a source, as preparation makes them."""
+    if source.refused:
+        raise UserError(source.refused)
+    options, dropped = options or Options(), nothing_dropped() if dropped is None else dropped
+    for unit in source.cut(options, work):
+        yield from unit.run(options, datasets or source.datasets, dropped)
+
+
 def run(finder, raw, options=None, datasets=None):
     """``(rows, dropped, source)``: the tasks of the one source in ``raw`` and what was dropped, ``{dataset: {reason: n}}``."""
     (source,) = find(finder, raw)
-    units = source.units(options or Options(), datasets or source.datasets, None)
-    assert len({unit.name for unit in units}) == len(units)
+    assert len({unit.name for unit in source.units}) == len(source.units)
     rows, dropped = [], nothing_dropped()
-    for unit in units:
-        own = nothing_dropped()
-        for table in pickle.loads(pickle.dumps(unit)).run(own):
-            assert table.schema == TASKS
-            rows += table.to_pylist()
-        for dataset, counts in own.items():
-            dropped[dataset] += Counter(counts)
+    for table in made(pickle.loads(pickle.dumps(source)), options, dropped, None, datasets):
+        assert table.schema == TASKS
+        rows += table.to_pylist()
     return rows, {dataset: dict(+counts) for dataset, counts in dropped.items() if +counts}, source

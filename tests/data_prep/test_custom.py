@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from data_prep.sources import custom as own
 from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import events, interactions, texts
-from tests.data_prep.source_runs import sources
+from tests.data_prep.source_runs import made, sources
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -47,7 +49,7 @@ def passages(path, **options):
     """The drafts of a passage file, and what was dropped."""
     ((dataset,),) = (source.datasets for source in found(path))
     dropped = nothing_dropped()
-    return list(passage.own_passage_drafts(path, dataset, Options(**options), dropped)), +dropped[dataset]
+    return list(passage.own_passage_drafts(path, Options(**options), [dataset], dropped)), +dropped[dataset]
 
 
 def shape(draft):
@@ -122,7 +124,7 @@ def test_the_results_of_the_documentation(tmp_path):
     path = write(tmp_path, "router.csv", EXAMPLES["router.csv"])
     dropped = nothing_dropped()
     wanted = ("router-performance", "router-cost")
-    drafts = list(routing.own_routing_drafts(path, "router", wanted, Options(split="test"), dropped))
+    drafts = list(routing.own_routing_drafts(path, "router", Options(split="test"), wanted, dropped))
     # Equally good on the sum, so the cheap one; only the large one can prove.
     assert [(d.task.dataset, d.group, d.task.candidates[d.task.target].id) for d in drafts if "2" in d.group] == [
         ("router-performance", "what is 2 + 3?", "small-3b"),
@@ -147,8 +149,11 @@ def test_the_results_of_the_documentation(tmp_path):
         ("query,passage", "no column relevance; a passage file has query,passage,relevance"),
         ("passage,relevance", "no column query"),
         ("query,llm,effect", "no column cost; a routing file has query,llm,effect,cost"),
-        ("user_id;item_id;timestamp", "its columns are not separated by commas; write user_id,item_id,timestamp"),
-        ("query\tpassage\trelevance", "its columns are not separated by commas"),
+        (
+            "user_id;item_id;timestamp",
+            "its columns are separated by semicolons; write user_id,item_id,timestamp, separated",
+        ),
+        ("query\tpassage\trelevance", "its columns are separated by tabs; write query,passage,relevance"),
         ("user_id,item_id,timestamp", r"no titles; add a column title, or a file x.items.csv with item_id,title"),
     ],
 )
@@ -176,7 +181,6 @@ def test_nearly_right_columns(tmp_path, columns, message):
         ("x.csv", b"\xff\xfeu\0s\0e\0r\0_\0i\0d\0"),
         ("x.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 9, mtime=0)[:12]),
         ("x.items.csv", "item_id,title\n"),
-        ("x.json", '{"query": "q", "candidates": []}'),
         ("x.jsonl", '{"task_name": "t", "query": "q", "ground_truth": "a", "metric": "em"}\n'),  # LLMRouter
         ("x.jsonl", '{"problem": "p", "gt": "g", "candidates": ["a"], "task_name": "t"}\n'),  # Ranking-bench
         ("x.jsonl", '{"query": "q", "passages": [{"passage_text": "p", "is_selected": 1}]}\n'),  # MS MARCO
@@ -205,6 +209,91 @@ def test_what_a_dataset_is_called(tmp_path, name, columns, datasets):
     content = columns.encode() + b"\n1,2,3,4\n"
     path = write(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
     assert [source.datasets for source in found(path, raw=tmp_path)] == [datasets]
+
+
+ROWS = {
+    "recommendation": [{"user_id": f"u{n}", "item_id": f"i{n}", "timestamp": n, "title": f"T{n}"} for n in range(4)],
+    "passage": [{"query": f"q{n}", "passage": f"p{n}{g}", "relevance": g} for n in range(4) for g in (0, 1)],
+    "routing": [
+        {"query": f"q{n}", "llm": llm, "effect": float(llm == "a"), "cost": 1} for n in range(4) for llm in ("a", "b")
+    ],
+}
+
+
+def as_csv(rows):
+    return "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]) + "\n"
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".GZ"])
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [
+        (".csv", as_csv),
+        (".CSV", as_csv),
+        (".txt", as_csv),
+        (".dat", as_csv),
+        ("", as_csv),
+        (".jsonl", as_lines),
+        (".JSONL", as_lines),
+        (".ndjson", as_lines),
+        (".NDJSON", as_lines),
+        (".json", as_lines),
+        (".JSON", json.dumps),
+        (".json", lambda rows: json.dumps(rows, indent=2)),
+        (".Json", lambda rows: "\n".join(json.dumps(row, indent=1) for row in rows)),
+    ],
+)
+@pytest.mark.parametrize("scenario", ROWS)
+def test_a_table_of_ones_own_is_read_whatever_its_suffix(tmp_path, scenario, suffix, form, packed):
+    content = form(ROWS[scenario]).encode()
+    (tmp_path / f"ours{suffix}{packed}").write_bytes(gzip.compress(content) if packed else content)
+    (source,) = found(tmp_path / f"ours{suffix}{packed}")
+    assert source.datasets[0] == ("ours-performance" if scenario == "routing" else "ours")
+    options = Options(history=1, candidates=2)
+    if scenario == "recommendation":  # a row a user makes no task; they are read all the same
+        (data,) = source.units.args
+        assert sum(batch.num_rows for batch in data.read_events(data.events[0], Counter())) == 4
+        assert len(list(data.read_items(data.items[0], Counter()))) == 4
+    else:
+        assert sum(part.num_rows for part in made(source, options)) == 4 * len(source.datasets)
+
+
+@pytest.mark.parametrize("scenario", ROWS)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.parquet", None, "columns of a {} file of your own; save it as CSV or JSON lines, x.csv"),
+        ("x.json", "columns", r"one JSON object of columns, as pandas writes it; write an object a row \(orient="),
+        ("x.xlsx", b"PK\x03\x04", "a spreadsheet; save it as CSV"),
+        ("x.csv.zip", b"PK\x03\x04", "packed as zip; unpack it"),
+    ],
+)
+def test_a_table_of_ones_own_that_is_not_read_says_what_to_do(tmp_path, scenario, name, content, message):
+    rows = ROWS[scenario]
+    if content is None:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    elif content == "columns":
+        columns = {column: {str(n): row[column] for n, row in enumerate(rows)} for column in rows[0]}
+        (tmp_path / name).write_text(json.dumps(columns))
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message.format(scenario)):
+        discover(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".CSV", ".txt", ".tsv", ".csv.gz"])
+@pytest.mark.parametrize(("separator", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", r"'\|'")])
+@pytest.mark.parametrize("scenario", ROWS)
+def test_another_separator_is_named(tmp_path, scenario, suffix, separator, called):
+    content = as_csv(ROWS[scenario]).replace(",", separator).encode()
+    (tmp_path / f"x{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    columns = ",".join([*ROWS[scenario][0]][:3])
+    with pytest.raises(UserError, match=f"its columns are separated by {called}; write {columns}.*separated by commas"):
+        discover(tmp_path)
 
 
 def test_a_name_that_is_taken(tmp_path):
@@ -334,7 +423,7 @@ def test_rows_of_a_query_may_stand_anywhere(tmp_path, rows, with_ids):
 def test_a_query_is_let_go_with_its_last_row(tmp_path):
     rows = [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("c", 1), ("b", 1)]
     content = "query,passage,relevance\n" + "".join(f"{query},p{grade},{grade}\n" for query, grade in rows)
-    drafts = passage.own_passage_drafts(write(tmp_path, "x.csv", content), "x", Options(), nothing_dropped())
+    drafts = passage.own_passage_drafts(write(tmp_path, "x.csv", content), Options(), ["x"], nothing_dropped())
     assert [draft.task.id for draft in drafts] == ["x:2", "x:5", "x:3"]
 
 
@@ -398,8 +487,8 @@ def test_bad_passages(tmp_path, rows, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"query": "q", "candidates": "a"}, "row 2: candidates is 'a', not a list of objects"),
-        ({"query": "q", "candidates": ["a", "b"]}, "row 2: candidates is .*, not a list of objects"),
+        ({"query": "q", "candidates": "a"}, "row 2: candidates is 'a', not a list"),
+        ({"query": "q", "candidates": ["a", "b"]}, "row 2: a candidate has no relevance: 'a'"),
         ({"query": "q"}, "row 2: no candidates; it has query"),
         ({"query": 1.5, "candidates": []}, "row 2: query is '1.5', not a text"),
         ({"query": "q", "candidates": [{"text": "a"}]}, "row 2: a candidate has no relevance: .*'a'"),
@@ -449,7 +538,7 @@ def test_results_under_the_name_of_the_file(tmp_path):
     ]
     path = write_lines(tmp_path, "ours.jsonl", *rows, {"query": "q9", "llm": "A", "effect": None, "cost": 1})
     dropped = nothing_dropped()
-    drafts = list(routing.own_routing_drafts(path, "ours", ("ours-cost", "ours-performance"), Options(), dropped))
+    drafts = list(routing.own_routing_drafts(path, "ours", Options(), ("ours-cost", "ours-performance"), dropped))
     assert Counter((d.task.dataset, d.task.candidates[d.task.target].id) for d in drafts) == {
         ("ours-performance", "A"): 4,
         ("ours-cost", "B"): 4,
@@ -468,7 +557,7 @@ def test_the_split_of_the_file(tmp_path):
     path = write(
         tmp_path, "x.csv", "query,llm,effect,cost,split\n" + rows.replace("A,1", "A,0.5").replace("B,0", "B,0.5")
     )
-    drafts = routing.own_routing_drafts(path, "x", ("x-performance",), Options(), nothing_dropped())
+    drafts = routing.own_routing_drafts(path, "x", Options(), ("x-performance",), nothing_dropped())
     assert {(draft.group, draft.side) for draft in drafts} == {("q0", "train"), ("q1", "test")}
 
 
@@ -492,7 +581,7 @@ def test_the_split_of_the_file(tmp_path):
 def test_bad_results(tmp_path, rows, message):
     path = write(tmp_path, "x.csv", f"query,llm,effect,cost,description,price,split\n{rows}\n")
     with pytest.raises(UserError, match=rf"x.csv:? {message}"):
-        list(routing.own_routing_drafts(path, "x", ("x-performance",), Options(), nothing_dropped()))
+        list(routing.own_routing_drafts(path, "x", Options(), ("x-performance",), nothing_dropped()))
 
 
 # ----------------------------------------------------------------------------------------------------------- real data

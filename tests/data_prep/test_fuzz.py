@@ -12,9 +12,9 @@ import pytest
 
 from data_prep.discover import discover
 from data_prep.options import Options
-from data_prep.tasks import nothing_dropped
 from data_prep.work import Work
 from iranker_verl.errors import UserError
+from tests.data_prep.source_runs import made
 
 COUNT = int(os.environ.get("IRANKER_FUZZ", "300"))
 
@@ -158,8 +158,7 @@ def outcome(raw, work):
         tasks = 0
         for source in found.sources:
             options = Options(history=1, candidates=2)
-            for unit in source.units(options, source.datasets, Work(work)):
-                tasks += sum(part.num_rows for part in unit.run(nothing_dropped()))
+            tasks += sum(part.num_rows for part in made(source, options, work=Work(work)))
         return tasks
     except UserError as error:
         return str(error)

@@ -154,11 +154,7 @@ def test_what_is_found(tmp_path, name, text, own):
 
 def test_units_have_names_of_their_own(tmp_path):
     files = [write(tmp_path / place / "router_data.csv", rows_of("a")) for place in ("x", "y")]
-    names = [
-        unit.name
-        for source in sources(find_graphrouter, files, tmp_path)
-        for unit in source.units(Options(), ROUTERS, None)
-    ]
+    names = [unit.name for source in sources(find_graphrouter, files, tmp_path) for unit in source.units]
     assert names == ["graphrouter:x/router_data.csv", "graphrouter:y/router_data.csv"]
 
 

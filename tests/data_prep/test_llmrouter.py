@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from data_prep.options import Options
-from data_prep.scenarios.routing import ROUTERS, descriptions
+from data_prep.scenarios.descriptions import descriptions
+from data_prep.scenarios.routing import ROUTERS
 from data_prep.sources.llmrouter import find_llmrouter, read_llmrouter
 from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError
 from tests.data_prep import source_runs
+from tests.data_prep.source_runs import made
 from tests.data_prep.source_runs import sources as found_by
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "router"
@@ -190,7 +192,7 @@ def test_which_files_belong_together(tmp_path, names, sources):
         if name.endswith(".gz"):
             (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
     found = list(found_by(find_llmrouter, sorted(p for p in tmp_path.rglob("*") if p.is_file()), tmp_path))
-    units = [unit for source in found for unit in source.units(Options(), ROUTERS, None)]
+    units = [unit for source in found for unit in source.units]
     parts = [
         " ".join(f"{p.relative_to(tmp_path)}={side}" for p, side, _ in unit.arguments[0].args[0]) for unit in units
     ]
@@ -212,7 +214,7 @@ def test_queries_alone_are_refused_unless_there_is_more(tmp_path):
     file = lines(tmp_path / "default_query_train.jsonl", [query])
     (source,) = found_by(find_llmrouter, [file], tmp_path)
     with pytest.raises(UserError, match=r"default_query_train\.jsonl: queries only") as error:
-        source.units(Options(), ROUTERS, None)
+        list(made(source))
     assert "default_routing_train_data.jsonl" in str(error.value)
     more = lines(tmp_path / "routing_data_train.jsonl", both("a"))
     assert [source.files for source in found_by(find_llmrouter, [file, more], tmp_path)] == [(more,)]
@@ -276,9 +278,8 @@ def test_real_scores():
     files = [folder / name for name in ("train.json", "test.json", "default_llm.json", "default_query_train.jsonl")]
     (source,) = found_by(find_llmrouter, files, folder)
     assert source.files == (*files[:2], files[2])
-    (unit,) = source.units(Options(), ROUTERS, None)
     dropped = nothing_dropped()
-    rows = [row for table in unit.run(dropped) for row in table.to_pylist()]
+    rows = [row for table in made(source, dropped=dropped) for row in table.to_pylist()]
     prices = {name: entry["input_price"] for name, entry in json.loads(files[2].read_text()).items()}
     expected, tied = {}, 0
     for side, path in zip(("train", "test"), files, strict=False):

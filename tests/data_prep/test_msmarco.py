@@ -232,8 +232,7 @@ def test_row_groups_are_units(tmp_path, monkeypatch):
     assert [task["task_id"] for task in whole] == [f"passage-5:train:{n}" for n in range(1, 61) if n % 3]
     monkeypatch.setattr(msmarco, "UNIT_ROWS", 14)
     (source,) = find(msmarco.find_msmarco, tmp_path)
-    units = source.units(Options(), source.datasets, None)
-    assert [unit.name for unit in units] == [f"msmarco:train:{n}" for n in (1, 15, 29, 43, 57)]
+    assert [unit.name for unit in source.units] == [f"msmarco:train:{n}" for n in (1, 15, 29, 43, 57)]
     parts = run(msmarco.find_msmarco, tmp_path)
     assert (parts[0], parts[1]) == (whole, dropped)
 

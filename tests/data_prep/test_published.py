@@ -14,10 +14,10 @@ from data_prep.readers import events
 from data_prep.readers.events import Layout
 from data_prep.scenarios.interactions import item_text
 from data_prep.sources.amazon import read_items
-from data_prep.tasks import nothing_dropped
 from data_prep.work import Work
 from iranker_verl.errors import UserError
 from tests.data_prep.reading import exact
+from tests.data_prep.source_runs import made
 
 
 def table(separator, *rows):
@@ -179,14 +179,11 @@ QUIRKS = [
 def outcome(raw):
     """How many tasks are made, of all datasets, with a history of two; or the error."""
     options = Options(history=2, candidates=2, max_chars=10_000)
-    made = 0
+    work = Work(raw.parent / "work")
     try:
-        for source in discover(raw).sources:
-            for unit in source.units(options, source.datasets, Work(raw.parent / "work")):
-                made += sum(part.num_rows for part in unit.run(nothing_dropped()))
+        return sum(part.num_rows for source in discover(raw).sources for part in made(source, options, work=work))
     except UserError as error:
         return str(error)
-    return made
 
 
 @pytest.mark.parametrize(("files", "expected"), [quirk[1:] for quirk in QUIRKS], ids=[quirk[0] for quirk in QUIRKS])
@@ -272,6 +269,6 @@ def test_nanoseconds_order_a_user_s_events(tmp_path, step):
         "\n".join(["user_id,item_id,timestamp,title", *reversed(rows), "v,j0,1,x", "v,j1,2,y"]) + "\n"
     )
     (source,) = discover(tmp_path).sources
-    (unit,) = source.units(Options(history=20, candidates=2), source.datasets, Work(tmp_path / "work"))
-    (task,) = [row for part in unit.run(nothing_dropped()) for row in part.to_pylist()]
+    parts = made(source, Options(history=20, candidates=2), work=Work(tmp_path / "work"))
+    (task,) = [row for part in parts for row in part.to_pylist()]
     assert task["candidate_ids"][0] == "i29" and task["history_ids"] == [f"i{n}" for n in range(9, 29)]

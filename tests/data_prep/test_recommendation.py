@@ -56,8 +56,10 @@ def interactions(folder, *files, items="abcdefgh", dataset="rec-movie", crowd=Tr
 def made(data, options, folder):
     """All tasks, as dicts by id, and what was dropped."""
     dropped = nothing_dropped()
-    units = recommendation.bucket_units(data, options, (data.dataset,), Work(folder / "work"))
-    table = pa.concat_tables([TASKS.empty_table(), *(t for unit in units for t in unit.run(dropped))])
+    units = recommendation.bucket_units(data, options, Work(folder / "work"))
+    table = pa.concat_tables(
+        [TASKS.empty_table(), *(t for unit in units for t in unit.run(options, [data.dataset], dropped))]
+    )
     tasks = {row["task_id"]: row for row in table.to_pylist()}
     assert len(tasks) == table.num_rows
     short = f"users: fewer than {options.history + 1} items"
@@ -172,7 +174,7 @@ def test_negatives_are_new_different_and_the_same_whatever_the_buckets(tmp_path,
     monkeypatch.setattr(recommendation, "CHUNK", 3)
     half = len(events) // 2
     cut = interactions(tmp_path / "many", events[:half], events[half:], items=items)
-    assert len(recommendation.bucket_units(cut, options, (), Work(tmp_path / "count"))) > 30
+    assert len(recommendation.bucket_units(cut, options, Work(tmp_path / "count"))) > 30
     assert made(cut, options, tmp_path / "many") == (tasks, dropped)
 
 

@@ -13,7 +13,7 @@ from data_prep.scenarios.routing import ROUTERS
 from data_prep.sources.routerbench import find_routerbench, prompt_text, read_routerbench
 from iranker_verl.errors import UserError
 from tests.data_prep import source_runs
-from tests.data_prep.source_runs import sources
+from tests.data_prep.source_runs import made, sources
 
 # sample_id, prompt, eval_name, then (score, dollars) of gpt-4 and of mistral
 QUERIES = [
@@ -210,7 +210,7 @@ def test_a_pickle_is_refused_unless_it_was_converted(tmp_path):
     file.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
     (source,) = sources(find_routerbench, [file], tmp_path)
     with pytest.raises(UserError, match="not opened; convert it where it can do no harm") as error:
-        source.units(Options(), ROUTERS, None)
+        list(made(source))
     assert "to_parquet('routerbench_0shot.parquet')" in str(error.value)
     assert "\n" not in str(error.value)
     write(wide(), file.with_suffix(".parquet"))

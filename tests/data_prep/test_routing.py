@@ -10,20 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.options import Options
-from data_prep.readers.text import query_key
+from data_prep.readers.lines import optional_number
+from data_prep.readers.text import query_key, readable
 from data_prep.rows import rows
+from data_prep.scenarios.descriptions import Described, descriptions, nearest
 from data_prep.scenarios.routing import (
     ROUTERS,
-    Described,
     Query,
     Results,
-    descriptions,
     leads,
-    nearest,
     outcomes,
-    readable,
     routing_drafts,
-    value,
 )
 from data_prep.tasks import nothing_dropped
 from data_prep.tasks import tables as task_tables
@@ -429,14 +426,14 @@ def test_the_same_text_on_both_sides_is_two_tasks():
     + [(missing, None) for missing in (None, "", " ", "NaN", "nan", "null", "None", "N/A", NAN)],
 )
 def test_numbers(tmp_path, given, number):
-    found = value(given, tmp_path, 3, "cost")
+    found = optional_number(given, tmp_path, 3, "cost")
     assert math.isnan(found) if number is None else found == number
 
 
 @pytest.mark.parametrize("given", ["inf", math.inf, "-inf", "1,5", "$2", [1], {}, "0x1"])
 def test_what_is_no_number(tmp_path, given):
     with pytest.raises(UserError, match=r"row 3: cost is .*, not a number"):
-        value(given, tmp_path, 3, "cost")
+        optional_number(given, tmp_path, 3, "cost")
 
 
 def test_text_that_no_file_can_hold():

@@ -8,14 +8,13 @@ import zipfile
 import pytest
 
 from data_prep.discover import discover
-from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.readers import opened
 from data_prep.readers.documents import json_records
 from data_prep.readers.sniff import sniff
-from data_prep.tasks import nothing_dropped
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.templates import load
+from tests.data_prep.source_runs import made
 
 ROWS = [
     {"query": f"question {n // 2} about {'klmnopqrst'[n // 2] * 4}", "passage": f"passage {n}", "relevance": n % 2}
@@ -37,8 +36,7 @@ def table(header, rows=CSV[1:], end="\n"):
 def tasks(raw, name):
     """How many tasks a dataset of the folder makes."""
     (source,) = [source for source in discover(raw).sources if name in source.datasets]
-    (unit,) = source.units(Options(), (name,), None)
-    return sum(part.num_rows for part in unit.run(nothing_dropped()))
+    return sum(part.num_rows for part in made(source, datasets=(name,)))
 
 
 @pytest.mark.parametrize(
@@ -199,8 +197,7 @@ def test_one_limit_for_a_text_whatever_carries_it(tmp_path, monkeypatch, name, c
         for source in discover(tmp_path / name).sources:
             for batch in source.units.args[0].read_events(tmp_path / name, {}) if name == "ratings.dat" else ():
                 assert batch
-            for unit in source.units(Options(), source.datasets, None) if name != "ratings.dat" else ():
-                list(unit.run(nothing_dropped()))
+            list(made(source) if name != "ratings.dat" else ())
 
 
 def test_a_large_json_object_of_somebody_else_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch):

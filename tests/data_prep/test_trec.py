@@ -14,7 +14,7 @@ from data_prep.options import Options
 from data_prep.readers.sniff import RawFile
 from data_prep.sources import trec
 from iranker_verl.errors import UserError
-from tests.data_prep.source_runs import find, run
+from tests.data_prep.source_runs import find, made, run
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "passage"
 
@@ -326,8 +326,7 @@ def test_real_files(year, used, lost):
     (source,) = [source for source in find(trec.find_trec, DATA) if source.datasets == (f"trec-{year}",)]
     assert [path.name for path in source.files] == [f"qrels.{year}-passage.txt", f"retrieve_results_{year}.json"]
     dropped = defaultdict(lambda: defaultdict(int))
-    (unit,) = source.units(Options(), source.datasets, None)
-    tasks = [task for table in unit.run(dropped) for task in table.to_pylist()]
+    tasks = [task for table in made(source, dropped=dropped) for task in table.to_pylist()]
     assert len(tasks) == used
     reasons = {reason: n for reason, n in dropped[f"trec-{year}"].items() if n}
     assert reasons == lost
@@ -356,8 +355,7 @@ def test_real_files(year, used, lost):
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the project (../shared/data)")
 def test_bm25_on_dl19_has_its_published_ndcg():
     (source,) = [source for source in find(trec.find_trec, DATA) if source.datasets == ("trec-dl19",)]
-    (unit,) = source.units(Options(passages=100), source.datasets, None)
-    tasks = [task for table in unit.run(defaultdict(lambda: defaultdict(int))) for task in table.to_pylist()]
+    tasks = [task for table in made(source, Options(passages=100)) for task in table.to_pylist()]
     run = [
         ir_measures.ScoredDoc(task["task_id"].partition(":")[2], passage, -place)
         for task in tasks

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from data_prep.ahead import ahead
 from data_prep.duplicates import clusters
+from data_prep.hashing import examples
 from data_prep.options import Options
 from data_prep.rows import rows
 from data_prep.schema import SCHEMA, SPLITS, ContentHash
@@ -28,6 +29,7 @@ from iranker_verl.ranking.templates import Template
 # Rows of a row group: some MB, so that verl's loader (Hugging Face datasets) reads a file in even pieces.
 ROW_GROUP = 4096
 LEAKED = "tasks: of a (nearly) equal test query or user"
+CONTRADICTED = "tasks: of one query under several ids, with two grades for one passage"
 # Called with a table of rows before they are written, e.g. to refuse prompts that are too long.
 Inspect = Callable[[pa.Table], None]
 
@@ -153,6 +155,9 @@ class _Sides:
                     self._decide(name, side, by_side[side])
         if options.split != "test":
             self._find_leaks(groups, scenario, options)
+        if options.split == "group" and "recommendation" in scenario.values():
+            self._find_equal_examples(folders)
+        self._contradicted = _contradicted(folders)
 
     def _decide(self, name: str, side: str, groups: Iterable[str]) -> None:
         self._side |= {(name, group): side for group in groups}
@@ -176,6 +181,22 @@ class _Sides:
             tested = {cluster[name, group] for name, side, group in own if side == TEST}
             self._leaked |= {(n, group) for n, side, group in own if side == TRAIN and cluster[n, group] in tested}
 
+    def _find_equal_examples(self, folders: Sequence[Path]) -> None:
+        """Find training users who are shown like a test user of the same dataset, with one history and one positive."""
+        users: dict[str, dict[tuple[str, str], set[tuple[str, str]]]] = {
+            TRAIN: defaultdict(set),
+            TEST: defaultdict(set),
+        }
+        columns = ["dataset", "scenario", "group", "side", "context", "candidates", "relevance"]
+        for batch in read_columns(folders, columns):
+            rows = batch.filter(pc.equal(batch["scenario"], "recommendation"))
+            positives = rows["candidates"].flatten().filter(pc.equal(rows["relevance"].flatten(), 1.0))
+            shown = examples(rows["context"], positives).to_pylist()
+            told = (rows[name].to_pylist() for name in ("dataset", "group", "side"))
+            for example, dataset, group, side in zip(shown, *told, strict=True):
+                users[self._side.get((dataset, group), side)][dataset, example].add((dataset, group))
+        self._leaked |= {user for example in users[TEST] for user in users[TRAIN].get(example, ())}
+
     def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:
         """Return the side of each task, "" for one that is dropped (and counted)."""
         result = np.empty(tasks.num_rows, dtype=object)
@@ -185,7 +206,10 @@ class _Sides:
             result[i] = self._side.get(key, own)
             if result[i] == TEST and earlier:  # made before the user's side was known
                 result[i] = ""
-            if result[i] == TRAIN and key in self._leaked:
+            elif (dataset, group) in self._contradicted:
+                result[i] = ""
+                dropped[dataset][CONTRADICTED] += 1
+            elif result[i] == TRAIN and key in self._leaked:
                 result[i] = ""
                 dropped[dataset][LEAKED] += 1
         return result
@@ -206,6 +230,34 @@ def _groups(folders: Sequence[Path]) -> tuple[_Groups, dict[str, str]]:
             groups[name][row["side"] or ""].add(row["group"])
             scenario[name] = row["scenario"]
     return groups, scenario
+
+
+def _contradicted(folders: Sequence[Path]) -> set[tuple[str, str]]:
+    """Return ``(dataset, group)`` of passage queries that have several ids, and two grades for one passage's text."""
+    passages = pc.field("scenario") == "passage"
+    parts = [
+        pa.Table.from_batches([batch]).filter(passages).select(["dataset", "group"])
+        for batch in read_columns(folders, ["dataset", "scenario", "group"])
+    ]
+    if not parts:
+        return set()
+    counted = pa.concat_tables(parts).group_by(["dataset", "group"]).aggregate([([], "count_all")])
+    again = pc.unique(counted.filter(pc.field("count_all") > 1)["group"])
+    graded = []
+    for batch in (
+        read_columns(folders, ["dataset", "scenario", "group", "candidates", "relevance"]) if len(again) else ()
+    ):
+        rows = pa.Table.from_batches([batch]).filter(passages & pc.field("group").isin(again)).combine_chunks()
+        row = pc.list_parent_indices(rows["candidates"])
+        columns = {name: rows[name].take(row) for name in ("dataset", "group")}
+        columns |= {name: pc.list_flatten(rows[name]) for name in ("candidates", "relevance")}
+        graded.append(pa.table(columns))
+    if not graded:
+        return set()
+    keys = ["dataset", "group", "candidates"]
+    found = pa.concat_tables(graded).group_by(keys).aggregate([("relevance", "min"), ("relevance", "max")])
+    found = found.filter(pc.field("relevance_min") < pc.field("relevance_max"))
+    return set(zip(found["dataset"].to_pylist(), found["group"].to_pylist(), strict=True))
 
 
 class _Writer:

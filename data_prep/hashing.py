@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandas.util import hash_array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -21,6 +23,13 @@ def keys(names: Sequence[str] | np.ndarray, seed: int, purpose: str = "") -> np.
     """
     named = np.array([f"{purpose}\x1f{name}" for name in names] if purpose else list(names), dtype=object)
     return hash_array(named, hash_key=f"{seed % 10**16:016d}", categorize=False)
+
+
+def examples(contexts: pa.Array, positives: pa.Array) -> pa.Array:
+    """Return a name for what each recommendation task shows, its history and its positive: 16 hex digits of their hash."""
+    texts = pc.binary_join_element_wise(pc.fill_null(contexts, ""), pc.fill_null(positives, ""), "\n")
+    hashed = hash_array(texts.to_numpy(zero_copy_only=False), categorize=False)
+    return pa.array([f"{value:016x}" for value in hashed], pa.string())
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def prepare(
                 _prove(raw, part, manifest)
                 files.write_json(part / MANIFEST, manifest)
         except UserError as error:
-            if not isinstance(error, Interrupted):  # a mistake: nothing to go on with
+            if not isinstance(error, (Interrupted, files.CannotWriteError)):  # a mistake: nothing to go on with
                 files.remove_folder(kept)
             raise
         files.remove_folder(kept)
@@ -139,10 +139,10 @@ def _not_read(raw: Path, out: Path, reasons: dict[Path, str], progress: Progress
     out, top = out.resolve(), raw.parent if raw.is_file() else raw
     own = {path: why for path, why in reasons.items() if not path.resolve().is_relative_to(out)}
     for path, why in list(own.items())[:NAMED]:
-        progress(printable(f"not read: {path}: {why.removeprefix(f'{path}: ')}"))
+        progress(printable(f"not read: {path}: {why}"))
     if len(own) > NAMED:
         progress(f"not read: {len(own) - NAMED} more files, named in {out / 'manifest.json'}")
-    return {path.relative_to(top).as_posix(): why.removeprefix(f"{path}: ") for path, why in own.items()}
+    return {path.relative_to(top).as_posix(): why for path, why in own.items()}
 
 
 def _check_kind(template: Template, options: Options) -> None:
@@ -160,7 +160,11 @@ def _in_order(names: set[str]) -> list[str]:
 
 
 def _check_places(raw: Path, sources: list[Source], out: Path) -> None:
-    """Raise UserError where a folder that is replaced or removed holds raw data."""
+    """Raise UserError where a folder that is replaced or removed holds raw data, or is itself among it."""
+    if raw.is_dir() and out.resolve().is_relative_to(raw.resolve()) and out.resolve() != raw.resolve():
+        raise UserError(
+            f"{out}: it lies in {raw}, whose files are all taken for raw data, its own too; choose a folder beside it"
+        )
     read = [raw, *(file for source in sources for file in source.files)]
     for folder in (out.resolve(), *files.temporary_folders(out)):
         if held := next((path for path in read if path.resolve().is_relative_to(folder)), None):

@@ -111,10 +111,14 @@ def check_replaceable(path: Path) -> None:
     )
 
 
-def cannot_write(path: Path | str, error: OSError) -> UserError:
+class CannotWriteError(UserError):
+    """Something cannot be written: the same command may go on when there is room."""
+
+
+def cannot_write(path: Path | str, error: OSError) -> CannotWriteError:
     """Return the one line for a full disk, a missing permission, or a file where a folder has to be."""
     reason = os.strerror(error.errno) if error.errno else first_line(error)
-    return UserError(f"{path}: cannot be written ({reason}); choose another place or free the space")
+    return CannotWriteError(f"{path}: cannot be written ({reason}); choose another place or free the space")
 
 
 @contextmanager

@@ -121,6 +121,11 @@ def flat(lists: pa.ListArray) -> tuple[np.ndarray, pa.Array]:
     return pc.list_parent_indices(lists).to_numpy(), lists.flatten()
 
 
+def queries(columns: dict[str, pa.Array]) -> pa.Array:
+    """Return each row's query: a passage's context is its query; a routing context says more, and its group is the query."""
+    return pc.if_else(pc.equal(columns["scenario"], "passage"), columns["context"], columns["group"])
+
+
 def by_name(names: pa.Array) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each name of a column, and the rows that have it."""
     encoded = names.dictionary_encode()

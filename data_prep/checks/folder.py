@@ -58,6 +58,7 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
         files,
         _data_hash(train, test, manifest["data_hash"]),
         _groups(train, test, by_time),
+        _examples(train, test),
         _near_duplicates(train, test, options["near_duplicate"]),
         _tasks(train, test, options["orders"]),
         _rows(
@@ -76,7 +77,7 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> Check:
         try:
             found = file_digest(folder / name)
         except UserError as error:
-            faults.append(str(error))
+            faults.append(str(error).removeprefix(f"{folder}/"))
             continue
         if found["bytes"] != promised["bytes"]:
             faults.append(f"{name} has {found['bytes']} bytes, the manifest says {promised['bytes']}")
@@ -100,6 +101,17 @@ def _groups(train: Side, test: Side, by_time: bool) -> Check:
     how = "queries" if by_time else "users and queries"
     how += " of training with those of test: none is in both"
     return _verdict("groups", how, len(left) + len(right), faults)
+
+
+def _examples(train: Side, test: Side) -> Check:
+    left, right = train.examples.table(), test.examples.table()
+    faults = (
+        f"a user of {dataset} in {train.name} row {row} and another in {test.name} row {other} have one history and one "
+        "best candidate"
+        for dataset, _, row, other in _both(left, right, "dataset", "example")
+    )
+    how = "history and best candidate of each user of training with those of test, by text: no two are equal"
+    return _verdict("examples", how, len(left) + len(right), faults)
 
 
 def _near_duplicates(train: Side, test: Side, threshold: float) -> Check:

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.checks.columns import CONTENT, batches, best, flat, grades, leaves, lengths
+from data_prep.checks.columns import CONTENT, batches, best, flat, grades, leaves, lengths, queries
 from data_prep.checks.positions import Places, add
+from data_prep.hashing import examples
 from data_prep.readers.text import shown
 from data_prep.schema import HISTORY_SEPARATOR, ContentHash
 
@@ -64,6 +65,7 @@ class Side:
     name: str
     content: ContentHash = field(default_factory=ContentHash)
     groups: Distinct = field(default_factory=lambda: Distinct("family", "group"))
+    examples: Distinct = field(default_factory=lambda: Distinct("dataset", "example"))
     queries: Distinct = field(default_factory=lambda: Distinct("scenario", "query"))
     tasks: Distinct = field(default_factory=lambda: Distinct("dataset", "task_id", "kind", "size"))
     times: dict[str, Times] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def read(path: Path, *, by_time: bool) -> Side:
         is_query = _mask(pc.is_in(columns["scenario"], pa.array(QUERIES)))
         _groups(side, columns, np.flatnonzero(is_query | (not by_time)), start)
         _queries(side, columns, np.flatnonzero(is_query), start)
+        _examples(side, columns, np.flatnonzero(~is_query & (not by_time)), start)
         side.tasks.add(columns, start + np.arange(len(rows)))
         _ids(side, columns, start)
         _texts(side, columns, start)
@@ -108,10 +111,18 @@ def _groups(side: Side, columns: Columns, where: np.ndarray, start: int) -> None
 
 
 def _queries(side: Side, columns: Columns, where: np.ndarray, start: int) -> None:
-    # A passage's context is its query; a routing context says more, and its group is the query.
-    query = pc.if_else(pc.equal(columns["scenario"], "passage"), columns["context"], columns["group"])
-    columns = {"scenario": columns["scenario"], "query": pc.fill_null(query, "")}
+    columns = {"scenario": columns["scenario"], "query": pc.fill_null(queries(columns), "")}
     side.queries.add({name: column.take(pa.array(where)) for name, column in columns.items()}, start + where)
+
+
+def _examples(side: Side, columns: Columns, where: np.ndarray, start: int) -> None:
+    """Take in what recommendation rows show, a hash of each: two users with one history and one best item are one example."""
+    sizes = lengths(columns["candidates"])
+    target = pc.fill_null(columns["target"], -1).to_numpy(zero_copy_only=False)
+    where = where[(target[where] >= 0) & (target[where] < sizes[where])]
+    positive = columns["candidates"].flatten().take(pa.array((np.cumsum(sizes) - sizes + target)[where]))
+    example = examples(columns["context"].take(pa.array(where)), positive)
+    side.examples.add({"dataset": columns["dataset"].take(pa.array(where)), "example": example}, start + where)
 
 
 def _ids(side: Side, columns: Columns, start: int) -> None:

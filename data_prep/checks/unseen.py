@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.checks.columns import batches, by_name, leaves
+from data_prep.checks.columns import batches, by_name, leaves, queries
 from data_prep.checks.side import QUERIES
 from data_prep.duplicates import words
 from data_prep.readers.text import shown
@@ -70,6 +70,5 @@ class _Seen:
                 for value, where in by_name(columns[name]):
                     self.first[what].setdefault(value, (path, start + int(where[0])))
             asked = pc.is_in(columns["scenario"], pa.array(QUERIES)).to_numpy(zero_copy_only=False)
-            # a passage's context is its query; a routing context says more, and its group is the query
-            query = pc.if_else(pc.equal(columns["scenario"], "passage"), columns["context"], columns["group"])
-            self.queries |= {words(text) for text in query.take(pa.array(np.flatnonzero(asked))).to_pylist() if text}
+            texts = queries(columns).take(pa.array(np.flatnonzero(asked))).to_pylist()
+            self.queries |= {words(text) for text in texts if text}

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.readers.parquet import check_pages
 from data_prep.readers.text import shown
 from data_prep.schema import AGENTS, HISTORY_SEPARATOR
 from iranker_verl.errors import UserError
@@ -98,6 +99,7 @@ def validate(path: Path, template: Template | None = None, limit: int | None = N
     repeats = _Repeats()
     try:
         with pq.ParquetFile(path) as file:
+            check_pages(file, path)
             names = file.schema_arrow.names
             for column, effect in (NEEDED | OPTIONAL).items():
                 if column not in names:

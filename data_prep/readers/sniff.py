@@ -79,7 +79,7 @@ class RawFile:
     def unknown(self) -> str:
         """Return why it is of no format that is known."""
         if self.problem:
-            return self.problem
+            return self.problem.removeprefix(str(self.path)).lstrip(": ")
         if self.form == "columns":
             return (
                 "one JSON object of columns, as pandas writes it; write an object a row (orient='records', lines=True)"

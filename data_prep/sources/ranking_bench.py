@@ -34,10 +34,11 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.options import Options
+from data_prep.readers import opened
 from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import home, sides
 from data_prep.readers.lines import table_columns
-from data_prep.readers.parquet import parquet_batches, parquet_file
+from data_prep.readers.parquet import longest_text, parquet_batches, parquet_file
 from data_prep.readers.sniff import ARROW, PARQUET, TABLE, NotRead, RawFile, arrow_stream
 from data_prep.readers.text import query_key, shown
 from data_prep.scenarios import problems
@@ -135,6 +136,8 @@ def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with arrow_stream(path) as reader:
             for batch in reader:
+                if any(longest_text(column) > opened.MAX_TEXT for column in batch.columns):
+                    raise UserError(f"{path}: a text of more than {opened.MAX_TEXT >> 20} MB; remove it")
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a whole Arrow file ({first_line(error)}); fetch it again") from error

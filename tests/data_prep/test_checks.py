@@ -23,6 +23,7 @@ NAMES = [
     "files",
     "data hash",
     "groups",
+    "examples",
     "near-duplicates",
     "tasks",
     "history",
@@ -65,6 +66,7 @@ def test_a_sound_folder(folder, sides):
         "files": 2,
         "data hash": 1,
         "groups": 120,
+        "examples": 40,
         "near-duplicates": 80,  # routing and passage
         "tasks": 120,
         "history": 40,
@@ -91,6 +93,24 @@ def test_a_leaked_user(folder, sides):
     faults = failing(folder, write(folder, train, test))
     assert list(faults) == ["groups"]
     assert "'user 0' of rec-movie is in train.parquet row 0 and in test.parquet row 0" in faults["groups"]
+
+
+def test_two_users_who_are_shown_alike(folder, sides):
+    train, test = sides
+    own, other = of(train, "rec-movie"), of(test, "rec-movie")
+    truth, target = own["reward_model"]["ground_truth"], own["reward_model"]["ground_truth"]["target"]
+    ids = [f"other {n}" for n in range(4)]
+    texts = [text if n == target else f"negative {n}" for n, text in enumerate(truth["candidates"])]
+    context = {"context": info(own)["context"], "history": [f"h{n}" for n in range(5)]}
+    test[test.index(other)] = row("rec-movie", 500, ids=ids, texts=texts, target=target, **context)
+    faults = failing(folder, write(folder, train, test))
+    assert list(faults) == ["examples"]
+    assert faults["examples"].startswith(
+        "a user of rec-movie in train.parquet row 0 and another in test.parquet row 0 "
+    )
+    texts[target] = "another best one"
+    test[0] = row("rec-movie", 500, ids=ids, texts=texts, target=target, **context)
+    assert not failing(folder, write(folder, train, test))
 
 
 def test_equal_users_of_two_datasets_are_two_users(folder, sides):
@@ -321,7 +341,7 @@ def test_a_split_by_time(folder):
     assert not failing(folder, manifest)
     assert {c.name: c.counted for c in check_folder(folder, manifest)}["time"] == 40
     # the same rows, said to be split by user
-    assert list(failing(folder, write(folder, train, test))) == ["groups"]
+    assert list(failing(folder, write(folder, train, test))) == ["groups", "examples"]
 
 
 @pytest.mark.parametrize("time", [200.0, 201.0, 1e12])
@@ -467,7 +487,7 @@ def test_sound_folders_pass_and_one_leak_is_found(tmp_path_factory, seed):
     info(two)["task_id"] = "new"
     test.insert(dice.randrange(len(test) + 1), two)
     failed = {c.name for c in check_folder(folder, write(folder, train, test)) if not c.ok}
-    leaks = {"groups"} if one["data_source"] == "rec-movie" else {"groups", "near-duplicates"}
+    leaks = {"groups", "examples" if one["data_source"] == "rec-movie" else "near-duplicates"}
     assert failed - {"position"} == leaks
 
 

@@ -7,14 +7,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.assemble import CONTRADICTED, LEAKED
 from data_prep.discover import discover
 from data_prep.options import Options
+from data_prep.prepare import prepare
 from data_prep.scenarios import passage
 from data_prep.scenarios.interactions import Interactions, Item
+from data_prep.schema import read_tasks
 from data_prep.sources import find_amazon, find_movielens, find_own, find_recbole, find_trec
 from data_prep.tasks import nothing_dropped
 from data_prep.work import Work
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.templates import load
 from iranker_verl.ranking.text import clean
 from tests.data_prep.source_runs import run
 from tests.data_prep.test_recommendation import made, read_events
@@ -237,3 +241,96 @@ def test_a_composed_letter_and_its_parts_are_one_text():
     query = passage.graded_query("q", "q", [("a", "caf\u00e9", 1.0), ("b", "cafe\u0301", 0.0), ("c", "tea", 0.0)])
     assert [one.text for one in query.passages] == ["caf\u00e9", "caf\u00e9", "tea"]
     assert query.relevance == (1.0, 1.0, 0.0)
+
+
+def own_passages(folder, rows):
+    (folder / "faq.csv").write_text(
+        "query_id,query,passage,relevance\n" + "".join(f"{id},{q},{p},{g}\n" for id, q, p, g in rows)
+    )
+    return "faq"
+
+
+def msmarco_in_two_files(folder, rows):
+    """The queries of even ids in one file, of odd ones in another, padded to five passages."""
+    for part in (0, 1):
+        lines = []
+        for id in sorted({id for id, *_ in rows if id % 2 == part}):
+            own = [row for row in rows if row[0] == id]
+            texts = [p for _, _, p, _ in own] + [f"{id} filler {n}" for n in range(5 - len(own))]
+            flags = [g for *_, g in own] + [0] * (5 - len(own))
+            passages = [{"is_selected": f, "passage_text": t} for f, t in zip(flags, texts, strict=True)]
+            lines.append(json.dumps({"query": own[0][1], "passages": passages}))
+        (folder / f"{'ab'[part]}.jsonl").write_text("\n".join(lines) + "\n")
+    return "passage-5"
+
+
+def wikiqa(folder, rows):
+    header = "QuestionID\tQuestion\tDocumentID\tDocumentTitle\tSentenceID\tSentence\tLabel\n"
+    lines = [f"Q{id}\t{q}\tD1\tt\tS{n}\t{p}\t{g}\n" for n, (id, q, p, g) in enumerate(rows)]
+    (folder / "all.tsv").write_text(header + "".join(lines))
+    return "wikiqa"
+
+
+@pytest.mark.parametrize("write", [own_passages, msmarco_in_two_files, wikiqa])
+@pytest.mark.parametrize(
+    ("second", "kept"),
+    [
+        ((2, "what is wifi", {"a net": 0, "a grape": 1}), False),  # the opposite
+        ((2, "What is  WIFI", {"a net": 0, "a grape": 1}), False),
+        ((2, "what is wifi", {"a net ": 0, "another": 1}), False),  # one passage in common is enough
+        ((3, "what is wifi", {"a net": 0, "a grape": 1}), False),
+        ((2, "what is wifi", {"a net": 1, "a grape": 0}), True),  # the same judgement again
+        ((2, "what is wifi", {"a mesh": 1, "a vine": 0}), True),
+        ((2, "what is wi fi", {"a net": 0, "a grape": 1}), True),
+    ],
+)
+def test_one_query_under_two_ids_with_two_grades_for_a_passage_is_dropped_and_counted(tmp_path, write, second, kept):
+    rows = [(1, "what is wifi", "a net", 1), (1, "what is wifi", "a grape", 0)]
+    rows += [(second[0], second[1], p, g) for p, g in second[2].items()]
+    for n in range(10, 20):
+        rows += [
+            (n, f"number {n} of them {n * 7}", f"right {n}", 1),
+            (n, f"number {n} of them {n * 7}", f"wrong {n}", 0),
+        ]
+    (tmp_path / "raw").mkdir()
+    dataset = write(tmp_path / "raw", rows)
+    made_of = prepare(tmp_path / "raw", tmp_path / "out", load("label"), Options(near_duplicate=1), [dataset])[
+        "datasets"
+    ]
+    assert made_of[dataset]["train"] + made_of[dataset]["test"] == 10 + 2 * kept
+    assert made_of[dataset]["dropped"] == ({} if kept else {CONTRADICTED: 2})
+
+
+def write_users(folder, *titles):
+    """Users in pairs with the same events, by other ids; ``titles`` of the items that the second of a pair touches."""
+    folder.mkdir()
+    items = [f"i{n}\tItem {n}" for n in range(30)] + [f"j{n}\t{title}" for n, title in enumerate(titles)]
+    (folder / "ml.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *items]) + "\n")
+    events = [f"u{u}\ti{(u + n) % 30}\t{n}" for u in range(30) for n in range(4)]
+    events += [f"v{u}\t{'j' if titles else 'i'}{(u + n) % 30}\t{n}" for u in range(30) for n in range(4)]
+    (folder / "ml.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *events]) + "\n")
+
+
+@pytest.mark.parametrize("titles", [(), [f" Item  {n}" for n in range(30)]], ids=["one id", "one text"])
+@pytest.mark.parametrize("seed", range(3))
+def test_two_users_with_one_history_and_one_positive_are_not_on_both_sides(tmp_path, seed, titles):
+    write_users(tmp_path / "raw", *titles)
+    options = Options(history=3, candidates=3, seed=seed)
+    manifest = prepare(tmp_path / "raw", tmp_path / "out", load("label"), options)
+    train, test = (
+        {(task.context, task.candidates[task.target].text) for task in read_tasks(tmp_path / "out" / f"{side}.parquet")}
+        for side in ("train", "test")
+    )
+    assert test and not train & test
+    found = manifest["datasets"]["rec-movie"]
+    assert found["dropped"][LEAKED] == 60 - found["train"] - found["test"] > 0
+
+
+def test_users_with_one_history_and_other_positives_stay(tmp_path):
+    write_users(tmp_path / "raw")
+    events = (tmp_path / "raw" / "ml.inter").read_text()
+    last = "".join(f"v{u}\ti{(u + 9) % 30}\t9\n" for u in range(30))
+    first = "".join(f"u{u}\ti{(u + 10) % 30}\t9\n" for u in range(30))
+    (tmp_path / "raw" / "ml.inter").write_text(events + last + first)
+    manifest = prepare(tmp_path / "raw", tmp_path / "out", load("label"), Options(history=3, candidates=3))
+    assert LEAKED not in manifest["datasets"]["rec-movie"]["dropped"]

@@ -165,7 +165,13 @@ def test_a_failure_leaves_the_old_folder(raw, tmp_path, monkeypatch):
         patch.setattr(assemble._Writer, "write", full)
         with pytest.raises(UserError, match=r"out: cannot be written \(No space left on device\)"):
             prepare(raw, out, THINK, SMALL)
-    assert (contents(out), beside(out)) == (before, ["out", "raw"])
+    assert (contents(out), visible(out)) == (before, ["out", "raw"]) and work_of(out)
+    said = []
+    with monkeypatch.context() as patch:  # the same command goes on
+        patch.setattr(assemble._Writer, "write", full)
+        with pytest.raises(UserError, match="No space left"):
+            prepare(raw, out, THINK, SMALL, progress=said.append)
+    assert any("pieces were done before" in line for line in said)
 
     def stopped(*arguments):
         raise KeyboardInterrupt
@@ -206,6 +212,11 @@ def test_places_that_must_not_be_written(raw, tmp_path):
     for out in (raw, tmp_path, raw / "rec-movie" / ".."):
         with pytest.raises(UserError, match="holds the raw data"):
             prepare(raw, out, LABEL, SMALL)
+    (tmp_path / "link").symlink_to(raw)
+    for out in (raw / "prepared", raw / "deep" / "er", tmp_path / "link" / "prepared", raw / "router" / ".." / "out"):
+        with pytest.raises(UserError, match=r"it lies in .*raw, whose files are all taken for raw data, its own too"):
+            prepare(raw, out, LABEL, SMALL)
+    prepare(raw / "router" / "router_data.csv", raw / "router" / "prepared", LABEL)  # of a file all else is no raw data
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(
@@ -217,8 +228,6 @@ def test_places_that_must_not_be_written(raw, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     prepare(raw, tmp_path / "empty", LABEL, SMALL)
-    prepare(raw, raw / "prepared", LABEL, SMALL)  # inside the raw data is fine, and does not become raw data itself
-    prepare(raw, raw / "prepared", THINK, SMALL)
 
 
 def test_no_task_at_all(raw, tmp_path):

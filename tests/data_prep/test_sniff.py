@@ -87,9 +87,9 @@ def tasks(raw, name):
             "not the first row, but stand 1 rows below 'My",
         ),
         ("a.csv", table("# by hand\nquery,passage,relevance"), "not the first row, but stand 1 rows below '# by hand'"),
-        ("a.csv", table("sep=;\nquery;passage;relevance"), "not separated by commas"),
-        ("a.csv", table(CSV[0]).replace(",", "\t"), "not separated by commas"),
-        ("a.tsv", table(CSV[0]).replace(",", "\t"), "not separated by commas"),
+        ("a.csv", table("sep=;\nquery;passage;relevance"), "separated by semicolons"),
+        ("a.csv", table(CSV[0]).replace(",", "\t"), "separated by tabs"),
+        ("a.tsv", table(CSV[0]).replace(",", "\t"), "separated by tabs"),
         ("a.csv", table("query,passage,rel"), "no column relevance"),
         ("a.csv", table(CSV[0], [CSV[1][:-1] + "NaN", *CSV[2:]]), "row 2: relevance is 'NaN', not a number"),
         (
@@ -127,13 +127,14 @@ def test_an_odd_first_row_does_not_make_a_file_vanish(tmp_path, name, content, o
     ],
 )
 def test_what_is_not_read_is_named_with_the_reason(tmp_path, name, content, reason):
-    (tmp_path / "faq.csv").write_text(table(CSV[0]))
-    (tmp_path / name).write_bytes(content)
-    assert discover(tmp_path).not_read == {tmp_path / name: reason}
-    said = []
-    manifest = prepare(tmp_path, tmp_path / "out", load("label"), progress=said.append)
+    raw, said = tmp_path / "raw", []
+    raw.mkdir()
+    (raw / "faq.csv").write_text(table(CSV[0]))
+    (raw / name).write_bytes(content)
+    assert discover(raw).not_read == {raw / name: reason}
+    manifest = prepare(raw, tmp_path / "out", load("label"), progress=said.append)
     assert manifest["not_read"] == {name: reason}
-    assert f"not read: {tmp_path / name}: {reason}" in said
+    assert f"not read: {raw / name}: {reason}" in said
 
 
 def test_many_files_that_are_not_read_are_named_in_the_manifest(tmp_path):
@@ -159,9 +160,12 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "null.jsonl").symlink_to("/dev/zero")
     assert {path.name: reason for path, reason in discover(tmp_path).not_read.items()} == {
-        name: f"{tmp_path / name}: cannot be read (not a regular file); check the path"
-        for name in ("pipe.csv", "null.jsonl")
+        name: "cannot be read (not a regular file); check the path" for name in ("pipe.csv", "null.jsonl")
     }
+    (tmp_path / "faq.csv").unlink()
+    with pytest.raises(UserError) as error:
+        prepare(tmp_path, tmp_path.parent / "out", load("label"))
+    assert all(str(error.value).count(str(tmp_path / name)) == 1 for name in ("pipe.csv", "null.jsonl"))
     with pytest.raises(UserError, match=r"pipe.csv: cannot be read \(not a regular file\)"):
         discover(tmp_path / "pipe.csv")
     with pytest.raises(UserError, match=r"pipe.csv: cannot be read \(not a regular file\)"):

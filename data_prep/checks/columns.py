@@ -76,28 +76,22 @@ def best(columns: dict[str, pa.Array]) -> tuple[np.ndarray, np.ndarray]:
     The best are those of the largest ``relevance``, and without one it is the ``target``. Where all are equally good,
     none is best.
     """
-    sizes = lengths(columns["candidate_ids"])
-    target = pc.fill_null(columns["target"], -1).to_numpy(zero_copy_only=False)
-    graded = lengths(columns["relevance"])
-    single = np.flatnonzero((graded == 0) & (target >= 0) & (target < sizes) & (sizes > 1))
-    if not graded.any():
-        return single, target[single]
-    row, value = flat(columns["relevance"])
-    grade = pc.fill_null(value, np.nan).to_numpy(zero_copy_only=False)
+    sizes, grade = lengths(columns["candidates"]), grades(columns)
+    row = np.repeat(np.arange(len(sizes)), sizes)
     high, low = np.full(len(sizes), -np.inf), np.full(len(sizes), np.inf)
     with np.errstate(invalid="ignore"):  # NaN spreads, and is found below
         np.maximum.at(high, row, grade)
         np.minimum.at(low, row, grade)
-    usable = (graded == sizes) & np.isfinite(high) & np.isfinite(low) & (high > low)
+        usable = np.isfinite(high) & np.isfinite(low) & (high > low) & (lengths(columns["candidate_ids"]) == sizes)
     chosen = np.flatnonzero(usable[row] & (grade == high[row]))
-    place = chosen - (np.cumsum(graded) - graded)[row[chosen]]
-    rows, places = np.concatenate([single, row[chosen]]), np.concatenate([target[single], place])
-    order = np.lexsort((places, rows))
-    return rows[order], places[order]
+    return row[chosen], chosen - (np.cumsum(sizes) - sizes)[row[chosen]]
 
 
 def grades(columns: dict[str, pa.Array]) -> np.ndarray:
-    """Return the relevance of every candidate of every row, float64: 1 for the ``target`` where a row has no ``relevance``."""
+    """Return the relevance of every candidate of every row, float64: 1 for the ``target`` where a row has no ``relevance``.
+
+    NaN stands for a missing number, and 0 for all candidates of a row whose truth does not fit them.
+    """
     sizes, graded = lengths(columns["candidates"]), lengths(columns["relevance"])
     starts = np.cumsum(sizes) - sizes
     found = np.zeros(sizes.sum())
@@ -107,7 +101,7 @@ def grades(columns: dict[str, pa.Array]) -> np.ndarray:
     row, value = flat(columns["relevance"])
     index = np.arange(len(row)) - (np.cumsum(graded) - graded)[row]
     fits = (graded == sizes)[row]
-    found[(starts[row] + index)[fits]] = pc.fill_null(value, 0.0).to_numpy(zero_copy_only=False)[fits]
+    found[(starts[row] + index)[fits]] = pc.fill_null(value, np.nan).to_numpy(zero_copy_only=False)[fits]
     return found
 
 

@@ -126,54 +126,34 @@ def _examples(side: Side, columns: Columns, where: np.ndarray, start: int) -> No
 
 
 def _ids(side: Side, columns: Columns, start: int) -> None:
-    """Compare ids as ``row * ids + id``, so that all rows are compared at once."""
     row, candidate = flat(columns["candidate_ids"])
     history_row, history = flat(columns["history_ids"])
-    every = pa.concat_arrays([candidate, history]).dictionary_encode(null_encoding="encode")
-    code = every.indices.to_numpy(zero_copy_only=False) + len(every.dictionary) * np.concatenate([row, history_row])
-    shown_keys, history_keys = code[: len(row)], code[len(row) :]
-
-    def text(key: int) -> str:
-        return shown(str(every.dictionary[int(key % len(every.dictionary))]))
-
-    in_history = np.isin(shown_keys, history_keys)
+    keys, in_history, text = _compared(row, candidate, history_row, history)
     side.look(
         "history",
         len(np.unique(history_row)),
         row[in_history],
         start,
-        lambda at: f"candidate {text(shown_keys[in_history & (row == at)][0])} is in the history",
+        lambda at: f"candidate {text(in_history, at)} is in the history",
     )
     again = np.ones(len(row), bool)
-    again[np.unique(shown_keys, return_index=True)[1]] = False
-    side.look(
-        "candidate ids",
-        len(columns["candidate_ids"]),
-        row[again],
-        start,
-        lambda at: f"candidate {text(shown_keys[again & (row == at)][0])} is there twice",
-    )
+    again[np.unique(keys, return_index=True)[1]] = False
+    count = len(columns["candidate_ids"])
+    side.look("candidate ids", count, row[again], start, lambda at: f"candidate {text(again, at)} is there twice")
 
 
 def _texts(side: Side, columns: Columns, start: int) -> None:
     """Compare what is shown: a model and a reader see texts, not ids."""
     row, candidate = flat(columns["candidates"])
-    past_row, past = _history_texts(columns)
-    every = pa.concat_arrays([candidate, past]).dictionary_encode(null_encoding="encode")
-    code = every.indices.to_numpy(zero_copy_only=False) + len(every.dictionary) * np.concatenate([row, past_row])
-    candidate_keys, past_keys = code[: len(row)], code[len(row) :]
-
-    def text(bad: np.ndarray, at: int) -> str:
-        return shown(str(every.dictionary[int(candidate_keys[bad & (row == at)][0] % len(every.dictionary))]))
-
-    in_history = np.isin(candidate_keys, past_keys)
+    keys, in_history, text = _compared(row, candidate, *_history_texts(columns))
     side.look("history", 0, row[in_history], start, lambda at: f"{text(in_history, at)} is shown in the history, too")
     grade = grades(columns)
-    _, same = np.unique(candidate_keys, return_inverse=True)
+    _, same = np.unique(keys, return_inverse=True)
     low, high = np.full(len(same), np.inf), np.full(len(same), -np.inf)
-    np.minimum.at(low, same, grade)
-    np.maximum.at(high, same, grade)
-    differing = (high > low)[same]
+    with np.errstate(invalid="ignore"):  # NaN is no grade, and is found as such
+        np.minimum.at(low, same, grade)
+        np.maximum.at(high, same, grade)
+        differing = (high > low)[same]
     side.look(
         "candidate texts",
         len(columns["candidates"]),
@@ -184,6 +164,24 @@ def _texts(side: Side, columns: Columns, start: int) -> None:
             f"{max(grade[differing & (row == at)]):g}"
         ),
     )
+
+
+def _compared(
+    row: np.ndarray, candidate: pa.Array, past_row: np.ndarray, past: pa.Array
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray, int], str]]:
+    """Compare candidates with each other and with the past of their own rows, all rows at once.
+
+    Return a key of each candidate, equal for equal values of a row; whether the value is in the row's past; and a function
+    ``text(bad, row)`` that shows the first value of ``row`` among those that are ``bad``.
+    """
+    every = pa.concat_arrays([candidate, past]).dictionary_encode(null_encoding="encode")
+    code = every.indices.to_numpy(zero_copy_only=False) + len(every.dictionary) * np.concatenate([row, past_row])
+    keys = code[: len(row)]
+
+    def text(bad: np.ndarray, at: int) -> str:
+        return shown(str(every.dictionary[int(keys[bad & (row == at)][0] % len(every.dictionary))]))
+
+    return keys, np.isin(keys, code[len(row) :]), text
 
 
 def _history_texts(columns: Columns) -> tuple[np.ndarray, pa.Array]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from data_prep.readers.parquet import check_pages
 from data_prep.readers.text import shown
 from data_prep.schema import AGENTS, HISTORY_SEPARATOR
-from iranker_verl.errors import UserError
+from iranker_verl.errors import UserError, first_line
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, available, load
 from reward_fns.answers import label
@@ -117,8 +117,8 @@ def validate(path: Path, template: Template | None = None, limit: int | None = N
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except (pa.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: unreadable after row {report.rows} ({reason}); make or fetch it again") from error
+        reason = f"unreadable after row {report.rows} ({first_line(error)})"
+        raise UserError(f"{path}: {reason}; make or fetch it again") from error
     if not report.rows:
         report.notes.append("no rows")
     return report
@@ -223,12 +223,8 @@ def _shown_twice(row: Row, texts: list[str], relevance: list[float]) -> Iterator
     best = {text for text, grade in zip(texts, relevance, strict=True) if grade == max(relevance)}
     if again := [text for text in texts if text in past]:
         of_best = [text for text in again if text in best]
-        what = (
-            "candidates: the best one is shown in the history, too"
-            if of_best
-            else "candidates: one is in the history, too"
-        )
-        yield Finding(what, _shown((of_best or again)[0]))
+        what = "the best one is shown" if of_best else "one is"
+        yield Finding(f"candidates: {what} in the history, too", _shown((of_best or again)[0]))
 
 
 # ------------------------------------------------------------------------------------------------- what our agents need

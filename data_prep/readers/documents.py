@@ -23,7 +23,7 @@ from typing import Any, cast
 import orjson
 
 from data_prep.readers import opened
-from data_prep.readers.lines import lines
+from data_prep.readers.lines import first_lines, lines
 from data_prep.readers.opened import TooLongError, open_text, reading, too_long
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
@@ -35,7 +35,6 @@ _NESTED = re.compile(rb'["\[\]{}]')
 _KEY = re.compile(rb'\s*("(?:[^"\\]|\\.)*+")\s*:')
 _CLOSES = {b"[": b"]", b"{": b"}"}
 _BLOCK = 1 << 16
-_LOOKED_AT = 20  # lines, for one that is JSON
 
 
 def parse_json(text: bytes) -> Any:
@@ -61,7 +60,7 @@ def json_form(path: Path) -> tuple[str, Any]:
 
     A file that is nothing else is ``lines``, so that reading it names the row that is wrong.
     """
-    first = _first_lines(path)
+    first = first_lines(path)
     value = _parsed(first[0]) if first else None
     if first and first[0].lstrip().startswith(b"["):
         return "array", next((_parsed(raw) for _, raw in json_parts(path, 1)), None)
@@ -92,23 +91,6 @@ def _is_columns(value: Any) -> bool:
         and all(isinstance(own, dict) for own in value.values())
         and any("0" in own for own in value.values())
     )
-
-
-def _first_lines(path: Path) -> list[bytes]:
-    """Return some lines that are not blank, cut short where one is too long; reading the file tells what is wrong."""
-    found: list[bytes] = []
-    try:
-        with reading(path), open_text(path) as file:
-            while len(found) < _LOOKED_AT and sum(map(len, found)) <= opened.MAX_TEXT:
-                line = file.readline(opened.MAX_TEXT)
-                if line.strip():
-                    found.append(line)
-                if not line:
-                    break
-    except UserError:
-        if not found:
-            raise
-    return found
 
 
 def _parsed(text: bytes) -> Any:

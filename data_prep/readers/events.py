@@ -21,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from data_prep.readers.lines import ParseHeader, identifier, number, places, plain_names, table_header, table_rows
+from data_prep.readers.lines import (
+    NO_IDS,
+    ParseHeader,
+    identifier,
+    number,
+    places,
+    plain_names,
+    table_header,
+    table_rows,
+)
 from data_prep.readers.opened import open_text
 from iranker_verl.errors import UserError
 
@@ -145,8 +154,8 @@ def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Ite
             raise _Doubt("a time that int64 may not hold")
         rest = _table(block, layout, head, pa.int64())["time"].to_numpy() - times.to_numpy().astype(np.int64)
     events = table.append_column("rest", pa.array(rest)).cast(EVENTS)
-    if any(pc.any(pc.equal(pc.binary_length(events[name]), 0)).as_py() for name in ("user", "item")):
-        raise _Doubt("an empty id")
+    if any(pc.any(pc.is_in(events[name], value_set=pa.array(NO_IDS))).as_py() for name in ("user", "item")):
+        raise _Doubt("a missing id")
     ends = np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # many times as fast as bytes.count
     counts["lines: blank"] += int(ends) + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
     yield from events.to_batches(BATCH)

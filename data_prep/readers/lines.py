@@ -24,7 +24,9 @@ from iranker_verl.ranking.text import one_line
 
 ParseHeader = Callable[[list[str], str], list[str]]
 NAN = math.nan
+_LOOKED_AT = 20  # lines, to tell what a file is
 _MISSING = {"", "nan", "null", "none", "na", "n/a"}
+NO_IDS = ("", "nan", "NaN", "<NA>", "NaT")
 _TRUTH = {"true": 1.0, "false": 0.0}
 SEPARATORS = {"\t": "tabs", "|": "'|'", "::": "'::'", ",": "commas", ";": "semicolons"}
 _EXCEL = re.compile(r"sep=.\r?\n?", re.IGNORECASE)  # a first line by which Excel tells the separator
@@ -42,6 +44,26 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if blank > opened.MAX_TEXT:
                 raise too_long(path, at.row, "blank lines", line)
             yield at.row, line
+
+
+def first_lines(path: Path) -> list[bytes]:
+    """Return some lines that are not blank, cut short where one is too long, as far as they can be read.
+
+    Reading the file tells what is wrong. Raise UserError where nothing can be read.
+    """
+    found: list[bytes] = []
+    try:
+        with reading(path), open_text(path) as file:
+            while len(found) < _LOOKED_AT and sum(map(len, found)) <= opened.MAX_TEXT:
+                line = file.readline(opened.MAX_TEXT)
+                if line.strip():
+                    found.append(line)
+                if not line:
+                    break
+    except UserError:
+        if not found:
+            raise
+    return found
 
 
 def table_rows(
@@ -130,7 +152,7 @@ def plain_names(fields: list[str], where: str) -> list[str]:
 
 def column_key(name: str) -> str:
     """Return what makes two column names one: case, quotes and blanks do not tell them apart."""
-    return re.sub(r"\s+", "_", name.strip(' \t"')).casefold()
+    return re.sub(r"\s+", "_", re.sub(r"""^[\s"']+|[\s"']+$""", "", name)).casefold()
 
 
 def table_header(path: Path, separator: str, parse: ParseHeader = plain_names) -> tuple[int, list[str]]:
@@ -224,10 +246,12 @@ def optional_number(given: object, path: Path, row: int, column: str, least: flo
 
 
 def identifier(value: Any, path: Path, row: int, column: str) -> str:
-    """Return an id as text: a string that is not empty, or a whole number (in JSON). Raise UserError for anything else."""
+    """Return an id as text: a string, or a whole number (in JSON). Raise UserError for anything else, and for :data:`NO_IDS`."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or value in NO_IDS:
         what = "empty" if value in ("", None) else f"{shown(str(value))}, not a text"
+        if isinstance(value, str) and value:
+            what = f"{shown(value)}, a missing value as pandas writes it"
         raise UserError(f"{path} row {row}: the {column} is {what}; correct or remove the row")
     return value

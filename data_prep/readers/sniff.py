@@ -17,8 +17,8 @@ import pyarrow as pa
 from data_prep.readers import opened
 from data_prep.readers.documents import json_form
 from data_prep.readers.filenames import suffix_of
-from data_prep.readers.lines import column_key, lines, shown_names
-from data_prep.readers.opened import TooLongError, check_regular, open_text, reading
+from data_prep.readers.lines import column_key, first_lines, shown_names
+from data_prep.readers.opened import TooLongError, check_regular, too_long
 from data_prep.readers.parquet import parquet_file
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError, first_line
@@ -28,8 +28,6 @@ TABLE = "table"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _DATA = (".csv", ".tsv", ".parquet", *JSON_SUFFIXES)
 _SHEETS = (".xlsx", ".xlsm", ".ods", ".numbers")
-_ROWS = 10
-_HEAD, _STEP = 1 << 16, 512
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 
 
@@ -39,7 +37,7 @@ class RawFile:
 
     ``form`` is ``parquet``, ``arrow``, one of JSON's (:mod:`data_prep.readers.documents`), ``table`` for all other text, or
     "" for what cannot be read. ``columns`` are a table's header, or the names of the first object. ``rows`` are a table's
-    first rows as fields, ``first`` is the first JSON value, ``start`` the first bytes of a text. One with a ``problem`` is
+    first rows as fields, ``first`` is the first JSON value, ``start`` a text's first line that is not blank. One with a ``problem`` is
     ``broken`` where it is called like data, so that it is not to be left aside.
     """
 
@@ -80,6 +78,8 @@ class RawFile:
         """Return why it is of no format that is known."""
         if self.problem:
             return self.problem.removeprefix(str(self.path)).lstrip(": ")
+        if self.form == TABLE and b"\r" in self.start.rstrip(b"\r\n"):
+            return "its lines end in carriage returns alone, as on old Macs; save it with line feeds"
         if self.form == "columns":
             return (
                 "one JSON object of columns, as pandas writes it; write an object a row (orient='records', lines=True)"
@@ -116,12 +116,12 @@ def sniff(path: Path) -> RawFile:
         if suffix == ".arrow":
             with arrow_stream(path) as reader:
                 return RawFile(path, ARROW, tuple(reader.schema.names))
-        start = _start(path)
+        lines = first_lines(path)
         if suffix in JSON_SUFFIXES:
             form, first = json_form(path)
             names = tuple(first) if isinstance(first, dict) else ()
-            return RawFile(path, form, names, first=first, start=start)
-        return _table(path, suffix, start)
+            return RawFile(path, form, names, first=first, start=lines[0] if lines else b"")
+        return _table(path, suffix, lines)
     except UserError as error:
         foreign = isinstance(error, TooLongError) and suffix == ".json"  # one large object, such as a results file
         return RawFile(path, problem=str(error), broken=suffix in _DATA and path.is_file() and not foreign)
@@ -137,44 +137,18 @@ def arrow_stream(path: Path) -> pa.RecordBatchReader:
         raise UserError(f"{path}: not a whole Arrow file ({first_line(error)}); fetch it again") from error
 
 
-def _table(path: Path, suffix: str, start: bytes) -> RawFile:
+def _table(path: Path, suffix: str, lines: list[bytes]) -> RawFile:
     """Return a text as a table; its header is the first row that is neither blank nor Excel's ``sep=``."""
-    texts = _first_texts(path)
+    if lines and len(lines[0]) >= opened.MAX_TEXT:
+        raise too_long(path, 1, "a line", lines[0])
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    if texts and texts[0].strip().lower()[:4] == "sep=":
+        texts = texts[1:]
     head = texts[0] if texts else ""
     tried = (",", "\t", ";", "|") if suffix == ".csv" else ("\t", ",", ";", "|")
     separator = next((one for one in tried if one in head), tried[0])
     rows = tuple(tuple(field.strip(' \t"') for field in row) for row in _fields(texts, separator))
-    return RawFile(path, TABLE, rows[0] if rows else (), separator, rows, start=start)
-
-
-def _start(path: Path) -> bytes:
-    """Return the first bytes of a text, of one that is damaged those before the damage."""
-    found = b""
-    try:
-        with reading(path), open_text(path) as text:
-            while len(found) < _HEAD and (block := text.read1(_STEP)):
-                found += block
-    except UserError:
-        if not found:
-            raise
-    return found
-
-
-def _first_texts(path: Path) -> list[str]:
-    """Return a text's first lines that are not blank, as far as they can be read; reading it tells of what is wrong."""
-    found: list[str] = []
-    seen = 0
-    try:
-        for row, line in lines(path):
-            seen += len(line)
-            if line.strip() and not (row == 1 and line.strip().lower()[:4] == b"sep="):
-                found.append(line.decode("utf-8", "replace"))
-            if len(found) == _ROWS or seen > opened.MAX_TEXT:
-                break
-    except UserError:
-        if not found:
-            raise
-    return found
+    return RawFile(path, TABLE, rows[0] if rows else (), separator, rows, start=lines[0] if lines else b"")
 
 
 def _fields(texts: list[str], separator: str) -> Iterator[list[str]]:

@@ -74,8 +74,9 @@ def folder_dataset(path: Path, raw: Path) -> str:
     return next((name for name in reversed(names) if DATASETS.get(name) == "recommendation"), "")
 
 
-def titles_of(path: Path, items: Path) -> Path:
-    """Return ``items``, the file of titles that belongs to the events in ``path``. Raise UserError where it is missing."""
-    if not items.is_file():
-        raise UserError(f"{path}: {items.name} is missing beside it; the items' titles are needed")
-    return items
+def titles_of(path: Path, name: str) -> Path:
+    """Return the file of titles beside the events in ``path``, ``name`` or ``name.gz``. Raise UserError where it is missing."""
+    for items in (path.with_name(name), path.with_name(f"{name}.gz")):
+        if items.is_file():
+            return items
+    raise UserError(f"{path}: {name} is missing beside it; the items' titles are needed")

@@ -18,7 +18,7 @@ UTF-8 are latin-1, as GroupLens writes 100K and 1M: a file that somebody has con
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,32 +39,15 @@ GENRES = (
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 _COLUMNS = ("userId", "movieId", "timestamp")
-ReadItems = Callable[[Path, Counter[str]], Iterator[Item]]
 
 
 def find_movielens(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
     """Yield the pairs among ``files``. Raise UserError where the movies are missing."""
     for file in files:
-        path = file.path
-        if path.name == "u.data":
-            yield _source("MovieLens-100K", path, raw, "u.item", partial(read_events, "\t"), read_100k_items)
-        elif path.name == "ratings.dat":
-            yield _source("MovieLens-1M", path, raw, "movies.dat", partial(read_events, "::"), read_1m_items)
-        elif path.name == "ratings.csv" and file.has(*_COLUMNS):
-            yield _source("MovieLens-CSV", path, raw, "movies.csv", read_csv_events, read_csv_items)
-
-
-def _source(
-    format: str,
-    path: Path,
-    raw: Path,
-    movies: str,
-    read: Callable[[Path, Counter[str]], Iterator[pa.RecordBatch]],
-    read_items: ReadItems,
-) -> Source:
-    items = titles_of(path, path.with_name(movies))
-    dataset = folder_dataset(path, raw) or "rec-movie"
-    return interaction_source(format, Interactions(dataset, (path,), (items,), read, read_items))
+        if file.name in _PAIRS and (file.name != "ratings.csv" or file.has(*_COLUMNS)):
+            format, movies, read, read_items = _PAIRS[file.name]
+            items, dataset = titles_of(file.path, movies), folder_dataset(file.path, raw) or "rec-movie"
+            yield interaction_source(format, Interactions(dataset, (file.path,), (items,), read, read_items))
 
 
 def read_events(separator: str, path: Path, dropped: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -97,6 +80,14 @@ def read_csv_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
     """Yield the films of ``movies.csv``."""
     for row, (item, title, genres) in table_columns(path, ",", (("movieId",), ("title",), ("genres",)), 3, dropped):
         yield Item(identifier(item, path, row, "item"), title, genres=tuple(genres.split("|")), row=row)
+
+
+# By the file of ratings: what people call the set, its file of movies, and how both are read.
+_PAIRS = {
+    "u.data": ("MovieLens-100K", "u.item", partial(read_events, "\t"), read_100k_items),
+    "ratings.dat": ("MovieLens-1M", "movies.dat", partial(read_events, "::"), read_1m_items),
+    "ratings.csv": ("MovieLens-CSV", "movies.csv", read_csv_events, read_csv_items),
+}
 
 
 def _encoding(path: Path) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.readers import events
+from data_prep.readers.filenames import stem_of
 from data_prep.readers.lines import identifier, table_columns
 from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
@@ -37,14 +38,13 @@ ITEMS = (("item_id",), ("title", "movie_title", "name"), ("release_year",), ("cl
 def find_recbole(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
     """Yield the pairs among ``files``. Raise UserError where the dataset cannot be told, or an ``.item`` is missing."""
     for file in files:
-        path = file.path
-        if path.suffix != ".inter":
+        path, stem = file.path, stem_of(file.path)
+        if file.suffix != ".inter":
             continue
         if any(name.startswith("item_id_list") for name in file.keys):
             yield NotRead(path, "sequences that were cut already, without times")
         else:
-            dataset = dataset_of(path, raw, path.stem)
-            items = titles_of(path, path.with_suffix(".item"))
+            dataset, items = dataset_of(path, raw, stem), titles_of(path, f"{stem}.item")
             yield interaction_source("RecBole", Interactions(dataset, (path,), (items,), read_events, read_items))
 
 

@@ -11,7 +11,7 @@ candidates          a JSON array of ``{"query", "hits": [{"qid", "docid", "conte
 ==================  =================================================================================================
 
 Columns are separated by white space, files may be gzipped. Files belong together by their names, wherever they lie:
-``dl19`` for names with ``dl19``, ``test2019`` or ``2019qrels``, else what is left of a name without the words of its role,
+``dl19`` for names with ``dl19``, ``test2019``, ``2019qrels`` or ``2019_queries``, else what is left of a name without the words of its role,
 else the folder (around BEIR's ``qrels``, of which test goes before dev and train). The dataset is called after it,
 ``trec-dl19``. Where candidates with text are there, runs of the same name are not read.
 
@@ -48,7 +48,7 @@ from iranker_verl.errors import UserError
 
 PASSAGES = 20
 _SUFFIXES = ("", ".txt", ".tsv", ".trec", ".run", ".qrels", ".json", ".jsonl")
-_DL_YEAR = re.compile(r"(?<![a-z])dl[-_]?(\d\d)(?!\d)|test20(\d\d)(?!\d)|^20(\d\d)\.?qrels")
+_DL_YEAR = re.compile(r"(?<![a-z])dl[-_]?(\d\d)(?!\d)|test20(\d\d)(?!\d)|^20(\d\d)[._]?(?:qrels|queries)")
 _ROLE_WORDS = (
     r"trec|q?rels?|topics?|quer(?:y|ies)|runs?|retrieve|results?|bm25|passages?|pass|collection|top\d+|msmarco"
 )
@@ -110,7 +110,7 @@ def find_trec(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]
 def _best_split(qrels: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the judgements to use, and those of BEIR's other splits."""
     for name in ("test", "dev", "train"):
-        if own := [path for path in qrels if path.stem == name]:
+        if own := [path for path in qrels if stem_of(path) == name]:
             return own, [path for path in qrels if path not in own]
     return list(qrels), []
 

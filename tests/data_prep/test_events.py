@@ -44,7 +44,22 @@ GOOD_IDS = [
     codecs.BOM_UTF8 + b"x",
 ]
 GOOD_TIMES = [b"978300760", b"0", b"1.5e1", b"-3", b".5", b"5.", b" 7 ", b"+3", b"1e-400"]
-BAD_FIELDS = [b"", b"nan", b"inf", b"1e400", b"0x1", b"1_0", b"--1", b"Monday", b":", b"\xff", b"\xe9", b"\r"]
+BAD_FIELDS = [
+    b"",
+    b"nan",
+    b"NaN",
+    b"<NA>",
+    b"inf",
+    b"1e400",
+    b"0x1",
+    b"1_0",
+    b"--1",
+    b"Monday",
+    b":",
+    b"\xff",
+    b"\xe9",
+    b"\r",
+]
 # Numbers of so few digits that the float is what is written.
 SHORT_TIMES = st.floats(-1e300, 1e300).map(lambda time: float(f"{time:.6g}"))
 QUOTED = [b'"5"', b'a"b', b'"5', b'"a""b"', b'"\n"']

@@ -157,7 +157,8 @@ def test_what_is_no_number(tmp_path, text):
 
 
 def test_identifiers():
-    assert [identifier(value, "f", 1, "user") for value in ("007", 7, " ")] == ["007", "7", " "]
-    for value, message in (("", "empty"), (None, "empty"), (True, "'True', not"), (1.5, "'1.5', not")):
+    assert [identifier(value, "f", 1, "user") for value in ("007", 7, " ", "Nan")] == ["007", "7", " ", "Nan"]
+    missing = [(value, f"'{value}', a missing value as pandas writes it") for value in ("nan", "NaN", "<NA>", "NaT")]
+    for value, message in (("", "empty"), (None, "empty"), (True, "'True', not"), (1.5, "'1.5', not"), *missing):
         with pytest.raises(UserError, match=f"f row 1: the user is {message}"):
             identifier(value, "f", 1, "user")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 
 import pyarrow as pa
@@ -97,6 +98,16 @@ def columns(*rows):
     return json.dumps({key: {str(n): row[key] for n, row in enumerate(rows)} for key in rows[0]})
 
 
+def gzipped(files, *names):
+    return {f"{name}.gz": gzip.compress(text.encode()) for name, text in files.items() if not names or name in names}
+
+
+def trec(qrels, queries):
+    year = re.search(r"20(\d\d)", qrels)[1]
+    judged, run, topics, texts = TREC.values()
+    return {qrels: judged, f"run.dl{year}.txt": run, queries: topics, "collection.tsv": texts}
+
+
 NO_LABEL = (-1,) * 5
 TREC = {
     "qrels.dl19-passage.txt": "1 0 d0 3\n1 0 d1 0\n1 0 d9 2\n",
@@ -130,6 +141,10 @@ QUIRKS = [
     ("MovieLens 1M: one film with two ids", ML_DAT | {"movies.dat": ML_DAT["movies.dat"].replace("T7", "T6")}, 3),
     ("MovieLens 20M, 25M, 32M: quoted titles, no genre", ML_CSV | {"movies.csv": ML_CSV["movies.csv"].replace("War", "(no genres listed)"), "tags.csv": "userId,movieId,tag,timestamp\n", "links.csv": "movieId,imdbId,tmdbId\n"}, 3),
     ("MovieLens latest: CRLF", {name: text.replace("\n", "\r\n") for name, text in ML_CSV.items()}, 3),
+    ("MovieLens latest: gzipped", gzipped(ML_CSV), 3),
+    ("MovieLens latest: ratings gzipped and movies not", ML_CSV | gzipped(ML_CSV, "ratings.csv"), 3),
+    ("MovieLens 100K: gzipped", gzipped(ML_100K), 3),
+    ("MovieLens 1M: gzipped", gzipped(ML_DAT), 3),
     ("MovieLens through Excel: BOM, sep=, capitals", ML_CSV | {"ratings.csv": "\ufeffsep=,\n" + ML_CSV["ratings.csv"].replace("userId,movieId", "UserId,MovieId")}, 3),
     ("Amazon 2014: single quotes", AMAZON | {"meta_Video_Games.json": "".join(f"{row}\n" for row in META)}, 3),
     ("Amazon 2014: Python's literals in both", {"reviews_Video_Games_5.json": "".join(f"{json.loads(line)}\n" for line in REVIEWS.splitlines()), "meta_Video_Games.json": "".join(f"{ {**row, 'related': None, 'title': row['title'] + chr(39)} }\n" for row in META)}, 3),
@@ -139,11 +154,13 @@ QUIRKS = [
     ("Amazon 2018: script and style in a title", AMAZON | {"meta_Video_Games.json": jsonl(META[0] | {"title": "<script>f()</script><style>a{b:c}</style><!--[if IE]>x<![endif]-->"}, *META[1:])}, 3),
     ("Amazon 2018: a cut-off tag", AMAZON | {"meta_Video_Games.json": jsonl(META[0] | {"title": '<span class="a-size-medium'}, *META[1:])}, 3),
     ("Amazon 2018: a product twice", AMAZON | {"meta_Video_Games.json": jsonl(*META, META[0])}, 3),
-    ("Amazon 2018: gzipped", {f"{name}.gz": gzip.compress(text.encode()) for name, text in AMAZON.items()}, 3),
+    ("Amazon 2018: gzipped", gzipped(AMAZON), 3),
     ("Amazon 2023: header and parent_asin", AMAZON_2023, 3),
     ("Amazon 2023: history column of the timestamp split", AMAZON_2023 | {"Video_Games.csv": AMAZON_2023["Video_Games.csv"].replace("timestamp\n", "timestamp,history\n").replace("000\n", "000,B1 B2\n")}, 3),
     ("Amazon 2023: reviews as JSON lines", {"Video_Games.jsonl": jsonl(*({"user_id": u, "asin": "V", "parent_asin": ASINS[i], "timestamp": t * 1000, "title": "good"} for u, i, t in EVENTS)), "meta_Video_Games.jsonl": AMAZON_2023["meta_Video_Games.jsonl"]}, 3),
     ("RecBole: token_seq and float", RECBOLE, 3),
+    ("RecBole: gzipped", gzipped(RECBOLE), 3),
+    ("RecBole: titles gzipped and events not", {"ml.inter": RECBOLE["ml.inter"]} | gzipped(RECBOLE, "ml.item"), 3),
     ("RecBole: times as floats", RECBOLE | {"ml.inter": RECBOLE["ml.inter"].replace("\n", ".0\n").replace("float.0", "float")}, 3),
     ("RecBole: quotes in titles are text", RECBOLE | {"ml.item": RECBOLE["ml.item"].replace("T1 x", '"T1" x')}, 3),
     ("RecBole: a .user file beside it", RECBOLE | {"ml.user": "user_id:token\tage:token\na\t3\n"}, 3),
@@ -166,7 +183,12 @@ QUIRKS = [
     ("TREC: tabs or spaces, unretrieved judgements", TREC, 1),
     ("TREC: negative grades", TREC | {"qrels.dl19-passage.txt": "1 0 d0 3\n1 0 d1 -2\n"}, 1),
     ("TREC: an iteration other than 0", TREC | {"qrels.dl19-passage.txt": "1 Q0 d0 3\n1 1 d1 0\n"}, 1),
-    ("TREC: gzipped", {f"{name}.gz": gzip.compress(text.encode()) for name, text in TREC.items()}, 1),
+    ("TREC: gzipped", gzipped(TREC), 1),
+    *((f"TREC: names of Deep Learning 20{year}", trec(qrels, queries), 1) for year, qrels, queries in (
+        (19, "2019qrels-pass.txt", "msmarco-test2019-queries.tsv"), (20, "2020qrels-pass.txt", "msmarco-test2020-queries.tsv"),
+        (21, "2021.qrels.pass.final.txt", "2021_queries.tsv"), (22, "2022.qrels.pass.withDupes.txt", "2022_queries.tsv"),
+        (23, "2023.qrels.pass.no_dupes.txt", "2023_queries.tsv"))),
+    ("BEIR: gzipped", gzipped(BEIR), 1),
     ("BEIR: qrels of three columns with a header", BEIR, 1),
     ("BEIR: qrels with scores as floats", BEIR | {"scifact/qrels/test.tsv": BEIR["scifact/qrels/test.tsv"].replace("\t1\n", "\t1.0\n")}, 1),
     ("WikiQA: a sentence twice, once an answer", {"WikiQA.tsv": wiki(("same", 0), ("same", 1), ("other", 0))}, 1),

@@ -69,6 +69,8 @@ def tasks(raw, name):
         ("a.jsonl", "[" + ",\n".join(LINES[:-1]), "a.jsonl row 19: not a whole JSON file"),
         ("a.csv", table("Query,Passage,Relevance"), READ),
         ("a.csv", table(" query , passage, relevance "), READ),
+        ("a.csv", table("\u00a0query\u00a0,\u2003passage,relevance\u00a0"), READ),
+        ("a.csv", table("'query','passage','relevance'"), READ),
         ("a.csv", table('"query","passage","relevance"'), READ),
         ("a.csv", table(CSV[0], [row.replace(",", ", ") for row in CSV[1:]]), READ),
         ("a.csv", table(CSV[0], [", ".join(f'"{cell}"' for cell in row.split(",")) for row in CSV[1:]]), READ),
@@ -123,6 +125,11 @@ def test_an_odd_first_row_does_not_make_a_file_vanish(tmp_path, name, content, o
         ("data.csv.bz2", b"BZh91AY", "packed as bzip2; unpack it"),
         ("data.jsonl.zst", b"\x28\xb5\x2f\xfd\x00", "packed as zstd; unpack it"),
         ("x.items.csv", b"item_id,title\na,b\n", "of no format that is known; it has item_id, title"),
+        (
+            "mac.csv",
+            b"query,passage,relevance\rq,a,1\rq,b,0\r",
+            "its lines end in carriage returns alone, as on old Macs; save it with line feeds",
+        ),
         ("ml.inter", b"user_id:token\titem_id_list:token_seq\n", "sequences that were cut already, without times"),
     ],
 )

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -183,18 +184,17 @@ class _Sides:
 
     def _find_equal_examples(self, folders: Sequence[Path]) -> None:
         """Find training users who are shown like a test user of the same dataset, with one history and one positive."""
-        users: dict[str, dict[tuple[str, str], set[tuple[str, str]]]] = {
-            TRAIN: defaultdict(set),
-            TEST: defaultdict(set),
-        }
-        columns = ["dataset", "scenario", "group", "side", "context", "candidates", "relevance"]
+        users: dict[str, dict[Any, set[tuple[str, str]]]] = {TRAIN: defaultdict(set), TEST: defaultdict(set)}
+        columns = ["dataset", "scenario", "context", "candidates", "relevance", "group", "side", "earlier"]
         for batch in read_columns(folders, columns):
             rows = batch.filter(pc.equal(batch["scenario"], "recommendation"))
             positives = rows["candidates"].flatten().filter(pc.equal(rows["relevance"].flatten(), 1.0))
             shown = examples(rows["context"], positives).to_pylist()
-            told = (rows[name].to_pylist() for name in ("dataset", "group", "side"))
-            for example, dataset, group, side in zip(shown, *told, strict=True):
-                users[self._side.get((dataset, group), side)][dataset, example].add((dataset, group))
+            told = (rows[name].to_pylist() for name in ("dataset", "group", "side", "earlier"))
+            for example, dataset, group, side, earlier in zip(shown, *told, strict=True):
+                side = self._side.get((dataset, group), side)
+                if side == TRAIN or not earlier:  # what is made earlier of a test user is left out
+                    users[side][dataset, example].add((dataset, group))
         self._leaked |= {user for example in users[TEST] for user in users[TRAIN].get(example, ())}
 
     def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:

@@ -106,7 +106,7 @@ def test_test_users_give_one_task_and_training_users_several(tmp_path, split):
     titles = [f"i{i}\tTitle {i}" for i in range(40)]
     (tmp_path / "rec-game" / "X.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *titles]))
     options = Options(history=2, candidates=4, tasks_per_user=3, split=split)
-    prepare(tmp_path, tmp_path / "out", load("label"), options)
+    prepare(tmp_path / "rec-game", tmp_path / "out", load("label"), options)
     groups = {
         side: Counter(
             row["extra_info"]["group"] for row in pq.read_table(tmp_path / "out" / f"{side}.parquet").to_pylist()

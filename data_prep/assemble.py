@@ -60,8 +60,25 @@ def assemble(
     made = Made()
     writers = {split: _Writer(out / f"{split}.parquet") for split in SPLITS}
     hashes = {split: ContentHash() for split in SPLITS}
+
+    def parts() -> Iterator[tuple[str, pa.Table]]:
+        """Yield some rows of a split at a time, in order."""
+        side_of = _Sides(folders, options, made)
+        for place in range(ranges):
+            table = read_range(folders, place)
+            _no_task_twice(table)
+            side = side_of(table, dropped)
+            for split, cap in zip(SPLITS, (options.max_train, options.max_test), strict=True):
+                tasks = _capped(table.filter(pa.array(side == split)), cap, split, made).drop_columns(["key"])
+                for start in range(0, tasks.num_rows, ROW_GROUP):
+                    written = rows(tasks.slice(start, ROW_GROUP), template, options, split, made.rows[split])
+                    made.rows[split] += written.num_rows
+                    yield split, written
+            if ranges > 1:
+                progress(f"rows: {place + 1} of {ranges} parts, {sum(made.rows.values())} rows")
+
     try:
-        for split, written in ahead(_rows(folders, ranges, template, options, dropped, made, progress)):
+        for split, written in ahead(parts()):
             if inspect is not None:
                 inspect(written)
             writers[split].write(written)
@@ -71,32 +88,6 @@ def assemble(
             writer.close()
     made.data_hash = ContentHash.of(*(hashes[split] for split in SPLITS))
     return made
-
-
-def _rows(
-    folders: Sequence[Path],
-    ranges: int,
-    template: Template,
-    options: Options,
-    dropped: Dropped,
-    made: Made,
-    progress: Callable[[str], None],
-) -> Iterator[tuple[str, pa.Table]]:
-    """Yield some rows of a split at a time, in order; ``made`` and ``dropped`` are added to."""
-    side_of = _Sides(folders, options, made)
-    caps = {TRAIN: options.max_train, TEST: options.max_test}
-    for place in range(ranges):
-        table = read_range(folders, place)
-        _no_task_twice(table)
-        side = side_of(table, dropped)
-        for split in SPLITS:
-            tasks = _capped(table.filter(pa.array(side == split)), caps[split], split, made).drop_columns(["key"])
-            for start in range(0, tasks.num_rows, ROW_GROUP):
-                written = rows(tasks.slice(start, ROW_GROUP), template, options, split, made.rows[split])
-                made.rows[split] += written.num_rows
-                yield split, written
-        if ranges > 1:
-            progress(f"rows: {place + 1} of {ranges} parts, {sum(made.rows.values())} rows")
 
 
 def _no_task_twice(table: pa.Table) -> None:

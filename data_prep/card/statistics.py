@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 from data_prep.card.histogram import Histogram
 from data_prep.card.lengths import CountTokens, Lengths, characters
 from data_prep.card.popularity import Popularity
-from data_prep.card.routers import Routers
-from data_prep.card.samples import Samples
 from data_prep.checks.columns import batches, best, by_name, flat, leaves, lengths
 from data_prep.checks.positions import Places, add, p_values
 from data_prep.schema import SPLITS
@@ -31,8 +29,9 @@ def statistics(
     folder: Path, manifest: Mapping[str, Any], count_tokens: CountTokens | None = None, limit: int | None = None
 ) -> dict[str, Any]:
     """Return the numbers of a prepared folder; ``limit`` is the longest prompt in tokens. Raise UserError for a broken file."""
-    counts, positions = _Counts(), _Positions()
-    popularity, routers, repeats, samples = Popularity(), Routers(), _Repeats(), Samples()
+    counts = _Counts()
+    places: dict[str, Places] = {split: {} for split in SPLITS}
+    popularity, routers, repeats, samples = Popularity(), _Routers(), _Repeats(), _Samples()
     lengths_of = Lengths(_rows_in(folder), count_tokens, limit)
     for split in SPLITS:
         for start, rows in batches(folder / f"{split}.parquet"):
@@ -40,7 +39,7 @@ def statistics(
             row, place = best(columns)
             prompts = rows["prompt"].combine_chunks()
             counts.add(split, columns)
-            positions.add(split, columns, row, place)
+            add(places[split], lengths(columns["candidate_ids"])[row], place)
             popularity.add(split, columns, row, place)
             routers.add(split, columns, row, place)
             repeats.add(split, columns, prompts)
@@ -51,7 +50,11 @@ def statistics(
         "splits": {split: {"rows": counts.rows[split]} for split in SPLITS},
         "datasets": {name: counts.of(name) | _kept(manifest, name) for name in names},
         "lengths": lengths_of.result(),
-        "positions": positions.result(),
+        "positions": [
+            {"split": split, "candidates": size, "counts": count.tolist(), "p": p_values({size: count}).get(size)}
+            for split in SPLITS
+            for size, count in sorted(places[split].items())
+        ],
         "popularity": _in_order(popularity.result(), names),
         "routers": _in_order(routers.result(), names),
         "repeats": repeats.result(),
@@ -131,23 +134,6 @@ class _Counts:
         }
 
 
-class _Positions:
-    """Where the best candidates stand, by side and number of candidates."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, Places] = {split: {} for split in SPLITS}
-
-    def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
-        add(self._places[split], lengths(columns["candidate_ids"])[row], place)
-
-    def result(self) -> list[dict[str, Any]]:
-        return [
-            {"split": split, "candidates": size, "counts": counts.tolist(), "p": p_values({size: counts}).get(size)}
-            for split, places in self._places.items()
-            for size, counts in sorted(places.items())
-        ]
-
-
 class _Repeats:
     """What occurs again: prompts, and texts among a row's candidates."""
 
@@ -176,3 +162,83 @@ class _Repeats:
             "prompts_on_both_sides": len(np.intersect1d(distinct["train"], distinct["test"])),
             "rows_with_equal_texts": {split: self._equal_texts[split] for split in SPLITS},
         }
+
+
+class _Routers:
+    """Label balance of routing, by dataset: one LLM that nearly always is the best can be chosen without a look."""
+
+    def __init__(self) -> None:
+        self._best: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self._text: dict[str, str] = {}
+
+    def add(self, split: str, columns: dict[str, pa.Array], row: np.ndarray, place: np.ndarray) -> None:
+        """Count the routing tasks of a batch of rows."""
+        routing = pc.equal(columns["scenario"], "routing").to_numpy(zero_copy_only=False)
+        if not routing.any():
+            return
+        sizes = lengths(columns["candidate_ids"])
+        starts = np.cumsum(sizes) - sizes
+        flat_ids, flat_texts = columns["candidate_ids"].flatten(), columns["candidates"].flatten()
+        for name, rows in by_name(columns["dataset"]):
+            here = np.isin(row, rows) & routing[row]
+            chosen = pa.array((starts[row] + place)[here])
+            ids = flat_ids.take(chosen).to_pylist()
+            shown = np.flatnonzero(np.isin(np.repeat(np.arange(len(sizes)), sizes), rows[:1]) & routing[rows[0]])
+            for id in flat_ids.take(pa.array(shown)).to_pylist():
+                self._best[name][id][split] += 0  # one that is never the best is shown too
+            if len(flat_texts) == len(flat_ids):
+                self._text |= dict(zip(ids, flat_texts.take(chosen).to_pylist(), strict=True))
+            for id, count in Counter(ids).items():
+                self._best[name][id][split] += count
+
+    def result(self) -> dict[str, list[dict[str, Any]]]:
+        """Return, for each dataset, its LLMs and how often each is the best, the most frequent first."""
+        return {
+            name: [
+                {"llm": id, "text": self._text.get(id, ""), **{s: counts[s] for s in SPLITS}}
+                for id, counts in sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))
+            ]
+            for name, found in sorted(self._best.items())
+            if found
+        }
+
+
+class _Samples:
+    """A row of each dataset to read: of the first test rows (or else training rows) the one that reads best."""
+
+    LOOKED_AT = 200
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def add(self, split: str, start: int, rows: pa.Table, columns: dict[str, pa.Array]) -> None:
+        """Look at the first rows of each dataset in a batch."""
+        sizes = lengths(columns["candidate_ids"])
+        for name, where in by_name(columns["dataset"]):
+            for place in where[: self.LOOKED_AT].tolist():
+                size = int(sizes[place])
+                worth = (split == "test", size >= 3, -abs(size - 7) if size > 2 else 0, -start - place)
+                if name not in self._found or worth > self._found[name][0]:
+                    self._found[name] = (worth, _sample(rows.slice(place, 1), split, start + place))
+
+    def result(self) -> dict[str, Any]:
+        """Return a task of each dataset."""
+        return {name: sample for name, (_, sample) in sorted(self._found.items())}
+
+
+def _sample(row: pa.Table, split: str, number: int) -> dict[str, Any]:
+    (content,) = row.to_pylist()
+    truth, info = content["reward_model"]["ground_truth"], content["extra_info"]
+    grades = truth["relevance"] or [float(i == truth["target"]) for i in range(len(truth["candidates"] or []))]
+    return {
+        "file": f"{split}.parquet",
+        "row": number,
+        "task_id": info["task_id"],
+        "kind": info["row_kind"],
+        "context": info["context"],
+        "candidates": [
+            {"text": text, "relevance": grade, "best": grade == max(grades)}
+            for text, grade in zip(truth["candidates"] or [], grades, strict=False)
+        ],
+        "prompt": content["prompt"],
+    }

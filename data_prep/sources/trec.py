@@ -169,7 +169,8 @@ def _collection(dataset: str, own: Mapping[str, Sequence[Path]], texts: Sequence
     if candidates := hits or next(iter(runs), None):
         if qrels is None:
             raise UserError(f"{candidates}: the judgements of {dataset} are missing; put its qrels file beside it")
-        run, topics, text = one("runs", runs), one("queries", own.get("topics", ())), one("passages", texts)
+        beside = [path for path in texts if _beir_folder(path) == _beir_folder(qrels)]
+        run, topics, text = one("runs", runs), one("queries", own.get("topics", ())), one("passages", beside or texts)
         if topics is None or text is None:
             raise UserError(
                 f"{run}: a run without text; put collection.tsv (id, tab, passage) and the topics (id, tab, query) "

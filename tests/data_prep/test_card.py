@@ -286,7 +286,7 @@ def test_the_page_shows_it_all(content):
     page = render(content)
     for check in content["checks"]:
         assert f"<strong>{check['name']}</strong>" in page
-    assert page.count(">holds</span>") == 9 and page.count(">no case</span>") == 1 and "fails</span>" not in page
+    assert page.count(">holds</span>") == 10 and page.count(">no case</span>") == 1 and "fails</span>" not in page
     assert "users: fewer than 21 items" in page and "25.0 %" in page
     for name in (*content["datasets"], content["provenance"]["data_hash"], "raw.dat", *LLMS):
         assert name in page

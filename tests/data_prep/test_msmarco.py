@@ -103,6 +103,7 @@ def test_every_form_gives_the_same_task(tmp_path, name):
         "side": None,
         "history_ids": [],
         "time": None,
+        "earlier": 0,
     }
     assert dropped == {"passage-5": {"queries: not 5 passages": 1}}
     assert (source.format, source.datasets) == ("MS MARCO", ("passage-5", "passage-7", "passage-9"))

@@ -189,6 +189,7 @@ QUIRKS = [
         (21, "2021.qrels.pass.final.txt", "2021_queries.tsv"), (22, "2022.qrels.pass.withDupes.txt", "2022_queries.tsv"),
         (23, "2023.qrels.pass.no_dupes.txt", "2023_queries.tsv"))),
     ("BEIR: gzipped", gzipped(BEIR), 1),
+    ("BEIR: two sets side by side", BEIR | {name.replace("scifact", "fiqa"): text for name, text in BEIR.items()}, 2),
     ("BEIR: qrels of three columns with a header", BEIR, 1),
     ("BEIR: qrels with scores as floats", BEIR | {"scifact/qrels/test.tsv": BEIR["scifact/qrels/test.tsv"].replace("\t1\n", "\t1.0\n")}, 1),
     ("WikiQA: a sentence twice, once an answer", {"WikiQA.tsv": wiki(("same", 0), ("same", 1), ("other", 0))}, 1),

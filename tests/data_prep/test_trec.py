@@ -54,6 +54,7 @@ def test_a_graded_task(tmp_path):
         "side": "test",
         "history_ids": [],
         "time": None,
+        "earlier": 0,
     }
     assert dropped == {"trec-dl19": {"queries: judged, without candidates": 2}}  # 8 and 9
     assert (source.format, source.datasets) == ("TREC", ("trec-dl19",))

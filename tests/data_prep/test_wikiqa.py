@@ -47,6 +47,7 @@ def test_a_task(tmp_path, end):
         "side": None,
         "history_ids": [],
         "time": None,
+        "earlier": 0,
     }
     assert two["relevance"] == [1.0, 0.0, 1.0]
     assert not dropped

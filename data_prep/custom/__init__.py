@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.readers.documents import json_records
-from data_prep.readers.lines import identifier, shown_names, table_columns
+from data_prep.readers.lines import identifier, plain_text, shown_names, table_columns
 from data_prep.readers.sniff import TABLE, sniff
 from data_prep.readers.text import shown
 from iranker_verl.errors import UserError
@@ -36,9 +36,7 @@ def text(value: Any, path: Path, row: int, column: str) -> str:
     """Return a text, or the digits of a whole number. Raise UserError for anything else that JSON can hold."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
-        raise UserError(f"{path} row {row}: {column} is {shown(str(value))}, not a text; correct or remove the row")
-    return value
+    return plain_text(value, f"{path} row {row}", column)
 
 
 def identified(value: Any, path: Path, row: int, column: str) -> str:

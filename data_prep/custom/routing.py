@@ -18,40 +18,29 @@ from data_prep.custom import Side, own_rows, text
 from data_prep.options import Options
 from data_prep.readers.lines import optional_number
 from data_prep.readers.text import readable, shown
-from data_prep.scenarios import routing
 from data_prep.scenarios.descriptions import Described
-from data_prep.tasks import Draft, Dropped, nothing_dropped
+from data_prep.scenarios.routing import ROUTERS, Query, Results, routing_drafts
+from data_prep.tasks import Draft, Dropped
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.text import one_line
 
 COLUMNS = ("query", "llm", "effect", "cost")
 
 
-def routing_datasets(name: str) -> dict[str, str]:
-    """Return the datasets of a file called ``name``, by the paper's that is weighted alike."""
-    if name in routing.ROUTERS:
-        return {name: name}
-    return {router: router.replace("router", name, 1) for router in routing.ROUTERS}
+def routing_datasets(name: str) -> tuple[str, ...]:
+    """Return the datasets of a file called ``name``: the paper's three weightings, or the one that it is called after."""
+    return (name,) if name in ROUTERS else tuple(router.replace("router", name, 1) for router in ROUTERS)
 
 
-def own_routing_drafts(
-    path: Path, name: str, options: Options, datasets: Sequence[str], dropped: Dropped
-) -> Iterator[Draft]:
-    """Yield the paper's weightings of a file's results, under the file's name (a unit)."""
+def own_routing_drafts(path: Path, options: Options, datasets: Sequence[str], dropped: Dropped) -> Iterator[Draft]:
+    """Yield the tasks of a file (a unit)."""
     results, described = read_own_routing(path)
-    called = {router: dataset for router, dataset in routing_datasets(name).items() if dataset in datasets}
-    lost = nothing_dropped()
-    for draft in routing.routing_drafts(results, described, options, list(called), lost, path):
-        router = draft.task.dataset
-        id = called[router] + draft.task.id.removeprefix(router)
-        yield replace(draft, task=replace(draft.task, id=id, dataset=called[router]))
-    for router, counts in lost.items():
-        dropped[called[router]] += counts
+    return routing_drafts(results, described, options, datasets, dropped, path)
 
 
-def read_own_routing(path: Path) -> tuple[routing.Results, dict[str, Described]]:
+def read_own_routing(path: Path) -> tuple[Results, dict[str, Described]]:
     """Return the rows in the neutral form, and what they tell of the LLMs."""
-    results = routing.Results()
+    results = Results()
     described: dict[str, Described] = {}
     side = Side(path)
     sides: dict[str, str | None] = {}
@@ -65,7 +54,7 @@ def read_own_routing(path: Path) -> tuple[routing.Results, dict[str, Described]]
             raise UserError(f"{path} row {row}: the query {shown(query)} is on both sides of the split; choose one")
         effect = optional_number(values[2], path, row, "effect")
         cost = optional_number(values[3], path, row, "cost", least=0)
-        results.add(routing.Query(query, side=own), llm, effect, cost_raw=cost)
+        results.add(Query(query, side=own), llm, effect, cost_raw=cost)
         _describe(described, llm, values[4:6], path, row)
     return results, described
 

@@ -245,6 +245,13 @@ def optional_number(given: object, path: Path, row: int, column: str, least: flo
     return value
 
 
+def plain_text(value: object, where: str, column: str) -> str:
+    """Return a text, or raise UserError; ``where`` is file and row."""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {column} is {shown(str(value))}, not a text; correct or remove the row")
+    return value
+
+
 def identifier(value: Any, path: Path, row: int, column: str) -> str:
     """Return an id as text: a string, or a whole number (in JSON). Raise UserError for anything else, and for :data:`NO_IDS`."""
     if isinstance(value, int) and not isinstance(value, bool):

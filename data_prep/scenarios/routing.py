@@ -318,8 +318,11 @@ def routing_drafts(
 
 
 def weights(dataset: str, options: Options) -> tuple[float, float]:
-    """Return the weights of effect and cost. Raise UserError where the options' make no preference."""
-    preset = PRESETS[dataset]
+    """Return the weights of effect and cost. Raise UserError where the options' make no preference.
+
+    ``X-cost`` has the preset of ``router-cost``, and so on.
+    """
+    preset = PRESETS[f"router-{dataset.rpartition('-')[2]}"]
     given = (options.effect_weight, options.cost_weight)
     quality, thrift = (preset.effect_weight, preset.cost_weight) if None in given else given
     assert quality is not None and thrift is not None

@@ -59,8 +59,8 @@ def find_own(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
             unit = Unit(f"{FORMAT}:{name}", passage.own_passage_drafts, (path,))
             yield Source(FORMAT, (name,), (path,), [unit])
         else:
-            unit = Unit(f"{FORMAT}:{name}", routing.own_routing_drafts, (path, name))
-            yield Source(FORMAT, tuple(routing.routing_datasets(name).values()), (path,), [unit])
+            unit = Unit(f"{FORMAT}:{name}", routing.own_routing_drafts, (path,))
+            yield Source(FORMAT, routing.routing_datasets(name), (path,), [unit])
 
 
 def _scenario(file: RawFile) -> str | None:

@@ -40,6 +40,7 @@ import pyarrow.compute as pc
 from data_prep.options import Options
 from data_prep.readers.documents import json_columns, json_records
 from data_prep.readers.filenames import TEST, home, sides, split_of
+from data_prep.readers.lines import plain_text
 from data_prep.readers.parquet import parquet_batches, parquet_file
 from data_prep.readers.sniff import PARQUET, NotRead, RawFile
 from data_prep.readers.text import shown
@@ -194,8 +195,7 @@ def _json_rows(path: Path, form: str, dropped: Counter[str]) -> Iterator[Row]:
 def _query(path: Path, name: str, row: Row) -> Query:
     number, text, passages = row
     where = f"{path} row {number}"
-    if not isinstance(text, str):
-        raise UserError(f"{where}: query is {shown(str(text))}, not a text; correct or remove the row")
+    plain_text(text, where, "query")
     texts, flags = _passages(passages, where)
     rows = ((str(place), *cells) for place, cells in enumerate(zip(texts, map(float, flags), strict=True)))
     return passage.graded_query(f"{name}:{number}", text, rows)
@@ -215,8 +215,8 @@ def _passages(value: Any, where: str) -> tuple[list[str], list[Any]]:
         raise UserError(f"{where}: passages has no lists passage_text and is_selected; correct or remove the row")
     if len(texts) != len(flags):
         raise UserError(f"{where}: {len(texts)} passages but {len(flags)} is_selected flags")
-    if bad := [text for text in texts if not isinstance(text, str)]:
-        raise UserError(f"{where}: a passage_text is {shown(str(bad[0]))}, not a text; correct or remove the row")
+    for text in texts:
+        plain_text(text, where, "a passage_text")
     if flags and all(flag == -1 for flag in flags):
         flags = [0] * len(flags)
     if bad := [flag for flag in flags if flag not in (0, 1)]:

@@ -37,7 +37,7 @@ from data_prep.options import Options
 from data_prep.readers import opened
 from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import home, sides
-from data_prep.readers.lines import table_columns
+from data_prep.readers.lines import plain_text, table_columns
 from data_prep.readers.parquet import longest_text, parquet_batches, parquet_file
 from data_prep.readers.sniff import ARROW, PARQUET, TABLE, NotRead, RawFile, arrow_stream
 from data_prep.readers.text import query_key, shown
@@ -153,12 +153,13 @@ def benchmark_drafts(
     blank: Counter[str] = Counter()
     for number, row in _rows(path, form, blank):
         where = f"{path} row {number}"
-        dataset = _text(row, "task_name", where).strip().lower()
+        dataset = plain_text(row.get("task_name"), where, "task_name").strip().lower()
         if dataset not in DATASETS:
             raise UserError(f"{where}: task_name is {shown(row['task_name'])}, not one of {', '.join(DATASETS)}")
         if dataset not in datasets:
             continue
-        text, gt, given = _text(row, "problem", where), _text(row, "gt", where), _list(row, where)
+        text, gt = (plain_text(row.get(name), where, name) for name in ("problem", "gt"))
+        given = _list(row, where)
         try:
             problem = problems.read_problem(dataset, text, given)
         except ValueError as error:
@@ -190,13 +191,6 @@ def _unfit(problem: Problem, positives: Sequence[int]) -> str | None:
     if set(problem.candidates).intersection(problem.history):
         return "rows: a candidate is in the history"
     return None
-
-
-def _text(row: Mapping[str, Any], column: str, where: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {shown(str(value))}, not a text; correct or remove the row")
-    return value
 
 
 def _list(row: Mapping[str, Any], where: str) -> list[str]:

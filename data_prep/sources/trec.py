@@ -38,7 +38,7 @@ from pathlib import Path
 from data_prep.options import Options
 from data_prep.readers.documents import json_records
 from data_prep.readers.filenames import stem_of, suffix_of
-from data_prep.readers.lines import identifier, limited_number, number, text_lines
+from data_prep.readers.lines import identifier, limited_number, number, plain_text, text_lines
 from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
 from data_prep.scenarios import passage
@@ -306,11 +306,7 @@ def _tabbed_texts(path: Path) -> Iterator[tuple[int, str, str]]:
 def _json_texts(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield BEIR's texts: a title, where there is one, stands before its text."""
     for row, record in json_records(path, Counter()):
-        parts = [record.get(key) or "" for key in ("title", "text")]
-        if not all(isinstance(part, str) for part in parts):
-            raise UserError(
-                f"{path} row {row}: title or text is {shown(str(parts))}, not a text; correct or remove the row"
-            )
+        parts = [plain_text(record.get(key) or "", f"{path} row {row}", key) for key in ("title", "text")]
         yield row, identifier(record.get("_id"), path, row, "_id"), " ".join(filter(None, parts))
 
 

@@ -124,7 +124,7 @@ def test_the_results_of_the_documentation(tmp_path):
     path = write(tmp_path, "router.csv", EXAMPLES["router.csv"])
     dropped = nothing_dropped()
     wanted = ("router-performance", "router-cost")
-    drafts = list(routing.own_routing_drafts(path, "router", Options(split="test"), wanted, dropped))
+    drafts = list(routing.own_routing_drafts(path, Options(split="test"), wanted, dropped))
     # Equally good on the sum, so the cheap one; only the large one can prove.
     assert [(d.task.dataset, d.group, d.task.candidates[d.task.target].id) for d in drafts if "2" in d.group] == [
         ("router-performance", "what is 2 + 3?", "small-3b"),
@@ -538,7 +538,7 @@ def test_results_under_the_name_of_the_file(tmp_path):
     ]
     path = write_lines(tmp_path, "ours.jsonl", *rows, {"query": "q9", "llm": "A", "effect": None, "cost": 1})
     dropped = nothing_dropped()
-    drafts = list(routing.own_routing_drafts(path, "ours", Options(), ("ours-cost", "ours-performance"), dropped))
+    drafts = list(routing.own_routing_drafts(path, Options(), ("ours-cost", "ours-performance"), dropped))
     assert Counter((d.task.dataset, d.task.candidates[d.task.target].id) for d in drafts) == {
         ("ours-performance", "A"): 4,
         ("ours-cost", "B"): 4,
@@ -557,7 +557,7 @@ def test_the_split_of_the_file(tmp_path):
     path = write(
         tmp_path, "x.csv", "query,llm,effect,cost,split\n" + rows.replace("A,1", "A,0.5").replace("B,0", "B,0.5")
     )
-    drafts = routing.own_routing_drafts(path, "x", Options(), ("x-performance",), nothing_dropped())
+    drafts = routing.own_routing_drafts(path, Options(), ("x-performance",), nothing_dropped())
     assert {(draft.group, draft.side) for draft in drafts} == {("q0", "train"), ("q1", "test")}
 
 
@@ -581,7 +581,7 @@ def test_the_split_of_the_file(tmp_path):
 def test_bad_results(tmp_path, rows, message):
     path = write(tmp_path, "x.csv", f"query,llm,effect,cost,description,price,split\n{rows}\n")
     with pytest.raises(UserError, match=rf"x.csv:? {message}"):
-        list(routing.own_routing_drafts(path, "x", Options(), ("x-performance",), nothing_dropped()))
+        list(routing.own_routing_drafts(path, Options(), ("x-performance",), nothing_dropped()))
 
 
 # ----------------------------------------------------------------------------------------------------------- real data

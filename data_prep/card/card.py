@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from data_prep.card import figures
@@ -59,12 +57,12 @@ def write_card(out: Path, content: dict[str, Any]) -> Path:
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{out}: the card is HTML; give a file name like card.html")
-    page, beside = render(content), out.with_suffix(".json")
+    html, beside = render(content), out.with_suffix(".json")
     for path in (out, beside):
         check_replaceable(path)
     make_folder(out.parent)
     write_json(beside, marked(content))
-    write_text(out, page)
+    write_text(out, html)
     return beside
 
 
@@ -76,18 +74,10 @@ def render(content: Mapping[str, Any]) -> str:
         "popularity": figures.popularity(content["popularity"]),
         "routers": figures.routers(content["routers"]),
     }
-    environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=_count, percent=_percent, probability=_probability)
-    css = resources.files(page).joinpath("style.css").read_text(encoding="utf-8")
+    environment = page.environment(__package__, ".", count=_count, percent=_percent, probability=_probability)
     return environment.get_template("card.html.j2").render(
         **content,
-        css=Markup(css),  # our own text
+        css=page.css(),
         figures={name: svg and Markup(svg) for name, svg in drawn.items()},  # matplotlib escapes its texts
     )
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from iranker_verl import page
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.report import figures_failure, tables
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.formats import duration, hundred, percent
-from iranker_verl.evaluation.report.page import css, environment
+from iranker_verl.evaluation.report.page import environment
 from iranker_verl.evaluation.report.table import GROUP, OURS, Row, Table, row
 from iranker_verl.evaluation.report.tables import COMPARISON_COLUMNS, comparison_cells, tests_note
 from iranker_verl.evaluation.statistics import MACRO, REST, comparisons
@@ -117,7 +118,7 @@ def render(runs: Sequence[Run]) -> str:
         environment()
         .get_template("compare.html.j2")
         .render(
-            css=css(),
+            css=page.css(),
             runs=runs,
             labels={run.name: tables.label(run.system, run.results["roles"]) for run in runs},
             warnings=warnings(runs),

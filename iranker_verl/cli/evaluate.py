@@ -99,13 +99,13 @@ def evaluate(
     _check_effect(context)
 
     from data_prep.schema import read_manifest, read_tasks
-    from iranker_verl.doctor import versions
     from iranker_verl.evaluation.baselines import Context
     from iranker_verl.evaluation.evaluate import evaluate_systems
     from iranker_verl.evaluation.methods import choose
     from iranker_verl.evaluation.prices import read_price
     from iranker_verl.evaluation.systems import ModelSystem, Role, role_by_name
     from iranker_verl.inference.models import trained_with
+    from iranker_verl.provenance import versions
     from iranker_verl.ranking import by_dataset
 
     manifest = read_manifest(data)

@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from iranker_verl import doctor, provenance, vllm_cpu
+from iranker_verl import provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain import compare, side, tasks
 from iranker_verl.files import claimed, write_json
@@ -159,7 +159,7 @@ def _chat_template(models: dict[str, dict[str, str]], applied: bool) -> dict[str
 
 
 def _versions() -> dict[str, str]:
-    return doctor.versions() | {name: version(name) for name in ("lm_eval", "datasets")}
+    return provenance.versions() | {name: version(name) for name in ("lm_eval", "datasets")}
 
 
 def _check_same(settings: dict[str, Any], out: Path) -> None:

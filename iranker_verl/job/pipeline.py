@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from iranker_verl import doctor, preflight, provenance, vllm_cpu
+from iranker_verl import preflight, provenance, vllm_cpu
 from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.systems import Role
 from iranker_verl.files import claimed, write_json
@@ -149,7 +149,7 @@ def report(config: DictConfig, run: Path) -> Path:
     seconds = {name: record["seconds"] for name, record in stages.items()}
     results = evaluation | {
         "seed": config.iranker.seed,
-        "versions": doctor.versions(),
+        "versions": provenance.versions(),
         "data_hash": manifest["data_hash"],
         "template_hash": manifest["template_hash"],
         "time_s": seconds | {"total": sum(seconds.values())},

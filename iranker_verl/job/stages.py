@@ -170,8 +170,10 @@ def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str
 
 def rl(config: DictConfig, run: Path) -> None:
     """Reinforcement learning with verl; then the last checkpoint as a Hugging Face folder, ``RUN_DIR/model``."""
+    from iranker_verl.preflight.nodes import check_nodes
     from iranker_verl.training import main
 
+    check_nodes(config)  # again: now there are data
     config.actor_rollout_ref.model.path = _base_path(run)
     if config.critic.model.path is None:
         config.critic.model.path = _base_path(run)

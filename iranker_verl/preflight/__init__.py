@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from iranker_verl.errors import UserError
 from iranker_verl.preflight import machine
 from iranker_verl.preflight.effect import check_effect
+from iranker_verl.preflight.nodes import check_nodes
 from iranker_verl.preflight.recipe import check_values
 from iranker_verl.preflight.reward import check_reward
 
@@ -38,12 +39,13 @@ def check(config: DictConfig, named: Collection[str] = ()) -> None:
 
 
 def check_machine(config: DictConfig) -> None:
-    """Check that this machine has what the recipe asks for. Raise UserError; make the run folder."""
+    """Check that this machine, and each node of a cluster, has what the recipe asks for. Raise UserError; make the run folder."""
     machine.check_here(config)
     machine.check_tokenizer(config)
     machine.check_attention(config)
     machine.check_fits(config)
     machine.check_room(Path(config.iranker.run_dir).resolve())
+    check_nodes(config)
 
 
 def _check_by_verl(config: DictConfig) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,20 +51,34 @@ def demand(config: Any) -> Resources:
     return Resources(cpus=BUNDLE_CPUS * devices + units + 2, gpus=devices)
 
 
+def on_cluster(config: Any) -> bool:
+    """Return whether a run joins a Ray cluster that is there already."""
+    return bool(os.environ.get("RAY_ADDRESS")) and config.ray_kwargs.ray_init.get("address") != "local"
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """Join the cluster at ``RAY_ADDRESS`` for a while and yield Ray. Raise UserError where it cannot be reached."""
+    import ray
+
+    try:
+        ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster can be reached there ({first_line(error)}); start "
+            "it, or unset RAY_ADDRESS"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
 def supply(config: Any) -> Resources:
     """Return what Ray will have: of a running cluster (``RAY_ADDRESS``) its total, else what ``ray_init`` says or detects."""
-    if os.environ.get("RAY_ADDRESS") and config.ray_kwargs.ray_init.get("address") != "local":
-        import ray
-
-        try:
-            ray.init(address="auto", logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster can be reached there ({first_line(error)}); start "
-                "it, or unset RAY_ADDRESS"
-            ) from error
-        total = ray.cluster_resources()
-        ray.shutdown()
+    if on_cluster(config):
+        with cluster() as ray:
+            total = ray.cluster_resources()
         return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0))
     init = config.ray_kwargs.ray_init
     cpus = init.get("num_cpus") or os.cpu_count() or 1

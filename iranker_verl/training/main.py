@@ -124,11 +124,11 @@ def run(config: DictConfig) -> None:
     """Train. Resume from the last checkpoint in ``trainer.default_local_dir``."""
     from verl.trainer.main_ppo import run_ppo
 
-    _keep_present_folder_out()
+    keep_present_folder_out()
     run_ppo(config, task_runner_class())
 
 
-def _keep_present_folder_out() -> None:
+def keep_present_folder_out() -> None:
     """Keep Ray from putting the present folder before the standard library on its workers' path.
 
     Ray 2.60 does so unless the job brings a working directory, whatever ``PYTHONSAFEPATH`` says; a ``ctypes.py`` in it would run.

@@ -169,5 +169,5 @@ def test_ray_does_not_put_the_present_folder_on_its_workers_path(monkeypatch):
     from iranker_verl.training import main
 
     monkeypatch.setattr(job_config.JobConfig, "_runtime_env_has_working_dir", lambda self: False)
-    main._keep_present_folder_out()
+    main.keep_present_folder_out()
     assert job_config.JobConfig()._runtime_env_has_working_dir()

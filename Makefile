@@ -19,7 +19,7 @@ dry_run   = $(if $(DRY_RUN),--dry-run)
 tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint bench bench-learning doctor clean
+.PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint bench bench-learning doctor clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
@@ -50,6 +50,9 @@ data: setup      ## prepare all raw files in DATA (default data/raw) into OUT (d
 
 evaluate: setup  ## rank the test tasks of DATA=prepared-folder with MODEL=folder, into OUT=folder
 	@$(BIN)/iranker evaluate $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+reproduce: setup ## the paper's words beside its public code, switch by switch, on the raw files in DATA, into OUT=folder
+	@$(BIN)/iranker reproduce --raw '$(or $(DATA),data/raw)' --out '$(or $(OUT),runs/reproduction)' $(if $(TASK),--task $(TASK)) $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 serve: setup     ## /v1/rerank with MODEL=folder (docs/serving.md)
 	@$(BIN)/iranker serve --model '$(or $(MODEL),runs/tiny/model)' $(ARGS)

@@ -68,8 +68,8 @@ def assemble(
             table = read_range(folders, place)
             _no_task_twice(table)
             side = side_of(table, dropped)
-            for split, cap in zip(SPLITS, (options.max_train, options.max_test), strict=True):
-                tasks = _capped(table.filter(pa.array(side == split)), cap, split, made).drop_columns(["key"])
+            for split, *caps in ((TRAIN, options.max_train, options.max_states), (TEST, options.max_test, None)):
+                tasks = _capped(table.filter(pa.array(side == split)), *caps, split, made).drop_columns(["key"])
                 for start in range(0, tasks.num_rows, ROW_GROUP):
                     written = rows(tasks.slice(start, ROW_GROUP), template, options, split, made.rows[split])
                     made.rows[split] += written.num_rows
@@ -97,8 +97,8 @@ def _no_task_twice(table: pa.Table) -> None:
             raise UserError(f"the task id {one!r} occurs twice in the raw data; ids have to be unique")
 
 
-def _capped(tasks: pa.Table, cap: int | None, split: str, made: Made) -> pa.Table:
-    """Return at most ``cap`` tasks of each dataset, the first ones in order; what is left is counted."""
+def _capped(tasks: pa.Table, cap: int | None, states: int | None, split: str, made: Made) -> pa.Table:
+    """Return at most ``cap`` tasks of each dataset, and of at most ``states`` states, the first ones in order, counted."""
     datasets = pc.dictionary_encode(tasks["dataset"]).combine_chunks()
     if not tasks.num_rows:
         return tasks
@@ -107,7 +107,10 @@ def _capped(tasks: pa.Table, cap: int | None, split: str, made: Made) -> pa.Tabl
     sizes = pc.list_value_length(tasks["candidates"]).to_numpy()
     for number, name in enumerate(datasets.dictionary.to_pylist()):
         own = np.flatnonzero(place == number)
-        room = len(own) if cap is None else max(0, cap - made.tasks[name][split])
+        most = [] if cap is None else [cap]
+        if states is not None and DATASETS.get(name) in ("recommendation", "passage"):
+            most.append(states // max(int(sizes[own].max()) - 1, 1))
+        room = max(0, min(most) - made.tasks[name][split]) if most else len(own)
         keep[own[room:]] = False
         made.tasks[name][split] += min(room, len(own))
         made.candidates[name] = max(made.candidates[name], int(sizes[own[:room]].max(initial=0)))

@@ -244,15 +244,14 @@ def prompts(
     }
     user = _by_dataset(template, datasets, scenarios, fields)
     count = len(user)
-    if template.system:
-        contents = pa.concat_arrays([pa.repeat(template.system, count), user])
-        contents = contents.take(pa.array(np.arange(2 * count).reshape(2, count).T.ravel()))
-        roles = pa.array(["system", "user"], pa.string()).take(pa.array(np.tile([0, 1], count)))
-    else:
-        contents, roles = user, pa.repeat("user", count)
+    fixed = {"system": template.system, "user": None, "assistant": template.begin}
+    said = {role: pa.repeat(text, count) if text else user for role, text in fixed.items() if text or role == "user"}
+    contents = pa.concat_arrays(list(said.values()))
+    contents = contents.take(pa.array(np.arange(len(said) * count).reshape(len(said), count).T.ravel()))
+    roles = pa.array(list(said), pa.string()).take(pa.array(np.tile(np.arange(len(said)), count)))
     type = SCHEMA.field("prompt").type
     messages = pa.StructArray.from_arrays([roles, contents], fields=list(type.value_type))
-    offsets = np.arange(count + 1, dtype=np.int32) * (len(messages) // max(count, 1))
+    offsets = np.arange(count + 1, dtype=np.int32) * len(said)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), messages)
 
 

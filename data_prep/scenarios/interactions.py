@@ -34,11 +34,14 @@ class Item:
     row: int = field(default=0, compare=False)
 
 
-def item_text(item: Item) -> str:
-    """Return ``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title."""
+def item_text(item: Item, title_alone: bool = False) -> str:
+    """Return ``Title (Year), Genre, Genre`` on one line, without HTML; "" where nothing is left of the title.
+
+    ``title_alone``: the title as its file has it, without what other columns say.
+    """
     title = without_html(clean(item.title))
-    if not title:
-        return ""
+    if not title or title_alone:
+        return title
     if _YEAR.fullmatch(item.year) and not title.endswith(f"({item.year})"):
         title = f"{title} ({item.year})"
     return ", ".join([title, *(genre for genre in map(clean, item.genres) if genre not in _NO_GENRE)])

@@ -2,9 +2,11 @@
 
 A task a user, as in the paper: the user's events in time order (ties keep the file's order), a repeated item counted
 once, at its first place. The last item is the positive (with ``tasks_per_user``, of training users also the items before it,
-one a task), the ``history`` items before it are the context (oldest first, joined by "; "), and the negatives are items that the user never touched but somebody did (a shop's list of products holds
-many that nobody bought): drawn uniformly, by popularity (how many events an item has), or the ones that BM25 finds closest
-to the history. The split is by user.
+one a task), the ``history`` items before it are the context (oldest first, joined by "; "), and the negatives are items that
+the user never touched but somebody did (a shop's list of products holds many that nobody bought): drawn uniformly, by
+popularity (how many events an item has), or the ones that BM25 finds closest to the history. The split is by user. With
+``history_from="first"`` the user's first items stand for all, and with ``negatives_avoid="task"`` a negative may be an item that
+the user touched at another time; both are what IRanker's public code does.
 
 An item is what is shown of it. Ids with one text (two editions of a film) are one item, called by the first of them in
 order; the others are counted. So no candidate reads like another one, like an item of the history, or like anything else
@@ -23,7 +25,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def interaction_source(format: str, data: Interactions) -> Source:
 def bucket_units(data: Interactions, options: Options, work: Work) -> list[Unit]:
     """Read the items, stream the events into buckets, and give a unit a bucket."""
     buckets = max(1, -(-sum(_raw_bytes(path) for path in data.events) // BUCKET_BYTES))
-    (catalogue,) = work.run([Job(f"{data.dataset}:items", _fill_catalogue, (data,))])
+    (catalogue,) = work.run([Job(f"{data.dataset}:items", _fill_catalogue, (data, options.item_text == "title"))])
     jobs = [
         Job(f"{data.dataset}:events:{i}", _fill_buckets, (data, path, catalogue, options.seed, buckets))
         for i, path in enumerate(data.events)
@@ -79,14 +81,14 @@ def _raw_bytes(path: Path) -> int:
 # ---------------------------------------------------------------------------------------------- stage 1: items, buckets
 
 
-def _fill_catalogue(folder: Path, data: Interactions) -> None:
+def _fill_catalogue(folder: Path, data: Interactions, title_alone: bool) -> None:
     """Write ``items.arrow``, an id and a text for each text, and ``ids.arrow``: all ids, and the place of their texts."""
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
     rows: dict[str, int] = {}
     for path in data.items:
         for item in data.read_items(path, dropped):
-            text = item_text(item)
+            text = item_text(item, title_alone)
             if not text:
                 dropped["items: no title"] += 1
             elif texts.setdefault(item.id, text) != text:
@@ -189,6 +191,18 @@ class Sequences:
             self.users, self.items, self.times, self.starts, self.starts + early[self.ends] - early[self.starts]
         )
 
+    def first(self, count: int) -> Sequences:
+        """Return each user's first ``count`` events."""
+        return replace(self, ends=np.minimum(self.ends, self.starts + count))
+
+    def without_last(self, count: int) -> Sequences:
+        """Return the events without each user's last ``count``."""
+        return replace(self, ends=np.maximum(self.ends - count, self.starts))
+
+    def last(self, count: int) -> Sequences:
+        """Return each user's last ``count`` events."""
+        return replace(self, starts=np.maximum(self.starts, self.ends - count))
+
 
 def sample_bucket(
     catalogue: Path,
@@ -214,11 +228,16 @@ def sample_bucket(
 
     def tasks(of: Sequences, users: np.ndarray, side: str | None, suffix: str) -> Iterator[pa.Table]:
         seen = negatives.Seen(of.starts, of.ends, of.items, len(ids))
+        if options.history_from == "first":
+            of = of.first(options.history + 1)
         most = 1 if side == TEST else options.tasks_per_user  # of users whose side is not known yet, see TASKS.earlier
         for earlier in range(most):
             users = users[(of.ends - of.starts)[users] > options.history + earlier]
             if not len(users):
                 return
+            if options.negatives_avoid == "task":
+                own = of.without_last(earlier).last(options.history + 1)
+                seen = negatives.Seen(own.starts, own.ends, own.items, len(ids))
             for start in range(0, len(users), CHUNK):
                 some = users[start : start + CHUNK]
                 yield _tables(dataset, of, some, earlier, seen, draw, ids, texts, options, side, suffix)
@@ -293,7 +312,8 @@ def _eligible(
     length = sequences.ends - sequences.starts
     asked = np.ones(len(length), bool) if of is None else of
     short = asked & (length < options.history + 1)
-    full = asked & ~short & (items - length < options.candidates - 1)
+    avoided = length if options.negatives_avoid == "user" else np.minimum(length, options.history + 1)
+    full = asked & ~short & (items - avoided < options.candidates - 1)
     when = f" {when}" if when else ""
     dropped[f"users: fewer than {options.history + 1} items{when}"] += int(short.sum())
     dropped[f"users: fewer than {options.candidates - 1} items never seen{when}"] += int(full.sum())

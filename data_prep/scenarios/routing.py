@@ -169,6 +169,7 @@ def outcomes(results: Results, options: Options, source: Path) -> tuple[Outcomes
     dropped = results.dropped + Counter({"rows: repeated query and LLM": repeated})
     queries = list(results.queries)
     unfit = {
+        f"queries: of {options.leave_out}, left out": np.array([q.task == options.leave_out for q in queries], bool),
         "queries: an LLM is missing": ~seen.all(axis=1),
         "queries: a number is missing": np.isnan(numbers[:, :, [True, *known[1:]]]).any(axis=(1, 2)),
         f"queries: longer than {options.max_query_chars} characters": np.array(

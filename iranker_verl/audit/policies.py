@@ -74,10 +74,11 @@ class Task:
 
     @cached_property
     def _packed(self) -> bytes:
-        return pickle.dumps((self.truth, self.extra | {"num_turns": 2, "rollout_reward_scores": {}}))
+        given = {"prompt": self.prompt, "num_turns": 2, "rollout_reward_scores": {}}
+        return pickle.dumps((self.truth, given | self.extra))
 
     def call_arguments(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return ``ground_truth`` and ``extra_info`` for one call, with the two fields that verl's manager adds.
+        """Return ``ground_truth`` and ``extra_info`` for one call, with the fields that verl's manager and our agent loop add.
 
         They are new objects every time, as a reward function may write into them.
         """
@@ -100,9 +101,8 @@ class Task:
         return replace(self, truth=truth, extra=extra)
 
     def with_prompt_suffix(self, more: str) -> Task:
-        """Return the task with ``more`` at the end of its prompt, in ``extra_info`` as well."""
-        prompt = self.prompt.removesuffix(TURN) + more + "\n" + TURN
-        return replace(self, prompt=prompt, extra=self.extra | {"prompt": prompt})
+        """Return the task with ``more`` at the end of its prompt."""
+        return replace(self, prompt=self.prompt.removesuffix(TURN) + more + "\n" + TURN)
 
     def with_equal_texts(self) -> Task:
         """Return the task in which the worst candidate has the text of the best."""

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from iranker_verl import __version__
-from iranker_verl.cli import cot, data, evaluate, inspect, out_of_domain, prompt, report, reward, score, serving
+from iranker_verl.cli import (
+    cot,
+    data,
+    evaluate,
+    inspect,
+    out_of_domain,
+    prompt,
+    report,
+    reproduce,
+    reward,
+    score,
+    serving,
+)
 from iranker_verl.errors import UserError, user_error_of
 from iranker_verl.files import DISK_ERRORS, cannot_write
 from iranker_verl.ranking.text import printable
@@ -22,7 +34,15 @@ app = typer.Typer(
 )
 for command in (
     *(data.prepare, data.check, inspect.inspect, inspect.validate, reward.audit_reward),
-    *(evaluate.evaluate, score.score, out_of_domain.evaluate_out_of_domain, report.report, serving.rank, serving.serve),
+    *(
+        evaluate.evaluate,
+        score.score,
+        reproduce.reproduce,
+        out_of_domain.evaluate_out_of_domain,
+        report.report,
+        serving.rank,
+        serving.serve,
+    ),
 ):
     app.command()(command)
 app.command("evaluate-generic", hidden=True)(out_of_domain.evaluate_generic)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.options import Options
+from data_prep.options import Options, as_public_code
 from iranker_verl.cli.options import with_options_of
 from iranker_verl.cli.tables import checks_part, show
 from iranker_verl.errors import UserError
@@ -38,6 +38,9 @@ def prepare(
     tokenizer: Annotated[Path | None, typer.Option(help="model folder whose tokenizer measures prompts")] = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(help="refuse longer prompts (needs --tokenizer)")] = None,
     processes: Annotated[int | None, typer.Option(help="[default: as many as are worth it]")] = None,
+    published: Annotated[
+        bool, typer.Option(help="as IRanker's public code, options and template (docs/reproduction.md)")
+    ] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="share the work over a Ray cluster (OUT on a shared disk)")
     ] = False,
@@ -57,6 +60,9 @@ def prepare(
         raise UserError("give --raw and --out; to check what was prepared: iranker check DIR")
     if (tokenizer is None) != (max_prompt_tokens is None):
         raise UserError("--tokenizer and --max-prompt-tokens belong together")
+    if published:
+        options = as_public_code(options)
+        template = template or "published"
     chosen = load(template or ("direct-label" if options.rows == "direct" else "label"))
     asked = None if not task or "all" in task else task
     manifest = run(raw, out, chosen, options, asked, print, _refuse_long(tokenizer, max_prompt_tokens), processes, ray)

@@ -95,6 +95,8 @@ class Endpoint:
         if self._client is None:
             raise RuntimeError("the endpoint is not open; use it within `async with`")
         sampling: dict[str, Any] = {"temperature": temperature} | ({} if seed is None else {"seed": seed})
+        if messages[-1]["role"] == "assistant":  # an answer that has begun; vLLM's options, since OpenAI's API has none
+            sampling["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         try:
             answer = await self._complete(messages, max_new_tokens, sampling)
         except APIStatusError as error:

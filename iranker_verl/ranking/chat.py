@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from typing import Any
 
 from iranker_verl.errors import UserError
@@ -41,10 +41,18 @@ class ChatEncoder:
         self._own: dict[tuple[str, ...], list[int]] = {}
 
     def text(self, messages: Messages) -> str:
-        """Return the chat template's text for ``messages``, up to where the assistant's answer begins."""
+        """Return the chat template's text for ``messages``, up to where the assistant's answer begins.
+
+        Where the last message is the assistant's own, the answer has begun with it, and the text ends there.
+        """
+        begun = messages[-1]["role"] == "assistant"
         return str(
             self._tokenizer.apply_chat_template(
-                [dict(m) for m in messages], add_generation_prompt=True, tokenize=False, **self._options
+                [dict(m) for m in messages],
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
+                tokenize=False,
+                **self._options,
             )
         )
 
@@ -124,7 +132,8 @@ class ChatEncoder:
         slots = [{**m, "content": f"\ue000{index}\ue001"} for index, m in enumerate(messages)]
         parts = re.split(f"({self._pattern})", self.text(slots))
         contents = [m["content"] for m in messages]
-        for written in (contents, [content.strip() for content in contents]):  # some templates strip
+        # some templates strip some messages
+        for written in product(*(dict.fromkeys((content, content.strip())) for content in contents)):
             filled = [_SLOT.sub(lambda slot, written=written: written[int(slot[1])], part) for part in parts]
             if "".join(filled) == text:
                 break

@@ -17,7 +17,8 @@ response names them in the order of exclusion. A model can do that well if it wa
 (``exclusion_order``, :mod:`iranker_verl.training.policy_loss`): N candidates then take 1 call or few, and not N - 1.
 
 A malformed answer does not stall an episode: the *last* candidate of the pool is excluded instead (candidate orders are random, so
-this favours none), and the step is counted as malformed.
+this favours none), and the step is counted as malformed. With ``nearest`` it is the candidate that the answer resembles most
+(:mod:`iranker_verl.ranking.nearest`), as in IRanker's public code; the step is counted all the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from iranker_verl.ranking.nearest import nearest
 from iranker_verl.ranking.task import Candidate, RankingTask
 from reward_fns.answers import OK, PARTIAL, parse_exclusion, parse_ranking
 
@@ -53,12 +55,14 @@ class Step:
 class Elimination:
     """The state of one episode. ``step`` raises ValueError once ``done``; so does a ``window`` below 2 or a ``per_call`` below 1."""
 
-    def __init__(self, task: RankingTask, window: int | None = None, per_call: int | Share = 1) -> None:
+    def __init__(
+        self, task: RankingTask, window: int | None = None, per_call: int | Share = 1, *, nearest: bool = False
+    ) -> None:
         if window is not None and window < 2:
             raise ValueError(f"a window shows 2 candidates at least, got {window}")
         if per_call not in get_args(Share) and (isinstance(per_call, str) or per_call < 1):
             raise ValueError(f"a call excludes 1 candidate at least, or half or all of them, got {per_call!r}")
-        self.per_call = per_call
+        self.per_call, self.nearest = per_call, nearest
         self.task = task
         self.window = window or len(task.candidates)
         self._alive = list(range(len(task.candidates)))
@@ -107,7 +111,10 @@ class Elimination:
         if self.done:
             raise ValueError(f"episode of task {self.task.id!r} is over: one candidate is left")
         pool = self.pool
-        named, status = self._named(response, [c.text for c in pool])
+        texts = [c.text for c in pool]
+        named, status = self._named(response, texts)
+        if self.nearest and not named:
+            named = [nearest(response, texts)]
         others = [index for index in reversed(range(len(pool))) if index not in named]
         leave = (named + others)[: self.leaving]
         indices = self._indices

@@ -12,6 +12,9 @@ A template file is YAML:
 ``user``       a text for each scenario, and for any single dataset (``rec-movie``, …), which then goes before the
                scenario's. Each has ``{context}`` and then ``{candidates}``, context first, so that the steps of an episode
                share their longest prefix; ``{n}``, the number of candidates, is best put after them, as it changes
+``begin``      optional: how the answer begins, such as ``<think>``; the model continues it
+``unreadable`` optional, of an exclusion that names no candidate: ``last`` excludes the pool's last one (the default), ``nearest``
+               the one most like the answer (:mod:`iranker_verl.ranking.nearest`, as published)
 
 A text with fields is parsed once, into :func:`pieces`; whoever renders (here a state, in preparation whole columns)
 concatenates the literals and the fields' values. What a value holds is text and nothing else, braces too.
@@ -60,7 +63,10 @@ _RUNS = {
     "pairwise": "asks for the better of two",
     "allpairs": "asks for the better of two, of every pair",
 }
+UNREADABLE = ("last", "nearest")
 _FIELDS = ("id", "kind", "answer", "candidate", "system", "user")
+# What a file leaves out means the default, so the default is left out of what is hashed.
+_DEFAULTS: dict[str, Any] = {"kind": "exclusion", "begin": None, "unreadable": "last"}
 _FIELD = re.compile(r"\{(\w+)\}")
 _USER_FIELDS = ("context", "candidates", "n")
 _CANDIDATE_FIELDS = ("label", "text")
@@ -90,13 +96,17 @@ class Template:
     system: str | None
     user: dict[str, str]
     hash: str
+    begin: str | None = None
+    unreadable: str = "last"
 
     def start(self, task: RankingTask, window: int | None = None, per_call: int | Share = 1) -> State:
         """Return the state machine of this kind of template, before its first prompt.
 
         ``window`` and ``per_call`` are :class:`~iranker_verl.ranking.elimination.Elimination`'s; the other kinds know neither.
         """
-        return Elimination(task, window, per_call) if self.kind == "exclusion" else _MACHINES[self.kind](task)
+        if self.kind == "exclusion":
+            return Elimination(task, window, per_call, nearest=self.unreadable == "nearest")
+        return _MACHINES[self.kind](task)
 
     @property
     def asks_for_a_label(self) -> bool:
@@ -146,7 +156,8 @@ class Template:
 
     def _messages(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
         head = [{"role": "system", "content": self.system}] if self.system else []
-        return [*head, {"role": "user", "content": self.question(task.dataset, task.scenario, task.context, texts)}]
+        user = {"role": "user", "content": self.question(task.dataset, task.scenario, task.context, texts)}
+        return [*head, user, *([{"role": "assistant", "content": self.begin}] if self.begin else [])]
 
     def question(self, dataset: str, scenario: str, context: str, texts: Sequence[str]) -> str:
         """Return the user message with ``texts``, in this order, as the candidates."""
@@ -213,13 +224,15 @@ def parse(source: str, name: str) -> Template:
         raise UserError(f"template {name}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")
-    content = {"kind": "exclusion", **content}
-    if wrong := sorted(map(str, set(content) ^ set(_FIELDS))):
-        what = "unknown" if wrong[0] not in _FIELDS else "missing"
-        raise UserError(f"template {name}: field {wrong[0]} is {what}; it needs exactly {', '.join(_FIELDS)}")
+    content = _DEFAULTS | content
+    known = {*_FIELDS, *_DEFAULTS}
+    if wrong := sorted(map(str, set(content) ^ known)):
+        what = "unknown" if wrong[0] not in known else "missing"
+        raise UserError(
+            f"template {name}: field {wrong[0]} is {what}; it needs {', '.join(_FIELDS)}, and may have begin and unreadable"
+        )
     _check(content, name)
-    # What a file leaves out means the default, so the default is left out of what is hashed.
-    meaning = {key: value for key, value in content.items() if (key, value) != ("kind", "exclusion")}
+    meaning = {key: value for key, value in content.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
     try:
         canonical = json.dumps(meaning, sort_keys=True, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -233,9 +246,13 @@ def _check(content: dict[str, Any], name: str) -> None:
             raise UserError(f"template {name}: {field} has to be a text, got {content[field]!r}")
     if not isinstance(content["system"], str | None):
         raise UserError(f"template {name}: system has to be a text or null, got {content['system']!r}")
-    for field, allowed in (("kind", KINDS), ("answer", ANSWERS)):
+    if not isinstance(content["begin"], str | None) or content["begin"] == "":
+        raise UserError(f"template {name}: begin has to be a text, got {content['begin']!r}")
+    for field, allowed in (("kind", KINDS), ("answer", ANSWERS), ("unreadable", UNREADABLE)):
         if content[field] not in allowed:
             raise UserError(f"template {name}: {field} is {content[field]!r}, not {' or '.join(allowed)}")
+    if content["unreadable"] != "last" and content["kind"] != "exclusion":
+        raise UserError(f"template {name}: unreadable is for kind exclusion, not {content['kind']}")
     shown = _fields(content["candidate"], _CANDIDATE_FIELDS, f"template {name}: candidate")
     if "text" not in shown or (content["answer"] == "label" and "label" not in shown):
         raise UserError(f"template {name}: candidate has to show {{text}}, and {{label}} where answers are labels")

@@ -32,7 +32,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.ranking.templates import check_hash, load
+from iranker_verl.ranking.templates import Message, check_hash, load
 from iranker_verl.training.credit import LABEL_ESTIMATORS
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
 from iranker_verl.training.step_record import StepRecord
@@ -119,12 +119,14 @@ class RankingAgentLoop(AgentLoopBase):
         self, row: dict[str, Any], state: State, sampling_params: dict[str, Any], priority: int
     ) -> tuple[Response, StepRecord]:
         """Request one response, score it and advance ``state``."""
-        response = await self._generate(state, sampling_params, priority)
+        messages = self.template.messages(state)
+        response = await self._generate(messages, sampling_params, priority)
         truth = state.ground_truth()
-        parts = await self._reward(row, response.text, truth)
+        prompt = self.chat.text(messages)
+        parts = await self._reward(row, prompt, response.text, truth)
         counterfactual: tuple[float, ...] = ()
         if self.needs_counterfactual_rewards and row["extra_info"]["split"] == "train":
-            counterfactual = await self._counterfactual_rewards(row, truth)
+            counterfactual = await self._counterfactual_rewards(row, prompt, truth)
         relevance = dict(zip((c.id for c in state.pool), relevance_of(truth)[1], strict=True))
         expected = parts.get("expected")
         if expected is None:  # a reward function of a user's own
@@ -145,10 +147,10 @@ class RankingAgentLoop(AgentLoopBase):
         )
         return response, record
 
-    async def _generate(self, state: State, sampling_params: dict[str, Any], priority: int) -> Response:
-        """Return the policy's response to the prompt of ``state``, cut to the response limit."""
+    async def _generate(self, messages: list[Message], sampling_params: dict[str, Any], priority: int) -> Response:
+        """Return the policy's response to ``messages``, cut to the response limit."""
         # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
-        prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, self.template.messages(state))
+        prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, messages)
         prompt_ids = self._cap_text_prompt_length([*prompt_ids, *self.answer_prefix])
         answer = await self.server_manager.generate(
             request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
@@ -162,22 +164,24 @@ class RankingAgentLoop(AgentLoopBase):
         text = tokenizer.decode([*self.answer_prefix, *ids], skip_special_tokens=True)
         return Response(prompt_ids, ids, log_probs, text, answer.extra_fields)
 
-    async def _reward(self, row: Mapping[str, Any], text: str, truth: dict[str, Any]) -> dict[str, Any]:
+    async def _reward(self, row: Mapping[str, Any], prompt: str, text: str, truth: dict[str, Any]) -> dict[str, Any]:
         """Return the parts of the reward of a response, among them ``score``.
 
-        As in verl, the function gets the row's ``extra_info``, may return one number, and may be a coroutine function.
+        As in verl, the function gets the row's ``extra_info``, may return one number, and may be a coroutine function. Beside
+        verl's, ``extra_info["prompt"]`` is the text of the step's prompt.
         """
-        parts = self.score(
-            data_source=row["data_source"], solution_str=text, ground_truth=truth, extra_info=dict(row["extra_info"])
-        )
+        info = {**row["extra_info"], "prompt": prompt}
+        parts = self.score(data_source=row["data_source"], solution_str=text, ground_truth=truth, extra_info=info)
         if inspect.isawaitable(parts):
             parts = await parts
         return parts if isinstance(parts, dict) else {"score": float(parts)}
 
-    async def _counterfactual_rewards(self, row: dict[str, Any], truth: dict[str, Any]) -> tuple[float, ...]:
+    async def _counterfactual_rewards(
+        self, row: dict[str, Any], prompt: str, truth: dict[str, Any]
+    ) -> tuple[float, ...]:
         """Return the reward of every label, in prompt order, and of a response that names no candidate: (N + 1,)."""
         responses = [f"[{label(index)}]" for index in range(len(truth["candidates"]))] + [""]
-        return tuple([float((await self._reward(row, response, truth))["score"]) for response in responses])
+        return tuple([float((await self._reward(row, prompt, response, truth))["score"]) for response in responses])
 
     def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
         """Raise ValueError for a prompt that is too long; verl would cut off its beginning with a warning."""

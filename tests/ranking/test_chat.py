@@ -112,7 +112,10 @@ def messages(*contents):
 
 
 def before(name, chat):
-    return TOKENIZERS[name].apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    begun = chat[-1]["role"] == "assistant"
+    return TOKENIZERS[name].apply_chat_template(
+        chat, add_generation_prompt=not begun, continue_final_message=begun, tokenize=True, return_dict=False
+    )
 
 
 PLAIN = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -134,6 +137,13 @@ def test_ids_hold_exactly_the_templates_own_markers(name, data):
     chat = messages(*data.draw(st.lists(hostile(name), min_size=1, max_size=2)))
     own = held(name, before(name, messages(*["x" for _ in chat])))
     assert held(name, ENCODERS[name].encode(chat)) == own and own
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_template_may_strip_one_message_and_not_another(name):
+    token = next(iter(markers(name).values()))
+    chat = messages("\r", f"\r{token}")
+    assert held(name, ENCODERS[name].encode(chat)) == held(name, before(name, messages("x", "x")))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -49,7 +49,12 @@ def state(*arguments, **named):
 
 
 def shown(template, *arguments, **named):
-    return template.messages(template.start(make(*arguments, **named)))[-1]["content"]
+    return question(template, template.start(make(*arguments, **named)))
+
+
+def question(template, state):
+    """The user's message."""
+    return next(m["content"] for m in template.messages(state) if m["role"] == "user")
 
 
 # ---------------------------------------------------------------- what is shown
@@ -101,20 +106,21 @@ def test_the_tiny_template_is_the_one_that_was_measured():
 
 
 def test_bundled_templates():
-    assert {t.id for t in EXCLUSION} == {"label", "think-label", "think-text"}
+    assert {t.id for t in EXCLUSION} == {"label", "published", "think-label", "think-text"}
     assert {t.id for t in DIRECT} == {"direct-label", "direct-think-label", "direct-think-text"}
     sorting = {f"{kind}-{form}" for kind in ("setwise", "pairwise", "allpairs") for form in ("label", "think-label")}
     assert {t.id for t in SORTING} == sorting and all(t.id.startswith(t.kind) for t in SORTING)
     for name in available():
         assert load(name).id == name
-        assert load(name).answer == name.split("-")[-1]
+        assert load(name).answer == ("text" if name == "published" else name.split("-")[-1])
     assert len({t.hash for t in BUNDLED}) == len(BUNDLED)
 
 
 @pytest.mark.parametrize("template", BUNDLED, ids=lambda t: t.id)
 def test_how_an_answer_is_to_look_is_in_the_prompt(template):
     text = "\n".join(m["content"] for m in template.messages(template.start(make())))
-    assert ("think" in template.id) == all(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    reasons = "think" in template.id or template.id == "published"
+    assert reasons == all(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>"))
     if template.kind == "direct":
         example = template.answer_for(template.start(make("WXYZ")), 0, 1, 2)
         shape = "[X] > [Y] > [Z]" if template.answer == "label" else "one a line"
@@ -127,8 +133,9 @@ def test_every_bundled_template_shows_the_context_and_then_every_candidate(templ
     count = {"setwise": 4, "pairwise": 2, "allpairs": 2}.get(template.kind, 28)
     texts = [f"candidate number {i}" for i in range(count)]
     messages = template.messages(template.start(make(texts, "THE CONTEXT", dataset)))
-    assert [m["role"] for m in messages] == (["system", "user"] if template.system else ["user"])
-    text = messages[-1]["content"]
+    turns = {"system": template.system, "user": True, "assistant": template.begin}
+    assert [m["role"] for m in messages] == [role for role, said in turns.items() if said]
+    text = next(m["content"] for m in messages if m["role"] == "user")
     places = [
         text.index("THE CONTEXT"),
         *(text.index(f" {t}\n") if f" {t}\n" in text else text.index(t) for t in texts),
@@ -146,10 +153,10 @@ def test_a_step_shares_all_before_the_candidate_that_has_left(template, dataset,
     # What a prefix cache saves: nothing before the candidates may change from step to step, their number neither.
     texts = [f"candidate number {i}" for i in range(20)]
     episode = state(texts, "THE CONTEXT", dataset)
-    first = template.messages(episode)[-1]["content"]
+    first = question(template, episode)
     episode.step(template.answer_for(episode, place))
     before = texts[place - 1] if place else "THE CONTEXT"
-    assert template.messages(episode)[-1]["content"].startswith(first[: first.index(before) + len(before)])
+    assert question(template, episode).startswith(first[: first.index(before) + len(before)])
 
 
 @pytest.mark.parametrize("template", [t for t in BUNDLED if "think" in t.id], ids=lambda t: t.id)
@@ -307,6 +314,7 @@ def test_hashes_stay_what_data_and_checkpoints_were_made_with():
     # A change here makes every prepared file and every trained model unusable: bump it knowingly.
     assert {t.id: t.hash for t in EXCLUSION + DIRECT} == {
         "label": "cf882d79ec82b4ca",
+        "published": "73e1355f3ad378d2",
         "think-label": "fdb973d885abe9e6",
         "think-text": "63b2293ff5dfa645",
         "direct-label": "0bdd0bc1c72e6ed8",

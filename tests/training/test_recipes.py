@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 
 from omegaconf import OmegaConf
 
-from data_prep.options import Options
+from data_prep.options import PUBLIC_CODE, Options
 from data_prep.schema import AGENTS
 from iranker_verl.errors import UserError
 from iranker_verl.job.pipeline import train
@@ -55,7 +55,8 @@ def test_every_recipe_composes_and_is_valid(recipe):
     direct = config.iranker.data.options.rows == "direct"
     assert template.kind == ("direct" if direct else "exclusion")
     assert rollout.agent.default_agent_loop == AGENTS["direct" if direct else "episode"]
-    assert config.reward.custom_reward_function.path == f"pkg://reward_fns.{'direct' if direct else 'exclusion'}"
+    reward = "direct" if direct else "public_code" if recipe.stem == "public_code" else "exclusion"
+    assert config.reward.custom_reward_function.path == f"pkg://reward_fns.{reward}"
     # what a run stands on
     assert rollout.agent.agent_loop_manager_class == "iranker_verl.training.rollout.StepRewardManager"
     assert config.trainer.v1.trainer_mode == "sync"
@@ -111,6 +112,14 @@ def test_what_distinguishes_the_recipes_for_3b():
     for name in ("actor.optim.lr", "actor.kl_loss_coef", "rollout.temperature", "model.path"):
         values = {OmegaConf.select(c.actor_rollout_ref, name) for c in (published, ours, direct)}
         assert len(values) == 1, name
+
+
+def test_the_public_codes_recipe_has_all_its_switches():
+    config = compose(ROOT / "recipes" / "iranker_3b" / "public_code.yaml")
+    given = {name: value for name, value in config.iranker.data.options.items() if value is not None}
+    assert given == PUBLIC_CODE and config.iranker.template == "published"
+    words = compose(ROOT / "recipes" / "iranker_3b")
+    assert config.actor_rollout_ref.actor == words.actor_rollout_ref.actor
 
 
 def test_one_gpu_learns_an_adapter():

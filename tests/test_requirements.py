@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -43,12 +44,52 @@ def test_a_lock_names_every_package_once(stack):
 )
 def test_a_stack_is_installed_with_the_pythons_that_its_lock_is_for_and_no_other(tmp_path, python, stack, refused):
     """A stand-in for Python tells its version; ``df`` says that the disk is full, so that nothing is installed."""
-    for name, says in {"some-python": python, "df": "free\nx x x 0"}.items():
-        program = tmp_path / name
-        program.write_text(f"#!/bin/sh\nprintf '{says}\n'\n")
-        program.chmod(0o755)
-    env = os.environ | {"PYTHON": "some-python", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = [str(ROOT / "requirements/install.sh"), str(tmp_path / "venv"), stack]
-    done = subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+    done = install(tmp_path, stack, {"some-python": python, "df": "free\\nx x x 0"})
     assert done.returncode == 2
     assert (refused or "0 MB free") in done.stderr
+
+
+def install(folder, stack, programs):
+    """Run install.sh beside programs that only print something."""
+    for name, says in programs.items():
+        program = folder / name
+        program.write_text(f"#!/bin/sh\nprintf '{says}\\n'\n")
+        program.chmod(0o755)
+    env = os.environ | {"PYTHON": "some-python", "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = [str(ROOT / "requirements/install.sh"), str(folder / "venv"), stack]
+    return subprocess.run(command, env=env, text=True, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(("stack", "needs"), [("cpu", 7000), ("gpu", 16000)])
+def test_the_room_that_a_stack_needs_is_there_before_anything_is_installed(tmp_path, stack, needs):
+    done = install(tmp_path, stack, {"some-python": "3.11", "df": f"free\\nx x x {needs - 1}"})
+    assert done.returncode == 2 and f"{needs - 1} MB free, installing needs {needs} MB" in done.stderr
+
+
+def test_a_driver_that_is_too_old_for_the_stacks_cuda_is_refused(tmp_path):
+    programs = {"some-python": "3.12", "df": "free\\nx x x 99999", "nvidia-smi": "535.104.05"}
+    done = install(tmp_path, "gpu", programs)
+    assert done.returncode == 2 and "driver is 535.104.05, CUDA 13 needs 580" in done.stderr
+
+
+def test_a_wheel_of_flash_attention_is_added_to_a_stack_that_is_installed(tmp_path, monkeypatch):
+    lock = [ROOT / "requirements" / "verl.txt", ROOT / "requirements" / "gpu.txt", ROOT / "setup.py"]
+    stamp = hashlib.sha256(b"".join(file.read_bytes() for file in lock)).hexdigest()[:16]
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / ".installed").write_text(f"{stamp}-gpu")
+    assert install(tmp_path, "gpu", {"some-python": "3.12"}).stdout == ""
+    programs = {"some-python": "3.12", "venv/bin/python": "%s\\n' \"$*\" '"}
+    done = install(tmp_path, "gpu", programs)
+    assert done.returncode == 0 and done.stdout == ""
+    monkeypatch.setenv("FLASH_ATTN", "flash_attn.whl")
+    done = install(tmp_path, "gpu", programs)
+    assert "install --no-deps --only-binary :all: flash_attn.whl" in done.stdout
+
+
+def test_the_image_has_the_cuda_and_the_python_of_the_lock():
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    cuda = next(line.split()[0].split("==")[1] for line in pins("gpu") if line.startswith("cuda-toolkit=="))
+    assert f"FROM nvidia/cuda:{cuda}-devel-ubuntu24.04" in dockerfile
+    assert "PYTHON=python3.12" in dockerfile and "requirements/install.sh" in dockerfile
+    left_out = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {".git", ".venv", "runs", "data"} <= set(left_out)

@@ -20,7 +20,7 @@ def reproduce(
     model: Annotated[str | None, MODEL] = None,
     template: Annotated[str, typer.Option(help="prompt template of --model")] = "think-text",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer of --model")] = 1024,
-    seed: Annotated[int, typer.Option(min=0, help="of baselines and intervals")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of preparation, baselines and intervals")] = 1,
 ) -> None:
     """Rank with baselines (and a model) on data as the paper says, with each switch of its public code, and with all."""
     from iranker_verl.evaluation.reproduce import BASELINES, reproduce

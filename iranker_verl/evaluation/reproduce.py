@@ -23,11 +23,11 @@ PAPER, CODE = "paper's words", "public code"
 BASELINES = ("random", "popularity", "bm25", "sasrec", "bpr")
 
 
-def variants() -> dict[str, Options]:
+def variants(seed: int) -> dict[str, Options]:
     """Return the options of each row of the table, by its name: the paper's words, each switch alone, the public code."""
     switches = {name: value for name, value in PUBLIC_CODE.items() if name != "rows"}
-    alone = {f"{name}={value}": Options(**{name: value}) for name, value in switches.items()}
-    return {PAPER: Options()} | alone | {CODE: Options(**switches)}
+    alone = {f"{name}={value}": Options(seed=seed, **{name: value}) for name, value in switches.items()}
+    return {PAPER: Options(seed=seed)} | alone | {CODE: Options(seed=seed, **switches)}
 
 
 def reproduce(
@@ -42,15 +42,20 @@ def reproduce(
 ) -> list[dict[str, Any]]:
     """Return, and write into ``out``/reproduction.json, a row for each variant, dataset and system: its MRR and tasks.
 
-    Whatever an earlier call finished is used again. ``systems`` makes the systems of a variant. Raise UserError as preparation
-    and evaluation do.
+    A switch that leaves the data as the paper's words make it has no rows. Whatever an earlier call finished is used again.
+    ``systems`` makes the systems of a variant; ``seed`` is of preparation, baselines and intervals. Raise UserError as
+    preparation and evaluation do.
     """
-    found = list[dict[str, Any]]()
+    found, hashes = list[dict[str, Any]](), dict[str, str]()
     with claimed(out):
-        for number, (name, options) in enumerate(variants().items()):
-            log(f"{name}")
+        for number, (name, options) in enumerate(variants(seed).items()):
             folder = out / f"{number:02d}"
             manifest = prepare(raw, folder / "data", load(template), options, tasks or None)
+            if manifest["data_hash"] in hashes.values():
+                log(f"{name}: no effect on this data")
+                continue
+            log(name)
+            hashes[name] = manifest["data_hash"]
             results = evaluate_systems(
                 systems(),
                 read_tasks(folder / "data" / "test.parquet"),
@@ -61,7 +66,9 @@ def reproduce(
                 log=lambda line: None,
             )
             found += _rows(name, results)
-        write_json(out / "reproduction.json", {"version": __version__, "seed": seed, "rows": found})
+        write_json(
+            out / "reproduction.json", {"version": __version__, "seed": seed, "data_hash": hashes, "rows": found}
+        )
     return found
 
 

@@ -154,11 +154,17 @@ def _parse(block: bytes, layout: Layout, head: int, counts: Counter[str]) -> Ite
             raise _Doubt("a time that int64 may not hold")
         rest = _table(block, layout, head, pa.int64())["time"].to_numpy() - times.to_numpy().astype(np.int64)
     events = table.append_column("rest", pa.array(rest)).cast(EVENTS)
-    if any(pc.any(pc.is_in(events[name], value_set=pa.array(NO_IDS))).as_py() for name in ("user", "item")):
+    missing = pa.array(NO_IDS if b"n" in block or b"N" in block else NO_IDS[:1])  # most ids are numbers
+    if any(_any_of(events[name], missing) for name in ("user", "item")):
         raise _Doubt("a missing id")
     ends = np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # many times as fast as bytes.count
     counts["lines: blank"] += int(ends) + (not block.endswith(b"\n")) - events.num_rows - (head > 0)
     yield from events.to_batches(BATCH)
+
+
+def _any_of(ids: pa.ChunkedArray, missing: pa.Array) -> bool:
+    bad = pc.is_in(ids, value_set=missing) if len(missing) > 1 else pc.equal(pc.binary_length(ids), 0)
+    return bool(pc.any(bad).as_py())
 
 
 def _table(block: bytes, layout: Layout, head: int, time_type: pa.DataType) -> pa.Table:

@@ -96,7 +96,7 @@ def _is_columns(value: Any) -> bool:
 def _parsed(text: bytes) -> Any:
     """Return the value of a text that may be spoilt in ways that reading it will tell of; None where it cannot be told."""
     try:
-        return json.loads(text.decode("utf-8", "replace"), strict=False)
+        return json.loads(text.decode("utf-8", "replace").rstrip(", \r\n"), strict=False)
     except (ValueError, RecursionError):
         return None
 

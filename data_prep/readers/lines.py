@@ -151,8 +151,8 @@ def plain_names(fields: list[str], where: str) -> list[str]:
 
 
 def column_key(name: str) -> str:
-    """Return what makes two column names one: case, quotes and blanks do not tell them apart."""
-    return re.sub(r"\s+", "_", re.sub(r"""^[\s"']+|[\s"']+$""", "", name)).casefold()
+    """Return what makes two column names one: case, quotes and blanks, also of no width, do not tell them apart."""
+    return re.sub(r"\s+", "_", re.sub(r"""^[\s"'\u200b\ufeff]+|[\s"'\u200b\ufeff]+$""", "", name)).casefold()
 
 
 def table_header(path: Path, separator: str, parse: ParseHeader = plain_names) -> tuple[int, list[str]]:

@@ -68,7 +68,9 @@ def _scenario(file: RawFile) -> str | None:
     path = file.path
     if file.form == "columns" or any(map(file.has, _OTHERS)):
         return None
-    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or file.is_json]
+    # other tools also call their lists of passages so, in JSON whose queries are no texts
+    nested = file.suffix in _USUAL or (isinstance(file.first, dict) and isinstance(file.first.get("query"), str))
+    kinds = [kind for kind in _SCENARIO.items() if kind[0] != passage.NESTED or (file.is_json and nested)]
     if whole := next(((columns, scenario) for columns, scenario in kinds if file.has(*columns)), None):
         columns, scenario = whole
         if file.form == TABLE and file.separator != ",":

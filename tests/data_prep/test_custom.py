@@ -181,6 +181,10 @@ def test_nearly_right_columns(tmp_path, columns, message):
         ("x.csv", b"\xff\xfeu\0s\0e\0r\0_\0i\0d\0"),
         ("x.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n" * 9, mtime=0)[:12]),
         ("x.items.csv", "item_id,title\n"),
+        (
+            "x.json",
+            '[{"query": {"qid": 1, "text": "q"}, "candidates": [{"docid": 1, "score": 2, "doc": {}}]}]',
+        ),  # rank_llm
         ("x.jsonl", '{"task_name": "t", "query": "q", "ground_truth": "a", "metric": "em"}\n'),  # LLMRouter
         ("x.jsonl", '{"problem": "p", "gt": "g", "candidates": ["a"], "task_name": "t"}\n'),  # Ranking-bench
         ("x.jsonl", '{"query": "q", "passages": [{"passage_text": "p", "is_selected": 1}]}\n'),  # MS MARCO

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -130,6 +130,8 @@ class _Sides:
         self._side: dict[tuple[str, str], str] = {}
         self._leaked: set[tuple[str, str]] = set()
         groups, scenario = _groups(folders)
+        shown = _shown(folders) if options.split == "group" and "recommendation" in scenario.values() else {}
+        alike = _alike(shown)
         for name, by_side in sorted(groups.items()):
             queries = scenario[name] != "recommendation"
             if options.split == "test":
@@ -144,14 +146,13 @@ class _Sides:
                 )
             else:
                 made.split[name] = "by query, near-duplicates together" if queries else "by user"
-                side_of = sides(by_side[""], options, name, queries=queries)
+                side_of = sides(by_side[""], options, name, queries=queries, alike=alike[name])
                 for side in (TRAIN, TEST):
                     by_side[side] = {group for group, own in side_of.items() if own == side}
                     self._decide(name, side, by_side[side])
         if options.split != "test":
             self._find_leaks(groups, scenario, options)
-        if options.split == "group" and "recommendation" in scenario.values():
-            self._find_equal_examples(folders)
+        self._find_equal_examples(shown)
         self._contradicted = _contradicted(folders)
 
     def _decide(self, name: str, side: str, groups: Iterable[str]) -> None:
@@ -176,20 +177,13 @@ class _Sides:
             tested = {cluster[name, group] for name, side, group in own if side == TEST}
             self._leaked |= {(n, group) for n, side, group in own if side == TRAIN and cluster[n, group] in tested}
 
-    def _find_equal_examples(self, folders: Sequence[Path]) -> None:
-        """Find training users who are shown like a test user of the same dataset, with one history and one positive."""
-        users: dict[str, dict[Any, set[tuple[str, str]]]] = {TRAIN: defaultdict(set), TEST: defaultdict(set)}
-        columns = ["dataset", "scenario", "context", "candidates", "relevance", "group", "side", "earlier"]
-        for batch in read_columns(folders, columns):
-            rows = batch.filter(pc.equal(batch["scenario"], "recommendation"))
-            positives = rows["candidates"].flatten().filter(pc.equal(rows["relevance"].flatten(), 1.0))
-            shown = examples(rows["context"], positives).to_pylist()
-            told = (rows[name].to_pylist() for name in ("dataset", "group", "side", "earlier"))
-            for example, dataset, group, side, earlier in zip(shown, *told, strict=True):
-                side = self._side.get((dataset, group), side)
-                if side == TRAIN or not earlier:  # what is made earlier of a test user is left out
-                    users[side][dataset, example].add((dataset, group))
-        self._leaked |= {user for example in users[TEST] for user in users[TRAIN].get(example, ())}
+    def _find_equal_examples(self, shown: _Shown) -> None:
+        """Find training users of whom any task shows what a test user's does; the sides of both are known now."""
+        users = {user: self._side.get(user, told[0].side) for user, told in shown.items()}
+        tested = {(user[0], one.example) for user, told in shown.items() if users[user] == TEST for one in told[:1]}
+        for user, told in shown.items():
+            if users[user] == TRAIN and any((user[0], one.example) in tested for one in told):
+                self._leaked.add(user)
 
     def __call__(self, tasks: pa.Table, dropped: Dropped) -> np.ndarray:
         """Return the side of each task, "" for one that is dropped (and counted)."""
@@ -224,6 +218,42 @@ def _groups(folders: Sequence[Path]) -> tuple[_Groups, dict[str, str]]:
             groups[name][row["side"] or ""].add(row["group"])
             scenario[name] = row["scenario"]
     return groups, scenario
+
+
+class _Example(NamedTuple):
+    """What a recommendation task shows, and how many of the user's items come after it."""
+
+    earlier: int
+    example: str
+    side: str | None
+
+
+# {(dataset, user): what the user's tasks show, the latest first}
+_Shown = dict[tuple[str, str], list[_Example]]
+
+
+def _shown(folders: Sequence[Path]) -> _Shown:
+    """Return what the tasks of each user show."""
+    found: _Shown = defaultdict(list)
+    columns = ["dataset", "scenario", "context", "candidates", "relevance", "group", "side", "earlier"]
+    for batch in read_columns(folders, columns):
+        rows = batch.filter(pc.equal(batch["scenario"], "recommendation"))
+        positives = rows["candidates"].flatten().filter(pc.equal(rows["relevance"].flatten(), 1.0))
+        told = (rows[name].to_pylist() for name in ("dataset", "group", "earlier", "side"))
+        for example, dataset, user, earlier, side in zip(
+            examples(rows["context"], positives).to_pylist(), *told, strict=True
+        ):
+            found[dataset, user].append(_Example(earlier, example, side))
+    return {user: sorted(told, key=lambda one: one.earlier) for user, told in found.items()}
+
+
+def _alike(shown: _Shown) -> dict[str, dict[str, str]]:
+    """Return, by dataset, what each user is called together with those whose latest task shows the same."""
+    first: dict[tuple[str, str], str] = {}
+    called: dict[str, dict[str, str]] = defaultdict(dict)
+    for dataset, user in sorted(shown):
+        called[dataset][user] = first.setdefault((dataset, shown[dataset, user][0].example), user)
+    return called
 
 
 def _contradicted(folders: Sequence[Path]) -> set[tuple[str, str]]:

@@ -233,10 +233,11 @@ def kept_folder(target: Path, key: str) -> Path:
         else:
             remove_folder(found.folder)
     if own is None:
-        own = beside(target, "work")
+        own, part = beside(target, "work"), beside(target, "part")
         with _one_line(own):
-            own.mkdir(parents=True)
-            write_mark(Mark(own, target=target.name, whole=True, key=key))
+            part.mkdir(parents=True)
+            write_mark(Mark(part, target=target.name, whole=True, key=key))
+            os.rename(part, own)  # so that no kill leaves one without a mark
     return own
 
 

@@ -82,7 +82,9 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> Check:
         if found["bytes"] != promised["bytes"]:
             faults.append(f"{name} has {found['bytes']} bytes, the manifest says {promised['bytes']}")
         elif found != promised:
-            faults.append(f"{name} has SHA-256 {found['sha256'][:16]}…, the manifest says {promised['sha256'][:16]}…")
+            faults.append(
+                f"{name} has SHA-256 {str(found['sha256'])[:16]}…, the manifest says {promised['sha256'][:16]}…"
+            )
     return _verdict("files", "size and SHA-256 of each file with the manifest", len(files), faults)
 
 

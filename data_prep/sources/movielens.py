@@ -18,7 +18,7 @@ UTF-8 are latin-1, as GroupLens writes 100K and 1M: a file that somebody has con
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def read_csv_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
 
 
 # By the file of ratings: what people call the set, its file of movies, and how both are read.
-_PAIRS = {
+_PAIRS: dict[str, tuple[str, str, Callable[..., Iterator[pa.RecordBatch]], Callable[..., Iterator[Item]]]] = {
     "u.data": ("MovieLens-100K", "u.item", partial(read_events, "\t"), read_100k_items),
     "ratings.dat": ("MovieLens-1M", "movies.dat", partial(read_events, "::"), read_1m_items),
     "ratings.csv": ("MovieLens-CSV", "movies.csv", read_csv_events, read_csv_items),

@@ -311,19 +311,33 @@ def write_users(folder, *titles):
     (folder / "ml.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *events]) + "\n")
 
 
+def shown_in(out):
+    """The history and the positive of every task of both sides, by text."""
+    return [
+        [(task.context, task.candidates[task.target].text) for task in read_tasks(out / f"{side}.parquet")]
+        for side in ("train", "test")
+    ]
+
+
 @pytest.mark.parametrize("titles", [(), [f" Item  {n}" for n in range(30)]], ids=["one id", "one text"])
 @pytest.mark.parametrize("seed", range(3))
-def test_two_users_with_one_history_and_one_positive_are_not_on_both_sides(tmp_path, seed, titles):
+def test_two_users_with_one_history_and_one_positive_are_on_one_side(tmp_path, seed, titles):
     write_users(tmp_path / "raw", *titles)
     options = Options(history=3, candidates=3, seed=seed)
     manifest = prepare(tmp_path / "raw", tmp_path / "out", load("label"), options)
-    train, test = (
-        {(task.context, task.candidates[task.target].text) for task in read_tasks(tmp_path / "out" / f"{side}.parquet")}
-        for side in ("train", "test")
-    )
-    assert test and not train & test
-    found = manifest["datasets"]["rec-movie"]
-    assert found["dropped"][LEAKED] == 60 - found["train"] - found["test"] > 0
+    train, test = shown_in(tmp_path / "out")
+    assert len(train) == 48 and len(test) == 12 and not set(train) & set(test)
+    assert LEAKED not in manifest["datasets"]["rec-movie"]["dropped"]
+
+
+def test_an_earlier_positive_that_a_test_user_has_too_leaves_its_user_out(tmp_path):
+    """Each user's earlier item and positive are the next user's last ones."""
+    write_users(tmp_path / "raw")
+    options = Options(history=1, candidates=3, tasks_per_user=2)
+    manifest = prepare(tmp_path / "raw", tmp_path / "out", load("label"), options)
+    train, test = shown_in(tmp_path / "out")
+    assert test and train and not set(train) & set(test)
+    assert manifest["datasets"]["rec-movie"]["dropped"][LEAKED] > 0
 
 
 def test_users_with_one_history_and_other_positives_stay(tmp_path):

@@ -69,9 +69,10 @@ def test_a_dataset_that_nothing_tells(tmp_path):
 
 def test_titles_have_to_be_there(tmp_path):
     with pytest.raises(UserError, match=r"u.data: u.item is missing beside it; the items' titles are needed"):
-        titles_of(tmp_path / "u.data", tmp_path / "u.item")
-    (tmp_path / "u.item").touch()
-    assert titles_of(tmp_path / "u.data", tmp_path / "u.item") == tmp_path / "u.item"
+        titles_of(tmp_path / "u.data", "u.item")
+    for name in ("u.item.gz", "u.item"):
+        (tmp_path / name).touch()
+        assert titles_of(tmp_path / "u.data", "u.item") == tmp_path / name
 
 
 def test_interactions_travel_to_other_processes():

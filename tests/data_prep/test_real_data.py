@@ -1,12 +1,13 @@
 """The loaders on real files, where they are there. Expected numbers were counted with pandas, apart from this code."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.assemble import CONTRADICTED
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.schema import read_tasks
@@ -162,7 +163,8 @@ def passages_by_hand():
     }
     result = {}
     for n in (5, 7, 9):
-        counts, dropped = {}, Counter()
+        counts, dropped = Counter(), Counter()
+        asked, grades = [], defaultdict(set)
         for side, frame in sides.items():
             size = frame.passages.map(lambda p: len(p["passage_text"]))
             single = frame.passages.map(lambda p: sum(p["is_selected"]) == 1)
@@ -175,7 +177,14 @@ def passages_by_hand():
             dropped["queries: not exactly one selected passage"] += int(((size == n) & ~single).sum())
             dropped["queries: equal passages, selected and not"] += int(((size == n) & single & twin).sum())
             dropped["queries: passages longer than 2600 characters"] += int(((size == n) & one & (length > 2600)).sum())
-            counts[side] = int(((size == n) & one & (length <= 2600)).sum())
+            for row in frame[(size == n) & one & (length <= 2600)].itertuples():
+                query = " ".join(row.query.split()).casefold()
+                asked.append((side, query))
+                for text, flag in zip(row.passages["passage_text"], row.passages["is_selected"], strict=True):
+                    grades[query, " ".join(text.split())].add(int(flag))
+        contradicted = {query for (query, _), found in grades.items() if len(found) > 1}
+        counts.update(side for side, query in asked if query not in contradicted)
+        dropped[CONTRADICTED] = sum(query in contradicted for _, query in asked)
         result[f"passage-{n}"] = (counts["train"], counts["test"], n, dict(+dropped))
     return result
 

@@ -10,7 +10,8 @@
 A dataset is called like its file, ``clicks`` for ``clicks.csv``: in lower case, with ``-`` for what is not a letter,
 digit, ``-``, ``_`` or ``.``. Interactions in a folder called like a dataset of the paper are that one.
 
-A ``.csv`` or ``.jsonl`` file that lacks one of the columns is refused, and so is any that separates them by something else than commas; one that lacks more is
+A ``.csv`` or ``.jsonl`` file that lacks one of the columns is refused, and so is any that separates them by something
+else than commas; one that lacks more is
 somebody else's, and so is one with columns of a format that is known (GraphRouter's ``task_id``, ``cost_raw``).
 """
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.assemble import CONTRADICTED, LEAKED
 from data_prep.discover import discover
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.scenarios import passage
 from data_prep.scenarios.interactions import Interactions, Item
 from data_prep.schema import read_tasks
+from data_prep.sides import CONTRADICTED, LEAKED
 from data_prep.sources import find_amazon, find_movielens, find_own, find_recbole, find_trec
 from data_prep.tasks import nothing_dropped
 from data_prep.work import Work

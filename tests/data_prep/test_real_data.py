@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.assemble import CONTRADICTED
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.schema import read_tasks
+from data_prep.sides import CONTRADICTED
 from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import load
 

@@ -18,9 +18,11 @@ from data_prep.options import Options
 from data_prep.rows import rows
 from data_prep.schema import SCHEMA, SPLITS, ContentHash
 from data_prep.sides import Sides
+from data_prep.split import TEST, TRAIN
 from data_prep.spool import read_range
 from data_prep.tasks import Dropped
 from iranker_verl.errors import UserError
+from iranker_verl.ranking import DATASETS
 from iranker_verl.ranking.templates import Template
 
 # Rows of a row group: some MB, so that verl's loader (Hugging Face datasets) reads a file in even pieces.

@@ -1,6 +1,6 @@
 # Thin lines over `iranker …` and pytest. Every verb sets itself up (.venv in the project).
 #   make train-tiny [DATA=folder-of-raw-files] [TASK=rec-movie] [RUN=runs/name] [ARGS="trainer.total_training_steps=50"]
-#   make train-3b MODEL=folder DATA=folder [ARGS=…] [DRY_RUN=1]
+#   make train-3b MODEL=folder DATA=folder [CLUSTER=8x80] [GPUS=8] [NODES=1] [ARGS=…] [DRY_RUN=1]
 
 PYTHON ?= python3.11
 VENV   ?= .venv
@@ -13,10 +13,17 @@ SEED   ?= 1
 comma := ,
 data_args = $(if $(DATA),'iranker.data.raw=$(DATA)') $(if $(TASK),'iranker.data.tasks=[$(TASK)]')
 run_args  = $(if $(RUN),'iranker.run_dir=$(RUN)') $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED))
+cluster_args = $(if $(CLUSTER),'cluster=$(CLUSTER)') $(if $(GPUS),'trainer.n_gpus_per_node=$(GPUS)') $(if $(NODES),'trainer.nnodes=$(NODES)')
 model_arg = $(if $(MODEL),'actor_rollout_ref.model.path=$(MODEL)')
 dry_run   = $(if $(DRY_RUN),--dry-run)
 # rows of real data are longer than the embedded world's, so they have a recipe of their own
 tiny      = recipes/tiny_cpu/$(if $(DATA),real_data,tiny_cpu).yaml
+
+# plans a recipe for GPUs, and starts it if it fits
+define planned
+@$(BIN)/iranker plan $(1) $(cluster_args) $(data_args) $(run_args) $(model_arg) $(ARGS)
+@$(BIN)/iranker train $(1) $(dry_run) $(cluster_args) $(data_args) $(run_args) $(model_arg) $(ARGS)
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint bench bench-learning doctor clean
@@ -30,17 +37,17 @@ setup:           ## install into .venv (idempotent)
 train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in runs/tiny
 	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(run_args) $(ARGS)
 
-train-3b: setup  ## IRanker-3B as published, on GPUs (DRY_RUN=1 checks the config anywhere)
-	@$(BIN)/iranker train recipes/iranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+train-3b: setup  ## IRanker-3B as published, on GPUs, where it fits (CLUSTER=8x80, GPUS=8, NODES=1; DRY_RUN=1 shows the plan anywhere)
+	$(call planned,recipes/iranker_3b)
 
 train-dranker-3b: setup ## DRanker-3B, the one-shot baseline, on GPUs
-	@$(BIN)/iranker train recipes/dranker_3b $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+	$(call planned,recipes/dranker_3b)
 
 zero-shot: setup ## leave a scenario out, test on it: all three in turn, or SCENARIO (rec, router, passage); MODEL= DATA= for 3B
 	@MODEL='$(MODEL)' DATA='$(DATA)' RUN='$(RUN)' recipes/zero_shot/run.sh $(or $(SCENARIO),all) $(dry_run) $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED)) $(ARGS)
 
 submit: setup    ## RECIPE to the Ray head at RAY_ADDRESS; RUN is an absolute shared folder
-	@recipes/cluster/submit.sh '$(RECIPE)' $(dry_run) $(data_args) $(run_args) $(model_arg) $(ARGS)
+	@recipes/cluster/submit.sh '$(RECIPE)' $(dry_run) $(cluster_args) $(data_args) $(run_args) $(model_arg) $(ARGS)
 
 smoke: setup     ## the whole pipeline with two RL steps
 	@$(BIN)/iranker train recipes/tiny_cpu/smoke.yaml $(run_args) $(ARGS)
@@ -72,6 +79,7 @@ bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.reward
 	@$(BIN)/python -m benchmarks.evaluation
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.plan_memory
 
 bench-learning: setup ## which algorithm teaches better at equal LLM tokens: all of them, seeds 1, 2 and 3 (hours)
 	@$(BIN)/python -m benchmarks.learning $(ARGS)

@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["iranker_verl*", "data_prep*", "reward_fns*"]),
-    package_data={"iranker_verl": ["**/*.yaml", "**/*.j2", "**/*.css"], "data_prep": ["**/*.j2"]},
+    package_data={"iranker_verl": ["**/*.yaml", "**/*.json", "**/*.j2", "**/*.css"], "data_prep": ["**/*.j2"]},
     # orjson: JSON, fast; scipy: is the positive's place uniform?
     install_requires=["pyyaml", "typer", "rich", "pyarrow", "pandas", "psutil", "scipy", "orjson"],
     extras_require={

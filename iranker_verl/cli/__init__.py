@@ -15,6 +15,7 @@ from iranker_verl.cli import (
     evaluate,
     inspect,
     out_of_domain,
+    plan,
     prompt,
     report,
     reproduce,
@@ -50,6 +51,7 @@ app.add_typer(prompt.app, name="prompt")
 app.add_typer(cot.app, name="cot")
 app.add_typer(cot.former, name="thoughts")
 OVERRIDES = {"ignore_unknown_options": True}
+app.command(context_settings=OVERRIDES)(plan.plan)
 
 
 @app.command(context_settings=OVERRIDES)

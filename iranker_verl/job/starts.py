@@ -25,7 +25,13 @@ RUN = "RUN"
 # Options that may change between starts, by pattern, with the reason. Any other difference is refused.
 MAY_CHANGE: dict[str, tuple[str, ...]] = {
     "names and places": (
-        *("iranker.run_dir", "iranker.base.cache", "trainer.project_name", "trainer.experiment_name"),
+        *(
+            "iranker.run_dir",
+            "iranker.base.cache",
+            "iranker.gpu_memory",
+            "trainer.project_name",
+            "trainer.experiment_name",
+        ),
         *("actor_rollout_ref.rollout.prometheus.*", "actor_rollout_ref.rollout.trace.*"),
     ),
     "what is saved, validated, logged and profiled, and how often": (

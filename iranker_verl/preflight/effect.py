@@ -42,6 +42,11 @@ HANDED_ON = (
 )
 # Names that verl's own defaults lists read.
 CHOICES = ("model_engine",)
+# Options of the critic that verl's V1 trainer does not hand to its engine (trainer_base.py, EngineConfig.use_dynamic_bsz).
+_OF_CRITICS_BATCHES = (
+    *("use_dynamic_bsz", "ppo_micro_batch_size", "ppo_micro_batch_size_per_gpu", "ppo_max_token_len_per_gpu"),
+    "forward_max_token_len_per_gpu",
+)
 
 
 def check_effect(config: DictConfig, named: Collection[str]) -> None:
@@ -186,7 +191,13 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
                 f"iranker.credit.{name}",
                 f"it is for {', '.join(credit.ESTIMATORS)}, not for {estimator}; leave it out",
             )
-    yield from _off_by_size(policy, config.critic)
+    yield from _off_by_size(policy)
+    for name in _OF_CRITICS_BATCHES:
+        why = "verl's critic takes micro-batches of at most critic.ppo_infer_max_token_len_per_gpu tokens; set that"
+        yield f"critic.{name}", why
+    for name in ("param_offload", "optimizer_offload", "offload_policy"):
+        why = "verl keeps the reference policy on the host whatever is set; leave it out"
+        yield f"actor_rollout_ref.ref.fsdp_config.{name}", why
     if not policy.model.lora_rank and not policy.model.lora.get("rank", 0):
         for name in ("lora_alpha", "target_modules", "exclude_modules", "lora."):
             yield f"actor_rollout_ref.model.{name}", "actor_rollout_ref.model.lora_rank is 0; set it, or leave this out"
@@ -239,11 +250,10 @@ def _both(name: str, why: str) -> Iterator[tuple[str, str]]:
     yield from ((name, why), (f"{name}.", why))
 
 
-def _off_by_size(policy: DictConfig, critic: DictConfig) -> Iterator[tuple[str, str]]:
+def _off_by_size(policy: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield batch sizes in rows where batches are made by tokens, and the other way round."""
     for group, switch, of in (
         ("actor_rollout_ref.actor.ppo", "use_dynamic_bsz", policy.actor),
-        ("critic.ppo", "use_dynamic_bsz", critic),
         ("actor_rollout_ref.rollout.log_prob", "log_prob_use_dynamic_bsz", policy.rollout),
         ("actor_rollout_ref.ref.log_prob", "log_prob_use_dynamic_bsz", policy.ref),
     ):

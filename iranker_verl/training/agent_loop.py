@@ -88,8 +88,11 @@ class RankingAgentLoop(AgentLoopBase):
         state = self._start(row)
         longest = 1 if info.get("row_kind") == "state" else len(state.task.candidates)
         steps: list[tuple[Response, StepRecord]] = []
+        session = (
+            uuid4().hex
+        )  # verl keeps an id's requests on one vLLM replica, which has the beginning of the prompt in its cache
         while len(steps) < longest and not state.done and not (training and _is_decided(state)):
-            steps.append(await self._step(row, state, sampling_params, priority))
+            steps.append(await self._step(row, state, session, sampling_params, priority))
         metrics = episode_metrics(state)
         ended: dict[str, Any] = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps)}
         return [to_output(response, replace(record, **ended), metrics) for response, record in steps]
@@ -116,11 +119,11 @@ class RankingAgentLoop(AgentLoopBase):
         return state
 
     async def _step(
-        self, row: dict[str, Any], state: State, sampling_params: dict[str, Any], priority: int
+        self, row: dict[str, Any], state: State, session: str, sampling_params: dict[str, Any], priority: int
     ) -> tuple[Response, StepRecord]:
         """Request one response, score it and advance ``state``."""
         messages = self.template.messages(state)
-        response = await self._generate(messages, sampling_params, priority)
+        response = await self._generate(messages, session, sampling_params, priority)
         truth = state.ground_truth()
         prompt = self.chat.text(messages)
         parts = await self._reward(row, prompt, response.text, truth)
@@ -147,13 +150,15 @@ class RankingAgentLoop(AgentLoopBase):
         )
         return response, record
 
-    async def _generate(self, messages: list[Message], sampling_params: dict[str, Any], priority: int) -> Response:
+    async def _generate(
+        self, messages: list[Message], session: str, sampling_params: dict[str, Any], priority: int
+    ) -> Response:
         """Return the policy's response to ``messages``, cut to the response limit."""
         # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
         prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, messages)
         prompt_ids = self._cap_text_prompt_length([*prompt_ids, *self.answer_prefix])
         answer = await self.server_manager.generate(
-            request_id=uuid4().hex, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
+            request_id=session, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
         )
         tokenizer: Any = self.tokenizer
         # Token in, token out: train on the ids that vLLM sampled, and never on the text encoded again.

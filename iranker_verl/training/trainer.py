@@ -114,7 +114,8 @@ class EliminationTrainer(PPOTrainerSync):
         """Balance the ranks as verl does, and then order each rank's rows by :func:`optimizer_steps.split_by_length`."""
         batch = super()._balance_batch(batch, *args, **kwargs)
         steps = {self._steps_per_epoch(role) for role in self._roles}
-        if len(steps) > 1 or any(role.shuffle or role.use_dynamic_bsz for role in self._roles):
+        by_tokens = self.config.actor_rollout_ref.actor.use_dynamic_bsz  # the critic's always are
+        if len(steps) > 1 or by_tokens or any(role.shuffle for role in self._roles):
             return batch
         ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
         batch.reorder(optimizer_steps.split_by_length([tag["seq_len"] for tag in batch.tags], ranks, steps.pop()))

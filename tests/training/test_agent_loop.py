@@ -54,13 +54,18 @@ def steps(outputs):
 
 
 def test_validation_plays_every_episode_out():
-    outputs, requests = run(make(5, positive=1), ["[B]", "[A]", "[A]", "[A]"])
+    outputs, _ = run(make(5, positive=1), ["[B]", "[A]", "[A]", "[A]"])
     assert len(outputs) == 4
     assert [o.reward_score for o in outputs] == [0.0, 1.0, 1.0, 1.0]  # nothing is lost after the positive
     assert [s.pool_size for s in steps(outputs)] == [5, 4, 3, 2]
     assert [s.positive_survived for s in steps(outputs)] == [0.0, 0.0, 0.0, 0.0]
     assert outputs[0].extra_fields["reward_extra_info"] == {"rr": 0.2, "malformed_rate": 0.0, "calls": 4.0}
-    assert len({a.id for a in requests}) == 4
+
+
+def test_the_requests_of_an_episode_stay_on_one_replica_and_those_of_others_do_not():
+    """verl routes by the id of a request; a replica that has seen an episode's beginning has it in its cache."""
+    ids = [{a.id for a in run(make(5, positive=1), ["[B]", "[A]", "[A]", "[A]"])[1]} for _ in range(2)]
+    assert [len(one) for one in ids] == [1, 1] and ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

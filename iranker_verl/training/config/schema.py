@@ -90,6 +90,7 @@ class Recipe:
     )
     run_dir: str | None = option("runs/${trainer.experiment_name}", "where a run keeps everything that it makes")
     seed: int = option(1, "of data, base, training and evaluation", least=0)
+    gpu_memory: float = option(80.0, "GiB of a GPU, which `iranker plan` counts with", above=0)
     data: Data = option(Data, "what is prepared")
     base: Base = option(Base, "the model that training starts from")
     token_budget: int | None = option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,87 +112,90 @@ def _tiny() -> dict[str, Any]:
 
 
 def roles_of(config: DictConfig) -> list[Role]:
-    """Return the models of a recipe in the order of a step: actor, critic and reference, as far as it has them."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    """Return the models of a recipe: the actor, then a critic and a reference as far as it has them."""
+    from verl.trainer.ppo.utils import need_reference_policy
 
-    machine, policy = machine_of(config), config.actor_rollout_ref
-    shape, actor, data = shape_of(config), policy.actor, config.data
-    longest = int(data.max_prompt_length), int(data.max_response_length)
-    packed = bool(policy.model.use_remove_padding)
-    only_answers = policy.model.external_lib == ENGINE
-
-    def batch(dynamic: bool, rows: Any, tokens: Any) -> Batch:
-        return _batch(longest, packed, only_answers, int(tokens) if dynamic else None, int(rows or 1))
-
-    made = [
-        _role(
-            *("actor", shape, actor.fsdp_config, actor.optim, machine),
-            checkpointing=bool(policy.model.enable_gradient_checkpointing),
-            train=batch(actor.use_dynamic_bsz, actor.ppo_micro_batch_size_per_gpu, actor.ppo_max_token_len_per_gpu),
-            score=batch(
-                policy.rollout.log_prob_use_dynamic_bsz,
-                policy.rollout.log_prob_micro_batch_size_per_gpu,
-                policy.rollout.log_prob_max_token_len_per_gpu,
-            ),
-            save_contents=tuple(actor.checkpoint.save_contents),
-        )
-    ]
-    if need_critic(config):
-        critic = config.critic
-        value = Shape(
-            shape.config
-            if critic.model.path == policy.model.path
-            else Shape.of(find_config(str(critic.model.path))).config,
-            value=True,
-        )
-        packed = bool(critic.model.use_remove_padding)
-        made.append(
-            _role(
-                *("critic", value, critic.fsdp, critic.optim, machine),
-                checkpointing=bool(critic.model.enable_gradient_checkpointing),
-                train=batch(True, None, critic.ppo_infer_max_token_len_per_gpu),
-                score=batch(True, None, critic.ppo_infer_max_token_len_per_gpu),
-                save_contents=tuple(critic.checkpoint.save_contents),
-            )
-        )
+    made = [_actor(config)]
+    if has_critic(config):
+        made.append(_critic(config))
     # of a policy with an adapter, the reference is the policy without it
-    if need_reference_policy(config) and not shape.lora_rank:
-        ref = policy.ref
-        packed = bool(policy.model.use_remove_padding)
-        made.append(
-            _role(
-                *("reference", shape, ref.fsdp_config, None, machine),
-                checkpointing=False,
-                train=None,
-                score=batch(
-                    ref.log_prob_use_dynamic_bsz,
-                    ref.log_prob_micro_batch_size_per_gpu,
-                    ref.log_prob_max_token_len_per_gpu,
-                ),
-            )
-        )
+    if need_reference_policy(config) and not made[0].shape.lora_rank:
+        made.append(_reference(config))
     return made
 
 
-def _role(
-    name: str, shape: Shape, engine: DictConfig, optimiser: DictConfig | None, machine: Machine, **others: Any
-) -> Role:
-    mixed = engine.get("mixed_precision") or {}
-    size = int(engine.fsdp_size)
-    states = None if optimiser is None else STATES.get(str(optimiser.optimizer), 2)
-    return Role(
-        name=name,
-        shape=shape,
-        stored=_dtype(engine.model_dtype or "fp32").itemsize,
-        dtype=_dtype(mixed.get("param_dtype", "bf16")),
-        reduced=_dtype(mixed.get("reduce_dtype", "fp32")).itemsize,
-        shards=machine.devices if size < 0 or size >= machine.devices else size,
-        states=states,
-        offload_weights=bool(engine.param_offload),
-        offload_states=bool(engine.optimizer_offload),
-        stays_on_host=bool(engine.offload_policy or engine.forward_only) and not machine.cpu,
-        **others,
+def _actor(config: DictConfig) -> Role:
+    policy, actor = config.actor_rollout_ref, config.actor_rollout_ref.actor
+    rollout = policy.rollout
+    update = (actor.use_dynamic_bsz, actor.ppo_micro_batch_size_per_gpu, actor.ppo_max_token_len_per_gpu)
+    scores = (
+        rollout.log_prob_use_dynamic_bsz,
+        rollout.log_prob_micro_batch_size_per_gpu,
+        rollout.log_prob_max_token_len_per_gpu,
     )
+    return Role(
+        name="actor",
+        shape=shape_of(config),
+        checkpointing=bool(policy.model.enable_gradient_checkpointing),
+        train=_batch(config, policy.model, *update),
+        score=_batch(config, policy.model, *scores),
+        save_contents=tuple(actor.checkpoint.save_contents),
+        **_engine(config, actor.fsdp_config, actor.optim),
+    )
+
+
+def _critic(config: DictConfig) -> Role:
+    critic, base = config.critic, config.actor_rollout_ref.model.path
+    described = (
+        shape_of(config).config if critic.model.path == base else json.dumps(find_config(str(critic.model.path)))
+    )
+    batch = _batch(config, critic.model, True, None, critic.ppo_infer_max_token_len_per_gpu)
+    return Role(
+        name="critic",
+        shape=Shape(described, value=True),
+        checkpointing=bool(critic.model.enable_gradient_checkpointing),
+        train=batch,
+        score=batch,
+        save_contents=tuple(critic.checkpoint.save_contents),
+        **_engine(config, critic.fsdp, critic.optim),
+    )
+
+
+def _reference(config: DictConfig) -> Role:
+    policy, ref = config.actor_rollout_ref, config.actor_rollout_ref.ref
+    scores = (ref.log_prob_use_dynamic_bsz, ref.log_prob_micro_batch_size_per_gpu, ref.log_prob_max_token_len_per_gpu)
+    return Role(
+        name="reference",
+        shape=shape_of(config),
+        checkpointing=False,
+        train=None,
+        score=_batch(config, policy.model, *scores),
+        **_engine(config, ref.fsdp_config, None),
+    )
+
+
+def has_critic(config: DictConfig) -> bool:
+    """Return whether a recipe has a critic."""
+    from verl.trainer.ppo.utils import need_critic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # verl says that there is none
+        return bool(need_critic(config))
+
+
+def _engine(config: DictConfig, engine: DictConfig, optimiser: DictConfig | None) -> dict[str, Any]:
+    """Return the fields of a role that are its engine's: types, shards, and what is on the host."""
+    machine, mixed, size = machine_of(config), engine.get("mixed_precision") or {}, int(engine.fsdp_size)
+    return {
+        "stored": _dtype(engine.model_dtype or "fp32").itemsize,
+        "dtype": _dtype(mixed.get("param_dtype", "bf16")),
+        "reduced": _dtype(mixed.get("reduce_dtype", "fp32")).itemsize,
+        "shards": machine.devices if size < 0 or size >= machine.devices else size,
+        "states": None if optimiser is None else STATES.get(str(optimiser.optimizer), 2),
+        "offload_weights": bool(engine.param_offload),
+        "offload_states": bool(engine.optimizer_offload),
+        "stays_on_host": bool(engine.offload_policy or engine.forward_only) and not machine.cpu,
+    }
 
 
 def _dtype(name: Any) -> torch.dtype:
@@ -199,21 +204,26 @@ def _dtype(name: Any) -> torch.dtype:
     return DTYPES[str(name)]
 
 
-def _batch(longest: tuple[int, int], packed: bool, only_answers: bool, tokens: int | None, rows: int) -> Batch:
-    """Return the micro-batch that takes most: of rows as long as they may be.
+def _batch(config: DictConfig, model: DictConfig, dynamic: bool, rows: int | None, tokens: int | None) -> Batch:
+    """Return the micro-batch that takes most, of ``rows`` rows or with ``dynamic`` of ``tokens`` tokens.
 
-    Of a budget of ``tokens``, more tokens are of answers where prompts are short: half as long as they may be, here.
+    Rows are as long as they may be. Of a budget of tokens, more are of answers where prompts are short: half as long as they
+    may be, here.
     """
-    prompt, answer = longest
-    if tokens is None:
-        taken, length, answers = rows, prompt + answer, rows * answer
+    prompt, answer = int(config.data.max_prompt_length), int(config.data.max_response_length)
+    longest = prompt + answer
+    if dynamic:
+        total = int(tokens or 0)
+        taken, answers = max(1, total // longest), total * answer // (prompt // 2 + answer)
     else:
-        taken, length = max(1, tokens // (prompt + answer)), prompt + answer
-        answers = tokens * answer // (prompt // 2 + answer)
-    total = taken * length if tokens is None else tokens
-    if packed:
-        return Batch(rows=1, length=total, answers=answers if only_answers else total)
-    return Batch(rows=taken, length=length, answers=answers if only_answers else taken * length)
+        taken = int(rows or 1)
+        total, answers = taken * longest, taken * answer
+    packed = bool(model.use_remove_padding)
+    if config.actor_rollout_ref.model.external_lib != ENGINE:
+        answers = total  # verl's own engine takes the logits of prompts as well
+    return (
+        Batch(rows=1, length=total, answers=answers) if packed else Batch(rows=taken, length=longest, answers=answers)
+    )
 
 
 @dataclass(frozen=True)

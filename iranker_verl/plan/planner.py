@@ -12,7 +12,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.plan import memory
 from iranker_verl.plan.duration import Step, step_of
 from iranker_verl.plan.memory import GIB, Parts, Phase
-from iranker_verl.plan.placement import Machine, Work, engine_of, machine_of, roles_of, work_of
+from iranker_verl.plan.placement import Machine, Work, engine_of, has_critic, machine_of, roles_of, work_of
 from iranker_verl.plan.rates import Rates
 
 Options = dict[str, Any]
@@ -153,7 +153,7 @@ def _budgets(config: DictConfig) -> Iterator[tuple[str, int]]:
     ):
         if switch:
             yield name, int(OmegaConf.select(config, name))
-    if _has_critic(config):
+    if has_critic(config):
         yield "critic.ppo_infer_max_token_len_per_gpu", int(config.critic.ppo_infer_max_token_len_per_gpu)
 
 
@@ -191,8 +191,8 @@ def _fits(config: DictConfig, options: Options, host_memory: float | None) -> bo
 def _ways(config: DictConfig) -> Iterator[Options]:
     """Yield single changes, those that cost least speed first."""
     policy, critic = config.actor_rollout_ref, config.critic
-    engines = ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp")[: 1 + _has_critic(config)]
-    models = ("actor_rollout_ref.model", "critic.model")[: 1 + _has_critic(config)]
+    engines = ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp")[: 1 + has_critic(config)]
+    models = ("actor_rollout_ref.model", "critic.model")[: 1 + has_critic(config)]
     longest = config.data.max_prompt_length + config.data.max_response_length
     if not (policy.model.enable_gradient_checkpointing and critic.model.enable_gradient_checkpointing):
         yield {f"{name}.enable_gradient_checkpointing": True for name in models}
@@ -218,10 +218,6 @@ def _ways(config: DictConfig) -> Iterator[Options]:
     for nodes in (2, 4, 8):
         if nodes > config.trainer.nnodes:
             yield {"trainer.n_gpus_per_node": max(8, config.trainer.n_gpus_per_node), "trainer.nnodes": nodes}
-
-
-def _has_critic(config: DictConfig) -> bool:
-    return any(role.name == "critic" for role in roles_of(config))
 
 
 def _together(tried: list[Options]) -> Iterator[Options]:

@@ -23,7 +23,14 @@ GIB = 2**30
 # Parts of a GPU's memory (iranker_verl/plan/memory.py), as columns.
 COLUMNS = {
     **{"weights": "weights", "gradients": "grads", "optimiser": "optim.", "gathered": "gath.", "activations": "activ."},
-    **{"logits": "logits", "vLLM": "vLLM", "KV cache": "KV", "CUDA": "CUDA", "libraries": "libraries"},
+    **{
+        "logits": "logits",
+        "vLLM": "vLLM",
+        "KV cache": "KV",
+        "CUDA": "CUDA",
+        "libraries": "libraries",
+        "allocator": "allocator",
+    },
 }
 
 

@@ -17,12 +17,16 @@ from iranker_verl.plan.placement import Engine, Machine, Role, Work
 from iranker_verl.plan.shape import Shape
 
 GIB = 2**30
-# What no config tells. The first three are usual sizes on GPUs of compute capability 8 and 9; none was measured here.
+# What no config tells. The first four are usual sizes with GPUs of compute capability 8 and 9; none was measured here.
 CONTEXT = int(0.6 * GIB)  # a process's CUDA context and cuBLAS workspace
 NCCL = int(0.6 * GIB)  # its communicators' buffers, with more than one rank
 GRAPHS = int(0.8 * GIB)  # vLLM's CUDA graphs, which stay while it sleeps
-# A process that has imported torch, verl and Ray; measured with 2.13, 0.9.1 and 2.60 (benchmarks/plan_memory.py).
-LIBRARIES = int(0.9 * GIB)
+PROCESS = int(2.5 * GIB)  # a process's libraries on the host, CUDA's among them
+# On a CPU, measured by benchmarks/plan_memory.py: a process with torch 2.13 and verl 0.9.1 in a process group, and what glibc
+# holds beyond what lives, as a share of all that comes and goes.
+LIBRARIES = int(0.65 * GIB)
+HELD = 0.35
+COME_AND_GO = ("gathered", "activations", "logits")
 # Processes of a node beside one a GPU for training and one for vLLM: driver, agent loops, rewards, queue, Ray itself.
 HELPERS = 16
 # Bytes of a token of a row in the queue: ids, positions, masks, log-probs, advantages, some twice.
@@ -32,7 +36,7 @@ GATHERED = 3  # copies of a layer while it is at work: its own, the next one's, 
 
 # Bytes by part. Of a GPU: weights, gradients, optimiser; gathered (layers at work, gradients that are summed, weights on
 # their way to vLLM); activations (kept for backward); logits (and log-probs, or the layer that is computed again where that is
-# more); vLLM (weights and its batch), KV cache, CUDA (contexts, graphs, NCCL); libraries, of a process on a CPU.
+# more); vLLM (weights and its batch), KV cache, CUDA (contexts, graphs, NCCL); libraries and allocator, on a CPU.
 Parts = dict[str, int]
 
 
@@ -83,8 +87,14 @@ def phases(roles: Sequence[Role], engine: Engine, machine: Machine) -> list[Phas
                 Phase(f"{name} update", _add(context, others, asleep, training(role))),
                 Phase(f"{name} optimiser", _add(context, others, asleep, stepping(role, foreach=not machine.cpu))),
             ]
-    found.append(Phase("weights to vLLM", _add(context, *waiting.values(), _sending(roles[0], engine, machine))))
+    if machine.cpu:
+        return [Phase(one.name, one.parts | _held(one.parts)) for one in found]
+    found.append(Phase("weights to vLLM", _add(context, *waiting.values(), _sending(roles[0], engine))))
     return found
+
+
+def _held(parts: Parts) -> Parts:
+    return {"allocator": int(HELD * sum(parts.get(name, 0) for name in COME_AND_GO))}
 
 
 def _add(*parts: Parts) -> Parts:
@@ -212,10 +222,8 @@ def _asleep(engine: Engine, shape: Shape, machine: Machine) -> Parts:
     return {"CUDA": CONTEXT + GRAPHS * engine.graphs}
 
 
-def _sending(actor: Role, engine: Engine, machine: Machine) -> Parts:
+def _sending(actor: Role, engine: Engine) -> Parts:
     """Return what it takes to send the actor's weights: vLLM's, a bucket, and the largest weight in whole as it is kept."""
-    if machine.cpu:
-        return {}
     whole = actor.stored * actor.shape.vocabulary * actor.shape.hidden
     again = kept_by(actor).weights if actor.shape.lora_rank and actor.offload_weights else 0
     return {
@@ -245,7 +253,7 @@ def host(roles: Sequence[Role], engine: Engine, machine: Machine, work: Work) ->
     saving = 4 * shape.parameters.all if "hf_model" in roles[0].save_contents else 0
     adapter = weights_of(engine, shape) * ranks if shape.lora_rank and engine.sleeps else 0
     return {
-        "processes": LIBRARIES * (2 * ranks + HELPERS),
+        "processes": PROCESS * 2 * ranks + LIBRARIES * HELPERS,
         "loading models, or saving": max(*loading, saving),
         "offloaded": resting,
         "vLLM's weights while it sleeps": adapter,

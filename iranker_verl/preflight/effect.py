@@ -195,9 +195,10 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
     for name in _OF_CRITICS_BATCHES:
         why = "verl's critic takes micro-batches of at most critic.ppo_infer_max_token_len_per_gpu tokens; set that"
         yield f"critic.{name}", why
-    for name in ("param_offload", "optimizer_offload", "offload_policy"):
-        why = "verl keeps the reference policy on the host whatever is set; leave it out"
-        yield f"actor_rollout_ref.ref.fsdp_config.{name}", why
+    for name in ("param_offload", "offload_policy"):
+        if not policy.ref.fsdp_config[name]:
+            why = "verl keeps the reference policy on the host whatever is set; leave it out"
+            yield f"actor_rollout_ref.ref.fsdp_config.{name}", why
     if not policy.model.lora_rank and not policy.model.lora.get("rank", 0):
         for name in ("lora_alpha", "target_modules", "exclude_modules", "lora."):
             yield f"actor_rollout_ref.model.{name}", "actor_rollout_ref.model.lora_rank is 0; set it, or leave this out"

@@ -179,7 +179,7 @@ def _with(config, override):
         ("critic.ppo_micro_batch_size_per_gpu=4", "critic.ppo_infer_max_token_len_per_gpu tokens; set that"),
         ("critic.ppo_max_token_len_per_gpu=8192", "critic.ppo_infer_max_token_len_per_gpu tokens; set that"),
         ("critic.use_dynamic_bsz=true", "critic.ppo_infer_max_token_len_per_gpu tokens; set that"),
-        ("actor_rollout_ref.ref.fsdp_config.param_offload=true", "on the host whatever is set"),
+        ("actor_rollout_ref.ref.fsdp_config.param_offload=false", "on the host whatever is set"),
         ("data.return_raw_input_ids=true", "nothing in verl"),
         ("trainer.balance_batch=false", "nothing in verl"),  # verl's V1 trainer always balances
         ("actor_rollout_ref.nccl_timeout=100", "nothing in verl"),

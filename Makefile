@@ -26,13 +26,13 @@ define planned
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint bench bench-learning doctor clean
+.PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint supply-chain bench bench-learning doctor clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
 
 setup:           ## install into .venv (idempotent)
-	@PYTHON=$(PYTHON) requirements/install.sh $(VENV) $(STACK)
+	@PYTHON=$(PYTHON) FLASH_ATTN='$(FLASH_ATTN)' requirements/install.sh $(VENV) $(STACK)
 
 train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in runs/tiny
 	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(run_args) $(ARGS)
@@ -72,6 +72,9 @@ test-fast: setup ## the tests that need neither Ray nor vLLM
 
 lint: setup      ## ruff, mypy, and which way imports go
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+supply-chain: setup ## build/supply-chain: a bill of materials (CycloneDX), licences, known vulnerabilities
+	@$(BIN)/python requirements/supply_chain.py $(VENV) $(STACK) build/supply-chain
 
 bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.rl_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -93,3 +94,59 @@ def test_the_image_has_the_cuda_and_the_python_of_the_lock():
     assert "PYTHON=python3.12" in dockerfile and "requirements/install.sh" in dockerfile
     left_out = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert {".git", ".venv", "runs", "data"} <= set(left_out)
+
+
+@pytest.fixture
+def supply_chain():
+    spec = importlib.util.spec_from_file_location("supply_chain", ROOT / "requirements" / "supply_chain.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SAFE = {"name": "a", "version": "1", "vulns": []}
+SKIPPED = {"name": "b", "skip_reason": "not found"}
+BUG = {
+    "name": "c",
+    "version": "2",
+    "vulns": [{"id": "CVE-1", "fix_versions": ["3", "4"]}, {"id": "X", "fix_versions": []}],
+}
+
+
+@pytest.mark.parametrize(
+    ("packages", "vulnerable", "words"),
+    [
+        ([SAFE], False, ["vulnerabilities: 0 in 1 packages"]),
+        ([SAFE, SKIPPED], False, ["0 in 1 packages, 1 are not in the list"]),
+        ([SKIPPED], False, ["not checked"]),  # nobody answered: that is not safety
+        ([SAFE, BUG], True, ["2 in 2 packages", "c 2: CVE-1, mended in 3, 4", "c 2: X, mended in no version yet"]),
+    ],
+)
+def test_vulnerabilities_are_told_and_what_was_not_checked_is_not_called_safe(
+    supply_chain, packages, vulnerable, words
+):
+    lines, found = supply_chain.about_vulnerabilities({"dependencies": packages})
+    assert found == vulnerable and all(word in lines for word in words)
+
+
+def test_licences_that_ask_for_something_are_named(supply_chain):
+    licences = {
+        "a": "MIT License",
+        "b": "LGPL-2.1-only",
+        "c": "UNKNOWN",
+        "x": "MIT\nIMPLIED",
+        "d": "Mozilla Public License 2.0\nmore",
+    }
+    line = supply_chain.about_licences([{"Name": name, "License": text} for name, text in licences.items()])
+    assert line == (
+        "licences: 5 packages; copyleft: b (LGPL-2.1-only), d (Mozilla Public License 2.0); unknown: c (UNKNOWN)"
+    )
+
+
+def test_tools_that_cannot_be_installed_are_one_line_and_no_failure(supply_chain, tmp_path, monkeypatch, capsys):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, int("--require-hashes" in command), "", "a\nERROR: no index\n")
+
+    monkeypatch.setattr(supply_chain.subprocess, "run", run)
+    assert supply_chain.main(tmp_path / "venv", "cpu", tmp_path / "out") == 0
+    assert capsys.readouterr().out == "supply chain: not checked, as its tools cannot be installed (ERROR: no index)\n"

@@ -42,6 +42,7 @@ def check_machine(config: DictConfig) -> None:
     """Check that this machine, and each node of a cluster, has what the recipe asks for. Raise UserError; make the run folder."""
     machine.check_here(config)
     machine.check_tokenizer(config)
+    machine.check_weights(config)
     machine.check_attention(config)
     machine.check_fits(config)
     machine.check_room(Path(config.iranker.run_dir).resolve())

@@ -5,6 +5,7 @@ An oversubscribed Ray waits for ever and says nothing, so :func:`check_fits` ref
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep.options import Options
-from iranker_verl.errors import UserError, first_line
+from iranker_verl.errors import UserError, described, first_line
 from iranker_verl.files import make_folder
 from iranker_verl.preflight.recipe import loggers
 from iranker_verl.training import credit
@@ -132,6 +133,29 @@ def check_tokenizer(config: DictConfig) -> None:
     tokenizer = ChatTokenizer(Path(config.actor_rollout_ref.model.path))
     if config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
         tokenizer.labels(config.iranker.data.options.candidates or Options.candidates)
+
+
+def check_weights(config: DictConfig) -> None:
+    """Raise UserError where the base's weights are not whole: cut short, a pointer of Git LFS, or a part that is missing."""
+    if config.iranker.base.make is not None:
+        return
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(config.actor_rollout_ref.model.path)
+    files = {*folder.glob("*.safetensors")}
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            files |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index}: not an index of weights ({described(error)}); fetch the model again") from error
+    for file in sorted(files):
+        try:
+            with safe_open(str(file), framework="numpy"):  # reads the header, and compares the file's size with it
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{file}: not a whole file of weights ({first_line(error)}); fetch the model again"
+            ) from error
 
 
 def check_room(folder: Path) -> None:

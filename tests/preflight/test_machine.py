@@ -9,7 +9,7 @@ pytest.importorskip("verl")
 from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
-from iranker_verl.preflight.machine import check_here, check_room, check_tokenizer, supply
+from iranker_verl.preflight.machine import check_here, check_room, check_tokenizer, check_weights, supply
 from iranker_verl.training.main import compose_recipe
 from tests import tiny_models
 
@@ -69,3 +69,37 @@ def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made a folder"):
         check_room(tmp_path / "file" / "run")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", lambda whole: whole, None),
+        ("model.safetensors", lambda whole: whole[:-1], "model.safetensors: not a whole file of weights"),
+        ("model.safetensors", lambda whole: b"", "not a whole file of weights"),
+        ("model.safetensors", lambda whole: POINTER, "not a whole file of weights"),
+        ("model.safetensors", lambda whole: whole + b"x", "not a whole file of weights"),
+        (
+            "model.safetensors.index.json",
+            lambda whole: b'{"weight_map": {"a": "model-00002-of-00002.safetensors"}}',
+            "model-00002-of-00002.safetensors: not a whole file of weights .*No such file",
+        ),
+        ("model.safetensors.index.json", lambda whole: POINTER, "not an index of weights"),
+        ("model.safetensors.index.json", lambda whole: b"[]", "not an index of weights"),
+    ],
+    ids=["whole", "cut", "empty", "pointer", "longer", "part missing", "index pointer", "index list"],
+)
+def test_weights_that_are_not_whole_are_named_before_ray_starts(tmp_path, name, content, words):
+    numpy = pytest.importorskip("numpy")
+    whole = pytest.importorskip("safetensors.numpy").save({"a": numpy.zeros(9, "float32")})
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    (tmp_path / name).write_bytes(content(whole))
+    asked = config(f"actor_rollout_ref.model.path={tmp_path}")
+    if words is None:
+        return check_weights(asked)
+    with pytest.raises(UserError, match=words) as error:
+        check_weights(asked)
+    assert "\n" not in str(error.value)

@@ -29,12 +29,12 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.inference.engine import Engine, Generation
-from iranker_verl.inference.episode import AHEAD, run_episodes
+from iranker_verl.inference.engine import Engine, Generation, Messages
+from iranker_verl.inference.episode import AHEAD, EpisodeOptions, run_episodes
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import Template, load
 
@@ -111,12 +111,7 @@ class Measured:
         self.asked: list[tuple[list[int], int]] = []
 
     async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        *,
-        seed: int | None = None,
+        self, messages: Messages, max_new_tokens: int, temperature: float = 0.0, *, seed: int | None = None
     ) -> Generation:
         prompt = self.engine.encode(messages)
         length = self.lengths(prompt)
@@ -168,7 +163,7 @@ async def compare(
         run = asked
         ours.append(
             await timed(
-                engine, lambda run=run: run_episodes(tasks, template, run, max_new_tokens=1, concurrency=AHEAD * batch)
+                engine, lambda run=run: run_episodes(tasks, template, run, EpisodeOptions(1), concurrency=AHEAD * batch)
             )
         )
         all_at_once.append(await timed(engine, lambda run=run: at_once(run, run.asked)))
@@ -206,7 +201,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     cap = max(arguments.cap, 4)
     async with Engine(model, max_model_len=1024 + cap, max_num_seqs=arguments.batch) as engine:
         warm = Measured(engine, lambda prompt: 8)
-        await run_episodes(tasks[: arguments.batch], template, warm, max_new_tokens=1)
+        await run_episodes(tasks[: arguments.batch], template, warm, EpisodeOptions(1))
         if "thinking" in arguments.workloads:
             lengths = log_normal(arguments.median, arguments.sigma, arguments.cap)
             await compare("thinking", engine, lengths, tasks, template, arguments.batch, arguments.rounds,

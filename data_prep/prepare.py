@@ -87,7 +87,7 @@ def prepare(
                 _prove(raw, part, manifest)
                 files.write_json(part / MANIFEST, manifest)
         except UserError as error:
-            if not isinstance(error, (Interrupted, files.CannotWriteError)):  # a mistake: nothing to go on with
+            if not isinstance(error, (Interrupted, files.CannotWriteError)):  # a mistake: nothing to continue
                 files.remove_folder(kept)
             raise
         files.remove_folder(kept)

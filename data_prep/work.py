@@ -27,7 +27,7 @@ WORTH_PROCESSES_BYTES = 64 << 20
 
 
 class Interrupted(UserError):
-    """Work that the same command can go on with: what is done is kept."""
+    """Work that the same command can continue: what is done is kept."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[s
             yield done.result()
     except BrokenProcessPool as error:
         raise Interrupted(
-            f"{folder}: a process of the preparation died (out of memory?); the same command goes on where it was"
+            f"{folder}: a process of the preparation died (out of memory?); the same command continues where it was"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -148,7 +148,7 @@ def test_ctrl_c_says_that_the_command_goes_on(run, monkeypatch):
 
     monkeypatch.setattr("iranker_verl.job.pipeline.train", interrupted)
     code, _, err = run("train", TINY)
-    assert code == 130 and "goes on from here" in err and "Traceback" not in err
+    assert code == 130 and "continues from here" in err and "Traceback" not in err
 
 
 def test_as_a_process(tmp_path):

@@ -201,7 +201,7 @@ def test_pieces_whose_names_differ_in_a_sign_only_stay_apart(tmp_path):
 
 
 def test_two_preparations_into_one_folder_and_one_that_is_killed(tmp_path):
-    """The second says so in one line; after a kill the same command goes on and ends as if nothing had happened."""
+    """The second says so in one line; after a kill the same command continues and ends as if nothing had happened."""
     raw = raw_files(tmp_path / "raw" / "rec-movie", users=8_000).parent
     arguments = [*COMMAND, "prepare", "--raw", raw, *map(str, PREPARE), "--processes", "2", "--out"]
     first = subprocess.Popen([*arguments, tmp_path / "out"], cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -121,7 +121,7 @@ def lock_step(requests: Iterable[Mapping[str, Any]] | None) -> Verdict:
         starts, ends = {task: start for task, start, _ in after}, {task: end for task, _, end in before}
         last = max(ends.values())
         if min(starts.values()) < last:
-            return Verdict("lock step", False, "tasks go on while others still wait for their answer")
+            return Verdict("lock step", False, "tasks continue while others still wait for their answer")
         waited_s += sum(last - ends[task] for task in starts if task in ends)
         busy_s += sum(end - start for _, start, end in before)
     if not waited_s:

@@ -39,10 +39,9 @@ def collect(
     seed: Annotated[int, typer.Option(help="decides between traces that are equally good")] = 0,
 ) -> None:
     """Keep the well-formed, best rewarded reasoning traces of a training's rollouts."""
-    from iranker_verl.evaluation.cot import collect_traces, write_traces
-    from iranker_verl.evaluation.cot.collect import read_template_id
-    from iranker_verl.evaluation.cot.leaks import without_leaks
-    from iranker_verl.evaluation.cot.prepared import read_test_side
+    from iranker_verl.evaluation.cot.collect import collect_traces, read_template_id
+    from iranker_verl.evaluation.cot.leaks import read_test_side, without_leaks
+    from iranker_verl.evaluation.cot.store import write_traces
     from iranker_verl.ranking.templates import load
 
     chosen = load(template or read_template_id(rollouts))
@@ -66,8 +65,8 @@ def check(
     near_duplicate: Annotated[float, typer.Option(help="contexts this alike are one (Jaccard of words)")] = 0.8,
 ) -> None:
     """Prove that no trace in a store is of a test query; print what was compared."""
-    from iranker_verl.evaluation.cot import read_traces
-    from iranker_verl.evaluation.cot.prepared import prove_for_data
+    from iranker_verl.evaluation.cot.leaks import prove_for_data
+    from iranker_verl.evaluation.cot.store import read_traces
 
     print(json.dumps(prove_for_data(read_traces(store), data, near_duplicate).to_json()))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iranker_verl.cli.options import MODEL, Constrained, EndpointUrl, PerCall, per_call_of
+from iranker_verl.cli.options import CONSTRAINED, ENDPOINT, MODEL, PER_CALL, per_call_of
 from iranker_verl.cli.score import score
 from iranker_verl.cli.tables import show, table
 from iranker_verl.errors import UserError
@@ -35,7 +35,7 @@ def evaluate(
     model: Annotated[str | None, MODEL] = None,
     data: Annotated[Path | None, typer.Option(help="folder of `iranker prepare`")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for results; an interrupted evaluation is resumed")] = None,
-    endpoint: EndpointUrl = None,
+    endpoint: Annotated[str | None, typer.Option(help=ENDPOINT)] = None,
     method: Annotated[
         str | None, typer.Option(help="iterative, direct, setwise, pairwise or allpairs [default: the template's]")
     ] = None,
@@ -52,8 +52,8 @@ def evaluate(
     models: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="a baseline's weights; again for more")
     ] = None,
-    per_call: PerCall = "1",
-    constrained: Constrained = False,
+    per_call: Annotated[str, typer.Option(help=PER_CALL)] = "1",
+    constrained: Annotated[bool, typer.Option(help=CONSTRAINED)] = False,
     prices: Annotated[Path | None, typer.Option(help="YAML {model: {input: …, output: …}}, dollars a million")] = None,
     cot: Annotated[
         Path | None, typer.Option(help="store of `iranker cot collect`, for a model that has not been trained")
@@ -112,7 +112,7 @@ def evaluate(
     used, chosen = choose(method, template, manifest)
     proof = None
     if cot is not None:
-        from iranker_verl.evaluation.cot import with_traces
+        from iranker_verl.evaluation.cot.template import with_traces
 
         chosen, proof = with_traces(chosen, cot, data, examples, retriever)
     names = _baselines(baselines, system)

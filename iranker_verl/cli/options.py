@@ -13,11 +13,9 @@ from iranker_verl.options import options_of
 MODEL = typer.Option(
     help="model folder, Hugging Face name or checkpoint of verl; with --endpoint, the server's name of it"
 )
-EndpointUrl = Annotated[
-    str | None, typer.Option(help="OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)")
-]
-PerCall = Annotated[str, typer.Option(help="candidates that a call excludes: a number, half or all; more are faster")]
-Constrained = Annotated[bool, typer.Option(help="read answers from the labels' log-probs: none is malformed")]
+ENDPOINT = "OpenAI-compatible server, e.g. http://host:8000/v1 (key: OPENAI_API_KEY)"
+PER_CALL = "candidates that a call excludes: a number, half or all; more are faster"
+CONSTRAINED = "read answers from the labels' log-probs: none is malformed"
 
 
 def per_call_of(given: str) -> Any:

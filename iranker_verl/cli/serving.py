@@ -6,14 +6,16 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iranker_verl.cli.options import MODEL, Constrained, EndpointUrl, PerCall, per_call_of
+from iranker_verl.cli.options import CONSTRAINED, ENDPOINT, MODEL, PER_CALL, per_call_of, with_options_of
 from iranker_verl.errors import UserError
 from iranker_verl.files import locked
+from iranker_verl.options import check_options, option
 from iranker_verl.ranking.text import printable
 from iranker_verl.serving import MAX_CONCURRENT_REQUESTS, MAX_DOCUMENTS
 
@@ -21,16 +23,39 @@ if TYPE_CHECKING:
     from data_prep.custom.lists import Listed
     from iranker_verl.inference.ranker import AsyncRanker, Ranking
 
-Template_ = Annotated[str | None, typer.Option(help="prompt template [default: the model's, else think-label]")]
 Scenario = Annotated[str, typer.Option(help="the prompt's words: passage, recommendation, routing, or a dataset's")]
-Window = Annotated[int | None, typer.Option(min=2, help="most candidates of a prompt of an elimination [default: 20]")]
-NewTokens = Annotated[int | None, typer.Option(min=1, help="cap of an answer [default: the model's, else 1024]")]
-ModelLen = Annotated[
-    int | None, typer.Option(min=1, help="tokens of prompt and answer [default: the model's, 8192 at most]")
-]
-Concurrency = Annotated[int, typer.Option(min=1, help="the engine's batch, or a server's requests at once")]
 
 
+@dataclass(frozen=True)
+class RankerOptions:
+    """How a model is asked, by ``rank`` and ``serve`` alike. Raise UserError for a value out of range."""
+
+    endpoint: str | None = option(None, ENDPOINT)
+    template: str | None = option(None, "prompt template [default: the model's, else think-label]")
+    window: int | None = option(None, "most candidates of a prompt of an elimination [default: 20]", least=2)
+    max_new_tokens: int | None = option(None, "cap of an answer [default: the model's, else 1024]", least=1)
+    max_model_len: int | None = option(
+        None, "tokens of prompt and answer [default: the model's, 8192 at most]", least=1
+    )
+    concurrency: int = option(64, "the engine's batch, or a server's requests at once", least=1)
+    per_call: str = option("1", PER_CALL)
+    constrained: bool = option(False, CONSTRAINED)
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_options(self)
+
+    def ranker(self, model: str) -> AsyncRanker:
+        """Return the ranker of a model. Raise UserError for what cannot be used, before anything is loaded."""
+        from iranker_verl.inference.endpoint import Endpoint
+        from iranker_verl.inference.ranker import AsyncRanker
+
+        options = vars(self) | {"per_call": per_call_of(self.per_call)}
+        endpoint = options.pop("endpoint")
+        return AsyncRanker(model if endpoint is None else Endpoint(endpoint, model), **options)
+
+
+@with_options_of(RankerOptions)
 def rank(
     model: Annotated[str, MODEL],
     documents: Annotated[list[str] | None, typer.Argument(help="texts to rank for --query; - reads lines")] = None,
@@ -39,17 +64,11 @@ def rank(
         Path | None, typer.Option(help="many lists: .jsonl or .csv as in docs/own-data.md, judged or not")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="for --lists: .jsonl of rankings; an interrupted run goes on in it")
+        Path | None, typer.Option(help="for --lists: .jsonl of rankings; an interrupted run is resumed")
     ] = None,
     scenario: Scenario = "passage",
-    endpoint: EndpointUrl = None,
-    template: Template_ = None,
-    window: Window = None,
-    max_new_tokens: NewTokens = None,
-    max_model_len: ModelLen = None,
-    concurrency: Concurrency = 64,
-    per_call: PerCall = "1",
-    constrained: Constrained = False,
+    *,
+    options: RankerOptions,
 ) -> None:
     """Rank texts for a query, or all lists of a file, with a trained model."""
     if (lists is None) == (query is None) or (lists is None) != (out is None) or (lists is not None and documents):
@@ -57,9 +76,7 @@ def rank(
     from iranker_verl.inference.ranker import Ranker
     from iranker_verl.ranking.text import clean
 
-    ranker = _ranker(
-        model, endpoint, template, window, max_new_tokens, max_model_len, concurrency, per_call, constrained
-    )
+    ranker = options.ranker(model)
     if lists is not None and out is not None:
         with locked(out):
             _rank_file(ranker, lists, out, scenario)
@@ -72,6 +89,7 @@ def rank(
         _print(opened.rank(str(query), texts, scenario=scenario), texts)
 
 
+@with_options_of(RankerOptions)
 def serve(
     model: Annotated[str, MODEL],
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
@@ -79,14 +97,6 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="what clients call the model [default: its folder's or run's]")
     ] = None,
-    endpoint: EndpointUrl = None,
-    template: Template_ = None,
-    window: Window = None,
-    max_new_tokens: NewTokens = None,
-    max_model_len: ModelLen = None,
-    concurrency: Concurrency = 64,
-    per_call: PerCall = "1",
-    constrained: Constrained = False,
     max_concurrent_requests: Annotated[
         int, typer.Option(min=1, help="rankings under way or waiting; a further request gets 429")
     ] = MAX_CONCURRENT_REQUESTS,
@@ -96,6 +106,8 @@ def serve(
     ] = None,
     max_documents: Annotated[int, typer.Option(min=1, help="documents of a request")] = MAX_DOCUMENTS,
     timeout: Annotated[float, typer.Option(min=1, help="seconds that a ranking may take; then 504")] = 600,
+    *,
+    options: RankerOptions,
 ) -> None:
     """Serve /v1/rerank. With IRANKER_API_KEY in the environment, clients have to send it as a bearer token."""
     from iranker_verl.serving.app import create_app
@@ -110,9 +122,7 @@ def serve(
         if key is None and not is_loopback(host):
             print(f"warning: {host} is open to other machines without a key; set IRANKER_API_KEY", file=sys.stderr)
         app = create_app(
-            _ranker(
-                model, endpoint, template, window, max_new_tokens, max_model_len, concurrency, per_call, constrained
-            ),
+            options.ranker(model),
             name=name,
             max_concurrent_requests=places or max_concurrent_requests,
             max_requests_per_client=max_requests_per_client,
@@ -122,32 +132,6 @@ def serve(
         )
         with suppress(KeyboardInterrupt):  # the server has closed all by then
             Server(app, host, port).run([listening])
-
-
-def _ranker(
-    model: str,
-    endpoint: str | None,
-    template: str | None,
-    window: int | None,
-    max_new_tokens: int | None,
-    max_model_len: int | None,
-    concurrency: int,
-    per_call: str,
-    constrained: bool,
-) -> AsyncRanker:
-    from iranker_verl.inference.endpoint import Endpoint
-    from iranker_verl.inference.ranker import AsyncRanker
-
-    return AsyncRanker(
-        model if endpoint is None else Endpoint(endpoint, model),
-        template=template,
-        window=window,
-        max_new_tokens=max_new_tokens,
-        max_model_len=max_model_len,
-        concurrency=concurrency,
-        per_call=per_call_of(per_call),
-        constrained=constrained,
-    )
 
 
 def _standard_input() -> list[str]:

@@ -41,7 +41,8 @@ from iranker_verl.inference.models import model_hash
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 
-System = str | Baseline | ModelSystem  # a string is a baseline's name
+AnyBaseline = str | Baseline | PromptingBaseline  # a string is a baseline's name
+System = AnyBaseline | ModelSystem
 
 
 def evaluate_systems(
@@ -83,13 +84,9 @@ def evaluate_systems(
     with hold or claimed(out):
         others = finished_systems(out, tasks, roles, log)
         check_roles({other.system: other.role for other in others} | roles)
-        results = []
-        if baselines:
-            results += evaluate_baselines(
-                train, tasks, baselines=baselines, context=context, seed=seed, run_dir=out, log=log
-            )
+        results = evaluate_baselines(train, tasks, out, baselines=baselines, context=context, seed=seed, log=log)
         for model, length in zip(models, lengths, strict=True):
-            results.append(evaluate_model(model, tasks, run_dir=out, seed=seed, length=length, log=log))
+            results.append(evaluate_model(model, tasks, out, seed=seed, length=length, log=log))
         return write_results(out, [*results, *others], seed=seed, made_of=made_of)
 
 
@@ -118,15 +115,9 @@ def finished_systems(
         if done.fingerprint.get("tasks_hash") != same:
             log(f"{done.system}: left out of the results, as it is finished in {run_dir} on other tasks")
             continue
-        records = tuple(records_of(done.lines(), done.path, done.system))
-        found.append(_result(done.system, records, done.summary, Role(done.summary["role"])))
+        records = records_of(done.lines(), done.path, done.system)
+        found.append(SystemResult.restored(done.system, records, done.summary))
     return found
-
-
-def _result(system: str, records: tuple[Record, ...], summary: Mapping[str, Any], role: Role) -> SystemResult:
-    """Return a result whose records were read back; ``summary`` is what :meth:`.Journal.finish` was given."""
-    fit_s, rank_s = summary.get("fit_seconds"), summary.get("rank_seconds")
-    return SystemResult(system, records, summary["seconds"], fit_s, rank_s, role=role)
 
 
 def _name(system: System) -> str:
@@ -136,81 +127,69 @@ def _name(system: System) -> str:
 def evaluate_baselines(
     train_tasks: Sequence[RankingTask],
     tasks: Sequence[RankingTask],
+    run_dir: Path,
     *,
-    baselines: Iterable[str | Baseline] = STANDARD,
+    baselines: Iterable[AnyBaseline] = STANDARD,
     context: Context | None = None,
     seed: int = 0,
-    run_dir: Path | None = None,
     log: Log = print,
 ) -> list[SystemResult]:
     """Fit and rank with each of ``baselines`` (names, or baselines made already), one after the other.
 
     A baseline leaves out the tasks that it does not apply to; one that cannot run here has a reason (``unavailable``) and no
-    records. With ``run_dir``, a baseline that was completed before, with the same data, seed and weights, is reused.
+    records. One that was completed in ``run_dir`` before, with the same data, seed and weights, is reused.
     """
     check_tasks(tasks)
     context = context or Context(seed)
-    hashes = {"train_hash": tasks_hash(train_tasks), "tasks_hash": tasks_hash(tasks)} if run_dir else {}
     results = []
     for baseline in baselines:
-        name, journal = _name(baseline), None
-        if run_dir is not None:
-            journal = Journal(of_system(run_dir, name), _baseline_fingerprint(name, context) | hashes)
-        result = _ranked(baseline, train_tasks, tasks, context, journal)
+        name, started = _name(baseline), time.monotonic()
+        try:
+            made = make_baselines([baseline], context)[0] if isinstance(baseline, str) else baseline
+            if isinstance(made, PromptingBaseline):
+                result = evaluate_model(made.system(), tasks, run_dir, seed=context.seed, log=log)
+            else:
+                result = _fit_and_rank(made, train_tasks, tasks, run_dir, context)
+        except Unavailable as reason:
+            elapsed_s = time.monotonic() - started
+            result = SystemResult(name, (), elapsed_s, unavailable=str(reason), role=Role.BASELINE)
         release_gpu_memory(context.device)  # of its weights, for the next, and for the model's engine
-        if journal is not None and journal.summary is None and result.unavailable is None:
-            journal.finish(
-                [r.to_json() for r in result.records],
-                {name: getattr(result, name) for name in ("seconds", "fit_seconds", "rank_seconds", "role")},
-            )
         found = f"{len(result.records)}/{len(tasks)} tasks, {result.seconds:.0f} s"
         log(f"evaluate {name}: {found if result.unavailable is None else f'unavailable, {result.unavailable}'}")
         results.append(result)
     return results
 
 
-def _ranked(
-    baseline: str | Baseline,
+def _fit_and_rank(
+    baseline: Baseline,
     train_tasks: Sequence[RankingTask],
     tasks: Sequence[RankingTask],
+    run_dir: Path,
     context: Context,
-    journal: Journal | None,
 ) -> SystemResult:
     """Return one baseline's result: what was completed before, or else what it does now."""
-    started = time.monotonic()
-    try:
-        made = make_baselines([baseline], context)[0] if isinstance(baseline, str) else baseline
-        return _reused(made, journal, tasks) or _rank(made, train_tasks, tasks)
-    except Unavailable as reason:
-        elapsed_s = time.monotonic() - started
-        return SystemResult(_name(baseline), (), elapsed_s, unavailable=str(reason), role=Role.BASELINE)
-
-
-def _rank(baseline: Baseline, train_tasks: Sequence[RankingTask], tasks: Sequence[RankingTask]) -> SystemResult:
-    """Fit and rank. A baseline that asks a language model is judged by its answers, as every model is."""
+    name = baseline.name
+    made_of = _made_of(name, context) | {"train_hash": tasks_hash(train_tasks), "tasks_hash": tasks_hash(tasks)}
+    journal = Journal(of_system(run_dir, name), made_of)
+    if journal.summary is not None:
+        found = restored(journal, [(0, task) for task in tasks], name)
+        return SystemResult.restored(name, found.values(), journal.summary)
     started = time.monotonic()
     baseline.fit(train_tasks)
     fitted = time.monotonic()
     rankings = baseline.rank(tasks)
     ended = time.monotonic()
-    episodes = baseline.episodes() if isinstance(baseline, PromptingBaseline) else [None] * len(tasks)
-    ranked = [(t, r, e) for t, r, e in zip(tasks, rankings, episodes, strict=True) if r is not None]
-    values = measure([t for t, _, _ in ranked], [r for _, r, _ in ranked])
-    records = tuple(Record(t, tuple(r), v, e) for (t, r, e), v in zip(ranked, values, strict=True))
+    ranked = [(t, r) for t, r in zip(tasks, rankings, strict=True) if r is not None]
+    values = measure([t for t, _ in ranked], [r for _, r in ranked])
+    records = tuple(Record(t, tuple(r), v) for (t, r), v in zip(ranked, values, strict=True))
     elapsed_s = time.monotonic() - started
-    return SystemResult(baseline.name, records, elapsed_s, fitted - started, ended - fitted, role=Role.BASELINE)
+    result = SystemResult(name, records, elapsed_s, fitted - started, ended - fitted, role=Role.BASELINE)
+    journal.finish([r.to_json() for r in records], result.summary())
+    return result
 
 
-def _reused(baseline: Baseline, journal: Journal | None, tasks: Sequence[RankingTask]) -> SystemResult | None:
-    if journal is None or journal.summary is None:
-        return None
-    template = baseline.template() if isinstance(baseline, PromptingBaseline) else None
-    found = restored(journal, [(0, task) for task in tasks], baseline.name, template)
-    records = tuple(found[0, t.dataset, t.id] for t in tasks if (0, t.dataset, t.id) in found)
-    return _result(baseline.name, records, journal.summary, Role.BASELINE)
-
-
-def _baseline_fingerprint(name: str, context: Context) -> dict[str, Any]:
+def _made_of(name: str, context: Context) -> dict[str, Any]:
+    """Return what a baseline's rankings depend on, beside the tasks."""
     weights = context.models.get(name)
     known = weights is not None and Path(weights).is_dir()
     return {

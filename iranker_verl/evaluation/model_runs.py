@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ from iranker_verl.evaluation.records import Key, Record, SystemResult, records_o
 from iranker_verl.evaluation.sharding import Log, ModelJob, run_sharded
 from iranker_verl.evaluation.systems import ModelSystem
 from iranker_verl.inference.engine import ChatTokenizer, longest_context, longest_prompt
-from iranker_verl.inference.episode import Episode
+from iranker_verl.inference.episode import Episode, check_constrained
 from iranker_verl.inference.models import model_hash, trained_with
-from iranker_verl.inference.ranker import check_constrained
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template, check_hash
@@ -67,7 +66,7 @@ def check_model(system: ModelSystem, tasks: Sequence[RankingTask], seed: int = 0
         check_constrained(system.model, system.template, max(len(t.candidates) for t in tasks), system.per_call)
     if isinstance(system.model, Path):
         check_model_template(system.model, system.template)
-        shown = [task for _, task in _in_orders(tasks, system.orders, seed)]
+        shown = [task for _, task in _in_orders(system, tasks, seed)]
         return needed_length(system.model, shown, system.template, system.max_new_tokens)
     if system.shards > 1:
         raise UserError(
@@ -79,23 +78,23 @@ def check_model(system: ModelSystem, tasks: Sequence[RankingTask], seed: int = 0
 def evaluate_model(
     system: ModelSystem,
     tasks: Sequence[RankingTask],
+    run_dir: Path,
     *,
-    run_dir: Path | None = None,
     seed: int = 0,
     length: int | None = None,
     log: Log = print,
     log_every_s: float = 5.0,
 ) -> SystemResult:
-    """Rank all tasks, in each of the system's orders of their candidates, with its model.
+    """Rank all tasks of the system's scenario, in each of its orders of their candidates, with its model.
 
-    With ``run_dir``, ``episodes-<system>.jsonl`` is written there, task by task, and what an earlier, interrupted call with the
-    same arguments left there is reused. ``concurrency``, ``shards`` and ``price`` may change in between. Nothing of vLLM is left
-    when this returns.
+    ``episodes-<system>.jsonl`` is written into ``run_dir``, task by task, and what an earlier, interrupted call with the same
+    arguments left there is reused. ``concurrency``, ``shards`` and ``price`` may change in between. Nothing of vLLM is left when
+    this returns.
 
     Args:
         system: the model, and how it is asked.
         tasks: what is ranked.
-        run_dir: where the records are kept; nowhere where it is None.
+        run_dir: where the records are kept.
         seed: of orders and samples.
         length: what :func:`check_model` gave for the same arguments, where it was called before.
         log: gets a line every ``log_every_s`` seconds.
@@ -106,47 +105,44 @@ def evaluate_model(
     """
     if length is None:
         length = check_model(system, tasks, seed)
-    requested = _in_orders(tasks, system.orders, seed)
+    requested = _in_orders(system, tasks, seed)
     job = ModelJob(system, seed, length, log_every_s)
     started = time.monotonic()
 
     def progress(text: str) -> None:
         log(f"evaluate {system.name}: {text}")
 
-    def result(records: Mapping[Key, Record], seconds: float) -> SystemResult:
-        ordered = tuple(records[order, task.dataset, task.id] for order, task in requested)
-        return SystemResult(system.name, ordered, seconds, price=system.price, role=system.role)
-
-    if run_dir is None:
-        found: dict[Key, Record] = {}
-        _run_missing(job, requested, found, lambda record: None, progress)
-        return result(found, time.monotonic() - started)
     journal = Journal(of_system(run_dir, system.name), _fingerprint(system, tasks, seed))
     found = restored(journal, requested, system.name, system.template)
     if journal.summary is not None:
         progress("completed before")
-        return result(found, journal.summary["seconds"])
-    if found:
-        progress(f"{len(found)}/{len(requested)} tasks completed before, resuming")
-    with journal:
-        _run_missing(job, requested, found, lambda record: journal.append(record.to_json()), progress)
-    done = result(found, time.monotonic() - started)
-    journal.finish([r.to_json() for r in done.records], {"seconds": done.seconds, "role": system.role})
-    return done
+    else:
+        if found:
+            progress(f"{len(found)}/{len(requested)} tasks completed before, resuming")
+        with journal:
+            _run_missing(job, requested, found, journal, progress)
+    seconds = (journal.summary or {"seconds": time.monotonic() - started})["seconds"]
+    records = tuple(found[order, task.dataset, task.id] for order, task in requested)
+    result = SystemResult(system.name, records, seconds, price=system.price, role=system.role)
+    if journal.summary is None:
+        journal.finish([record.to_json() for record in records], result.summary())
+    return result
 
 
-def _in_orders(tasks: Sequence[RankingTask], orders: int, seed: int) -> list[tuple[int, RankingTask]]:
-    return [(order, in_order(task, order, seed)) for order in range(orders) for task in tasks]
+def _in_orders(system: ModelSystem, tasks: Sequence[RankingTask], seed: int) -> list[tuple[int, RankingTask]]:
+    """Return what the system ranks: the tasks of its scenario, in each order."""
+    own = [task for task in tasks if system.scenario in (None, task.scenario)]
+    return [(order, in_order(task, order, seed)) for order in range(system.orders) for task in own]
 
 
 def _run_missing(
     job: ModelJob,
     requested: Sequence[tuple[int, RankingTask]],
     found: dict[Key, Record],
-    keep: Callable[[Record], None],
+    journal: Journal,
     log: Log,
 ) -> None:
-    """Run the episodes that ``found`` lacks, and put their records there."""
+    """Run the episodes that ``found`` lacks; put their records there and into the journal."""
     missing = [(order, task) for order, task in requested if (order, task.dataset, task.id) not in found]
     if not missing:
         return
@@ -156,7 +152,7 @@ def _run_missing(
         [values] = measure([task], [episode.ranking])
         record = Record(task, episode.ranking, values, episode, order)
         found[record.key] = record
-        keep(record)
+        journal.append(record.to_json())
 
     tasks = [task for _, task in missing]
     if job.system.shards > 1:
@@ -166,7 +162,7 @@ def _run_missing(
 
 
 def restored(
-    journal: Journal, requested: Sequence[tuple[int, RankingTask]], system: str, template: Template | None
+    journal: Journal, requested: Sequence[tuple[int, RankingTask]], system: str, template: Template | None = None
 ) -> dict[Key, Record]:
     """Return the journal's records by their keys. Raise UserError for a line that is not one of these tasks'."""
     tasks = {(order, task.dataset, task.id): task for order, task in requested}

@@ -174,6 +174,16 @@ class SystemResult:
     unavailable: str | None = None
     role: Role = Role.MODEL
 
+    def summary(self) -> dict[str, Any]:
+        """Return what is kept beside the records."""
+        return {name: getattr(self, name) for name in ("seconds", "fit_seconds", "rank_seconds", "role")}
+
+    @classmethod
+    def restored(cls, system: str, records: Iterable[Record], summary: Mapping[str, Any]) -> SystemResult:
+        """Return the result with this :meth:`summary`. What the models' tokens cost is not known of it."""
+        fit_s, rank_s = summary.get("fit_seconds"), summary.get("rank_seconds")
+        return cls(system, tuple(records), summary["seconds"], fit_s, rank_s, role=Role(summary["role"]))
+
 
 def write_trec(results: Iterable[SystemResult], folder: Path) -> None:
     """Write ``folder/<dataset>/<system>.run`` and ``folder/<dataset>/qrels.txt`` (order k ≥ 1: ``<system>.order-k.run``).

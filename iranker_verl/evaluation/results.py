@@ -13,7 +13,7 @@ from iranker_verl.evaluation.metrics import MEASURES
 from iranker_verl.evaluation.orders import correlation
 from iranker_verl.evaluation.records import Record, SystemResult
 from iranker_verl.evaluation.statistics import Values, comparisons, interval, paired_p
-from iranker_verl.evaluation.systems import Role, Roles, check_roles, main_system, with_role
+from iranker_verl.evaluation.systems import Role, check_roles, main_system, with_role
 from iranker_verl.inference.episode import Episode
 
 Parts = dict[str, list[Record]]  # by dataset, in the order of the records
@@ -42,28 +42,17 @@ def collect(results: Iterable[SystemResult], *, seed: int = 0) -> dict[str, Any]
         for dataset, records in own.items():
             datasets.setdefault(dataset, {})[result.system] = _numbers(result, {dataset: records}, seed)
         macro[result.system] = {**_numbers(result, own, seed), "n_datasets": len(own)}
+    values = {system: _values(found, _rr) for system, found in parts.items()}
+    before, after = with_role(roles, Role.BEFORE), with_role(roles, Role.ZERO_SHOT) or with_role(roles, Role.AFTER)
+    against = main_system(roles)
     return {
         "datasets": datasets,
         "macro": macro,
         "roles": roles,
-        "paired_p": _paired(parts, roles, seed),
-        "comparisons": _comparisons(parts, roles, seed),
+        "paired_p": paired_p(values[before], values[after], seed=seed) if before and after else None,
+        "comparisons": comparisons(values, against, seed=seed) if against else [],
         "unavailable": {r.system: r.unavailable for r in results if r.unavailable is not None},
     }
-
-
-def _paired(parts: dict[str, Parts], roles: Roles, seed: int) -> float | None:
-    before, after = with_role(roles, Role.BEFORE), with_role(roles, Role.ZERO_SHOT) or with_role(roles, Role.AFTER)
-    if before is None or after is None:
-        return None
-    return paired_p(_values(parts[before], _rr), _values(parts[after], _rr), seed=seed)
-
-
-def _comparisons(parts: dict[str, Parts], roles: Roles, seed: int) -> list[dict[str, Any]]:
-    """Return the tests of every system against the one that the results are about; none where there is none."""
-    if (against := main_system(roles)) is None:
-        return []
-    return comparisons({s: _values(found, _rr) for s, found in parts.items()}, against, seed=seed)
 
 
 def values_by_task(records: Iterable[Record]) -> Values:
@@ -109,12 +98,10 @@ def _orders(parts: Parts) -> dict[str, Any]:
     """Return how many orders, how far their means are apart (null for one), and the position bias; see :mod:`.orders`."""
     found = sorted({r.order for records in parts.values() for r in records})
     means = [_mean({d: [r for r in rs if r.order == order] for d, rs in parts.items()}, _rr) for order in found]
-    bias = fmean(fmean(_bias(r) for r in records) for records in parts.values())
+    bias = fmean(
+        fmean(correlation([c.id for c in r.task.candidates], r.ranking) for r in records) for records in parts.values()
+    )
     return {"k": len(found), "sd": stdev(means) if len(means) > 1 else None, "position_bias": bias}
-
-
-def _bias(record: Record) -> float:
-    return correlation([c.id for c in record.task.candidates], record.ranking)
 
 
 def _rr(record: Record) -> float:

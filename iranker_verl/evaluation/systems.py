@@ -10,6 +10,7 @@ from pathlib import Path
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.prices import Price
 from iranker_verl.inference.endpoint import Endpoint
+from iranker_verl.inference.episode import EpisodeOptions
 from iranker_verl.ranking.elimination import Share
 from iranker_verl.ranking.templates import Template
 
@@ -76,6 +77,7 @@ class ModelSystem:
         price: what tokens cost, for ``dollars_per_task``.
         per_call: candidates that a call excludes: a number, ``half`` or ``all``.
         constrained: read answers from the labels' log-probs; always so where ``per_call`` is not 1.
+        scenario: the only one that it ranks; None for all.
     """
 
     name: str
@@ -90,8 +92,15 @@ class ModelSystem:
     price: Price | None = None
     per_call: int | Share = 1
     constrained: bool = False
+    scenario: str | None = None
 
     @property
     def reads_log_probs(self) -> bool:
-        """Return whether answers are constrained to labels (:func:`iranker_verl.inference.ranker.check_constrained`)."""
+        """Return whether answers are constrained to labels (:func:`iranker_verl.inference.episode.check_constrained`)."""
         return self.constrained or self.per_call != 1
+
+    def episode_options(self, seed: int) -> EpisodeOptions:
+        """Return how the model is asked in an episode."""
+        return EpisodeOptions(
+            self.max_new_tokens, self.temperature, seed, per_call=self.per_call, constrained=self.reads_log_probs
+        )

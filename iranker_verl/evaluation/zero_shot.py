@@ -17,7 +17,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.evaluate import write_results
 from iranker_verl.evaluation.journal import of_system
-from iranker_verl.evaluation.records import Record, SystemResult
+from iranker_verl.evaluation.records import SystemResult
 from iranker_verl.evaluation.report.files import all_records, read_results, records
 from iranker_verl.evaluation.report.tables import datasets_in_order, main_table
 from iranker_verl.evaluation.report.tables_text import markdown
@@ -37,8 +37,10 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
     merged: dict[str, SystemResult] = {}
     for run, results in found.items():
         for system, own in all_records(run, results["macro"]).items():
-            result = _result(system, own, results)
-            merged[result.system] = _joined(merged.get(result.system), result)
+            summary = results["macro"][system] | {"seconds": 0.0, "role": results["roles"][system]}
+            if summary["role"] == Role.AFTER:  # a run's trained model is the zero-shot one
+                system, summary["role"] = str(Role.ZERO_SHOT), Role.ZERO_SHOT
+            merged[system] = _joined(merged.get(system), SystemResult.restored(system, own, summary))
     trained = merged[Role.ZERO_SHOT]
     if all_run is not None:
         merged[Role.AFTER] = _trained_on_all(all_run, trained)
@@ -65,14 +67,6 @@ def merge(out: Path, runs: Sequence[Path], all_run: Path | None = None) -> dict[
         content["zero_shot"] = {dataset: numbers[Role.ZERO_SHOT] for dataset, numbers in content["datasets"].items()}
         write_json(out / "results.json", content)
         return content
-
-
-def _result(system: str, own: Sequence[Record], results: Mapping[str, Any]) -> SystemResult:
-    """Return a run's system; its trained model is the zero-shot one."""
-    role, numbers = results["roles"][system], results["macro"][system]
-    if role == Role.AFTER:
-        system, role = str(Role.ZERO_SHOT), Role.ZERO_SHOT
-    return SystemResult(system, tuple(own), 0.0, numbers.get("fit_seconds"), numbers.get("rank_seconds"), role=role)
 
 
 def _joined(one: SystemResult | None, other: SystemResult) -> SystemResult:

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from iranker_verl.errors import UserError, first_line
-from iranker_verl.inference.engine import Generation
+from iranker_verl.inference.engine import Generation, Messages
 from iranker_verl.ranking.text import printable, whole
 
 RETRIES = 6  # half a second, doubled up to eight: half a minute in all
@@ -79,12 +78,7 @@ class Endpoint:
         await client.close()
 
     async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        *,
-        seed: int | None = None,
+        self, messages: Messages, max_new_tokens: int, temperature: float = 0.0, *, seed: int | None = None
     ) -> Generation:
         """Return the answer to chat ``messages``, its tokens as the server counts them; an answer without text is ``""``.
 
@@ -104,15 +98,13 @@ class Endpoint:
         except APIConnectionError as error:  # a time-out is one
             raise UserError(
                 f"{self.url}: no answer after {self._retries + 1} tries ({_reason(error)}); is the server up? "
-                "The same command goes on from here"
+                "The same command continues from here"
             ) from error
         except (APIError, ValueError) as error:  # not JSON, say
             raise UserError(f"{self.url}: its answer is not OpenAI's form ({_reason(error)})") from error
         return self._read(answer)
 
-    async def _complete(
-        self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, sampling: dict[str, Any]
-    ) -> Any:
+    async def _complete(self, messages: Messages, max_new_tokens: int, sampling: dict[str, Any]) -> Any:
         """Ask, and ask again where the server refuses an option by name."""
         from openai import BadRequestError
 
@@ -150,8 +142,8 @@ class Endpoint:
             401: "set OPENAI_API_KEY",
             403: "set an OPENAI_API_KEY that may use it",
             404: f"is {self.model!r} one of its models, and does the address end in /v1?",
-            429: "wait, or ask fewer at once with --concurrency; the same command goes on from here",
-        }.get(status, "the same command goes on from here" if status >= 500 else "")
+            429: "wait, or ask fewer at once with --concurrency; the same command continues from here",
+        }.get(status, "the same command continues from here" if status >= 500 else "")
         if 300 <= status < 400:
             way_out = "it redirects, which is not followed; give the address that it leads to"
         after = f"; {way_out}" if way_out else ""

@@ -44,6 +44,9 @@ MAX_NUM_SEQS = 64
 MAX_LABELS = 128  # of which vLLM returns log-probs in one call
 
 
+Messages = Sequence[Mapping[str, str]]  # of a chat, each with a role and a content
+
+
 @dataclass(frozen=True)
 class Generation:
     """One answer: its text (special tokens left out), its tokens, and the number of tokens of its prompt.
@@ -173,7 +176,7 @@ class Engine:
         self._before = dict(os.environ)
         self._siblings = {child.pid for child in psutil.Process().children()}
         try:
-            # In a thread, so that the caller's loop goes on (and can show that something happens).
+            # In a thread, so that the caller's loop continues, and can show that something happens.
             start = asyncio.get_running_loop().run_in_executor(None, self._start)
             try:
                 self._llm = await asyncio.shield(start)
@@ -192,22 +195,17 @@ class Engine:
         self._close()
         await asyncio.sleep(0)  # lets vLLM's cancelled reader task end
 
-    def encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode(self, messages: Messages) -> list[int]:
         """Return the token ids of chat ``messages``; see :meth:`~iranker_verl.ranking.chat.ChatEncoder.encode`."""
         return self.tokenizer.encode(messages)
 
     async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        *,
-        seed: int | None = None,
+        self, messages: Messages, max_new_tokens: int, temperature: float = 0.0, *, seed: int | None = None
     ) -> Generation:
         """Return the answer to chat ``messages``: :meth:`encode`, then :meth:`generate`."""
         return await self.generate(self.encode(messages), max_new_tokens, temperature, seed=seed)
 
-    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]:
+    async def rank_labels(self, messages: Messages, count: int) -> tuple[list[int], Generation]:
         """Return the indices of the first ``count`` labels, the likeliest answer first, and the one token that it cost.
 
         The answer is constrained to a label, whatever the model would have said. Raise UserError where the tokenizer has no single

@@ -16,6 +16,7 @@ HUB_PICKLES = ("pytorch_model*.bin", "adapter_model.bin")
 HUB_TIMEOUT_S = 5.0  # to reach the hub
 SAMPLE = 1 << 20
 STAMP = "iranker.json"  # in a trained model's folder
+INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
 
 
 def model_folder(model: str) -> Path:
@@ -54,6 +55,16 @@ def _of_checkpoint(path: Path) -> Path:
             "in actor_rollout_ref.actor.checkpoint.save_contents"
         )
     raise UserError(f"{path}: no config.json; this is neither a Hugging Face model folder nor a checkpoint of verl")
+
+
+def model_name(given: str, folder: Path) -> str:
+    """Return what a model is called: its name on the hub, or the folder of its run or its own."""
+    if not Path(given).is_dir():
+        return given
+    parts = folder.resolve().parts
+    while parts and (parts[-1] in INSIDE_A_RUN or parts[-1].startswith("global_step_")):
+        parts = parts[:-1]
+    return parts[-1] if len(parts) > 1 else folder.resolve().name
 
 
 def hub_folder(name: str, pickles: bool = False) -> Path:

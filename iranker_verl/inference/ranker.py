@@ -17,16 +17,24 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from iranker_verl.errors import UserError
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import ChatTokenizer, Engine, Generation, longest_context, longest_prompt
-from iranker_verl.inference.episode import AHEAD, AnsweredStep, ChatEngine, cancel_and_wait, run_episode
-from iranker_verl.inference.models import Stamp, model_folder, model_hash, trained_with
+from iranker_verl.inference.episode import (
+    AHEAD,
+    AnsweredStep,
+    ChatEngine,
+    EpisodeOptions,
+    cancel_and_wait,
+    check_constrained,
+    run_episode,
+)
+from iranker_verl.inference.models import Stamp, model_folder, model_hash, model_name, trained_with
 from iranker_verl.ranking import DATASETS, SCENARIOS, Candidate, RankingTask
 from iranker_verl.ranking.elimination import Share
-from iranker_verl.ranking.templates import Template, available, check_hash, load
+from iranker_verl.ranking.templates import Template, check_hash, load
 from iranker_verl.ranking.text import clean
 
 WINDOW = 20  # candidates of the paper's prompts at most
@@ -36,7 +44,6 @@ MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs
 HOLD_IDS = ("pool", "excluded", "also", "chosen", "named")
 SHORT = 100_000  # characters of a list whose tokens are counted in milliseconds
 CHARACTERS = 32  # more than a token has on the average, of any text
-INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
 
 
 class Unrankable(UserError):
@@ -88,27 +95,6 @@ def _indices(ids: Any) -> Any:
     return int(ids) if isinstance(ids, str) else [int(id) for id in ids]
 
 
-def check_constrained(model: Path | Endpoint, template: Template, shows: int, per_call: int | Share) -> None:
-    """Raise UserError where answers cannot be read from log-probs of labels, or ``per_call`` is no number of candidates.
-
-    They need a model in this process, a ``template`` that asks for a label alone, and a tokenizer with a token for each of the
-    labels that a prompt ``shows``.
-    """
-    if per_call not in get_args(Share) and (isinstance(per_call, str) or per_call < 1):
-        raise UserError(f"per_call is a number of candidates, half or all, got {per_call!r}")
-    if isinstance(model, Endpoint):
-        raise UserError(
-            "constrained answers and per_call read log-probs, which an endpoint does not give; load the model here"
-        )
-    if not template.asks_for_a_label:
-        fit = [name for name in available() if load(name).asks_for_a_label]
-        raise UserError(
-            f"constrained answers and per_call are for templates that ask for a label alone, as {', '.join(fit)}; "
-            f"{template.id} asks for more"
-        )
-    ChatTokenizer(model).labels(shows)
-
-
 class AsyncRanker:
     """One model, ready to rank. Use it with ``async with``.
 
@@ -117,7 +103,7 @@ class AsyncRanker:
     default those that the model was trained with, else ``think-label`` and 1024. A prompt of an elimination has ``window``
     candidates at most (by default 20), so that a list of any length can be ranked (:mod:`iranker_verl.ranking.elimination`).
     ``per_call`` candidates leave in a call (a number, ``half`` or ``all``). With ``constrained``, and where several leave, answers
-    are read from the model's log-probs of the labels, and cannot be malformed (:func:`check_constrained`). UserError for what cannot be used, before anything is loaded.
+    are read from the model's log-probs of the labels, and cannot be malformed (:func:`.episode.check_constrained`). UserError for what cannot be used, before anything is loaded.
     """
 
     def __init__(
@@ -132,15 +118,12 @@ class AsyncRanker:
         per_call: int | Share = 1,
         constrained: bool = False,
     ) -> None:
-        for name, value, least in (
-            ("window", window, 2),
-            ("max_new_tokens", max_new_tokens, 1),
-            ("concurrency", concurrency, 1),
-        ):
+        bounds = (("window", window, 2), ("max_new_tokens", max_new_tokens, 1), ("concurrency", concurrency, 1))
+        for name, value, least in bounds:
             if value is not None and value < least:
                 raise UserError(f"{name} is at least {least}, got {value}")
         self.model = model if isinstance(model, Endpoint) else model_folder(str(model))
-        self.name = self.model.model if isinstance(self.model, Endpoint) else _name(str(model), self.model)
+        self.name = self.model.model if isinstance(self.model, Endpoint) else model_name(str(model), self.model)
         stamp = trained_with(self.model) if isinstance(self.model, Path) else None
         self.template = _template(self.model, stamp, template)
         if window is not None and self.template.kind != "exclusion":
@@ -270,16 +253,10 @@ class AsyncRanker:
         if task is None:
             return Ranking((*sorted(set(range(len(candidates))) - set(empty)), *empty), empty=len(empty))
         async with self._gate:
-            episode = await run_episode(
-                task,
-                self.template,
-                self._engine,
-                max_new_tokens=self._max_new_tokens,
-                window=self.window,
-                per_call=self.per_call,
-                constrained=self.constrained,
-                on_step=on_step,
+            options = EpisodeOptions(
+                self._max_new_tokens, window=self.window, per_call=self.per_call, constrained=self.constrained
             )
+            episode = await run_episode(task, self.template, self._engine, options, on_step=on_step)
         order = (*(int(id) for id in episode.ranking), *empty)
         return Ranking(order, episode.steps, episode.prompt_tokens, episode.new_tokens, episode.seconds, len(empty))
 
@@ -350,16 +327,6 @@ class Ranker:
     ) -> list[Ranking]:
         """See :meth:`AsyncRanker.rank_all`."""
         return self._runner.run(self._ranker.rank_all(lists, scenario=scenario, on_done=on_done))
-
-
-def _name(given: str, folder: Path) -> str:
-    """Return what a model is called: its name on the hub, or the folder of its run or its own."""
-    if not Path(given).is_dir():
-        return given
-    parts = folder.resolve().parts
-    while parts and (parts[-1] in INSIDE_A_RUN or parts[-1].startswith("global_step_")):
-        parts = parts[:-1]
-    return parts[-1] if len(parts) > 1 else folder.resolve().name
 
 
 def _template(model: Path | Endpoint, stamp: Stamp | None, named: str | None) -> Template:

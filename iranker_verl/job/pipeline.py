@@ -1,4 +1,4 @@
-"""The stages of a job in order. What is done is not done again, so the same command goes on where a job was stopped."""
+"""The stages of a job in order. What is done is not done again, so the same command continues where a job was stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from iranker_verl.training import checkpoints
 from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
-RESUME = "Run the same command again to go on from the last checkpoint"
+RESUME = "Run the same command again to continue from the last checkpoint"
 
 
 def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path | None:
@@ -104,7 +104,7 @@ class Stage:
             step = checkpoints.go_on(config, tell)
             checkpoints.prune(config, tell)
             if step:
-                tell(f"going on from the checkpoint of step {step}")
+                tell(f"continuing from the checkpoint of step {step}")
         command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
         log = self.run / "logs" / f"{self.name}.log"
         start, peak, done = time.monotonic(), before["peak_rss_bytes"], False

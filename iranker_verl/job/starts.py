@@ -167,7 +167,7 @@ def write_start(
     told = [one for one in changed if one.name != "iranker.run_dir"]
     if told:
         more = f", and {len(told) - 3} more" if len(told) > 3 else ""
-        print(f"{'run':>9}  goes on with other settings: {'; '.join(map(str, told[:3]))}{more}", flush=True)
+        print(f"{'run':>9}  continues with other settings: {'; '.join(map(str, told[:3]))}{more}", flush=True)
     start = {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "step": step,

@@ -210,7 +210,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nthe job goes on; `ray job stop` ends it", file=sys.stderr)
+        print("\nthe job continues; `ray job stop` ends it", file=sys.stderr)
         sys.exit(130)
 
 

@@ -97,7 +97,7 @@ def _check_trainer(config: DictConfig) -> None:
     kept = config.actor_rollout_ref.actor.checkpoint.save_contents or ()
     if missing := [part for part in ("model", "hf_model") if part not in kept]:
         raise UserError(
-            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run goes on from, or "
+            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run resumes from, or "
             "ends with; set it to [model,optimizer,extra,hf_model]"
         )
     for name in loggers(config):

@@ -28,7 +28,7 @@ class EngineWatch:
             await asyncio.sleep(EVERY_S)
 
     async def check(self) -> None:
-        """Check once. An engine that goes on is healthy again."""
+        """Check once. An engine that answers again is healthy again."""
         before = self.reason
         try:
             async with asyncio.timeout(PATIENCE_S):

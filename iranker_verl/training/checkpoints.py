@@ -101,7 +101,7 @@ def go_on(config: Any, log: Callable[[str], None] = say) -> int:
     for step in reversed(saved_steps(checkpoints)):
         if (lack := lack_of(checkpoints / f"global_step_{step}", config)) is None:
             for line in skipped:
-                log(f"{line}; going on from that of step {step}")
+                log(f"{line}; continuing from that of step {step}")
             if step != recorded:
                 (checkpoints / LATEST).write_text(str(step))
             return step

@@ -210,7 +210,7 @@ def test_our_own_play_is_not_in_lock_step():
             known = Generation.__dataclass_fields__
             return Generation(**{k: v for k, v in fields.items() if k in known})
 
-    asyncio.run(episode.run_episodes(tasks, load("label"), Engine(), max_new_tokens=4))
+    asyncio.run(episode.run_episodes(tasks, load("label"), Engine(), episode.EpisodeOptions(4)))
     assert len(log) == 16
     assert lock_step(log).flagged is False
 

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from data_prep.schema import SCHEMA
 from iranker_verl.cli.reward import _settings, audit_reward
 from iranker_verl.errors import UserError
+from tests.command import invoke
 from tests.reward_fns.published_faults import Published
 
 app = typer.Typer()
@@ -28,15 +28,8 @@ def data(tmp_path):
     return tmp_path
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "160"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def test_ours_is_clean(data):
-    result = run("--reward", "pkg://reward_fns.exclusion", "--data", data, "--limit", 5)
+    result = invoke(app, "--reward", "pkg://reward_fns.exclusion", "--data", data, "--limit", 5)
     assert result.exit_code == 0
     for words in ("oracle", "prompt echo", "saturation", "clean", "not examined", "On 5 tasks", "<answer>[A]</answer>"):
         assert words in result.output
@@ -48,8 +41,8 @@ def test_kwargs_in_both_forms(data):
         ("--kwargs", "kind=corrected", "--kwargs", "malformed=-2"),
         ("--kwargs", "kind=corrected", "malformed=-2"),
     ):
-        result = run(
-            "--reward", "pkg://reward_fns.exclusion:compute_score", "--data", data, *more, "--limit", 5, "--json"
+        result = invoke(
+            app, "--reward", "pkg://reward_fns.exclusion:compute_score", "--data", data, *more, "--limit", 5, "--json"
         )
         assert result.exit_code == 0
         paid = {p["policy"]: p for p in json.loads(result.stdout)["paid"]}
@@ -67,7 +60,7 @@ def test_values_of_kwargs(value, read):
 
 def test_what_a_reward_prints_is_not_in_the_report(data):
     (data / "mine.py").write_text("print('loaded')\n" + FLOAT_ONLY.replace("return", "print('scored'); return"))
-    result = run("--reward", data / "mine.py", "--data", data / "test.parquet", "--limit", 2, "--json")
+    result = invoke(app, "--reward", data / "mine.py", "--data", data / "test.parquet", "--limit", 2, "--json")
     assert json.loads(result.stdout)["tasks"] == 2
     assert "loaded\nscored\n" in result.stderr
 
@@ -81,28 +74,30 @@ def test_a_wrong_row_is_named(data, field, words):
     rows[3]["reward_model"]["ground_truth"] |= field
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
     with pytest.raises(UserError, match=rf"test.parquet row 3: ground_truth .*{words}"):
-        run("--reward", "pkg://reward_fns.exclusion", "--data", data)
+        invoke(app, "--reward", "pkg://reward_fns.exclusion", "--data", data)
 
 
 def test_what_is_flagged_fails(data):
     (data / "mine.py").write_text(FLOAT_ONLY)
-    result = run("--reward", data / "mine.py", "--data", data, "--kwargs", "bonus=1", "--limit", 5)
+    result = invoke(app, "--reward", data / "mine.py", "--data", data, "--kwargs", "bonus=1", "--limit", 5)
     assert result.exit_code == 1
     assert "no signal" in result.output and "flagged" in result.output
-    result = run("--reward", data / "mine.py", "--data", data, "--limit", 5, "--json")
+    result = invoke(app, "--reward", data / "mine.py", "--data", data, "--limit", 5, "--json")
     assert result.exit_code == 1
     assert {"no signal", "constant term", "failures not counted"} <= set(json.loads(result.stdout)["flagged"])
 
 
 def test_rankings_are_told_by_the_rows_or_asked_for(data):
-    result = run("--reward", "pkg://reward_fns.direct", "--data", data, "--answers", "ranking", "--limit", 3, "--json")
+    result = invoke(
+        app, "--reward", "pkg://reward_fns.direct", "--data", data, "--answers", "ranking", "--limit", 3, "--json"
+    )
     assert (result.exit_code, json.loads(result.stdout)["dialect"]) == (0, "<answer>[A], [A], …</answer>")
     path = data / "test.parquet"
     rows = pq.read_table(path).to_pylist()
     for row in rows:
         row["extra_info"]["row_kind"] = "direct"
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
-    result = run("--reward", "pkg://reward_fns.direct", "--data", data, "--limit", 3, "--json")
+    result = invoke(app, "--reward", "pkg://reward_fns.direct", "--data", data, "--limit", 3, "--json")
     assert json.loads(result.stdout)["dialect"] == "<answer>[A], [A], …</answer>"
 
 
@@ -110,7 +105,7 @@ def test_parser_and_log_of_a_test_run(data):
     log = data / "requests.jsonl"
     log.write_text("\n".join(map(json.dumps, Published(7).requests())) + "\n\n")
     ours = ("--reward", "pkg://reward_fns.exclusion", "--data", data, "--limit", 3, "--json")
-    result = run(*ours, "--parser", "pkg://reward_fns.answers:parse_exclusion", "--requests", log)
+    result = invoke(app, *ours, "--parser", "pkg://reward_fns.answers:parse_exclusion", "--requests", log)
     assert json.loads(result.stdout)["flagged"] == ["lock step"]
 
 
@@ -129,7 +124,7 @@ def test_parser_and_log_of_a_test_run(data):
 def test_a_users_mistake_is_one_line(data, arguments, words):
     options = {"--reward": "pkg://reward_fns.exclusion", "--data": str(data), arguments[0]: arguments[1]}
     with pytest.raises(UserError, match=r"^[^\n]*$") as error:
-        run(*(part for pair in options.items() for part in pair))
+        invoke(app, *(part for pair in options.items() for part in pair))
     assert words in str(error.value)
 
 
@@ -140,4 +135,4 @@ def test_a_wrong_line_of_the_log_is_named(data, line):
     log = data / "requests.jsonl"
     log.write_text('{"task": 1, "step": 0, "start": 0.0, "end": 1.0}\n' + line)
     with pytest.raises(UserError, match="line 2"):
-        run("--reward", "pkg://reward_fns.exclusion", "--data", data, "--requests", log)
+        invoke(app, "--reward", "pkg://reward_fns.exclusion", "--data", data, "--requests", log)

@@ -10,7 +10,8 @@ from data_prep.schema import SCHEMA
 from iranker_verl.cli.cot import app, former
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import loading
-from iranker_verl.evaluation.cot import read_traces, with_traces
+from iranker_verl.evaluation.cot.store import read_traces
+from iranker_verl.evaluation.cot.template import with_traces
 from iranker_verl.ranking import Elimination
 from tests.evaluation.cot.samples import LONG, TEMPLATE, dump, line, task
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from iranker_verl.cli.evaluate import evaluate
 from iranker_verl.errors import UserError
@@ -19,6 +18,8 @@ from iranker_verl.evaluation.methods import choose
 from iranker_verl.evaluation.trec import read_qrels, read_run
 from iranker_verl.files import locked
 from iranker_verl.ranking.templates import load
+from tests import command
+from tests.command import invoke
 from tests.data_prep import prepared_folder
 from tests.fake_openai import FakeServer, answer
 
@@ -38,17 +39,11 @@ def data(tmp_path_factory):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(APP, list(map(str, arguments)), env={"COLUMNS": "160"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(APP, *arguments)
 
 
 def refused(*arguments):
-    with pytest.raises(UserError) as error:
-        run(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return command.refused(APP, *arguments)
 
 
 def names_one(request, number):

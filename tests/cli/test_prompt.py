@@ -5,30 +5,23 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from data_prep.schema import SCHEMA
 from iranker_verl.cli.prompt import EXAMPLES, app
-from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import available, load
-from tests import tiny_models
+from tests import command, tiny_models
 
 
 def run(*arguments):
-    """Standard output and standard error of ``iranker prompt …``; UserError comes through, as the console script gets it."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if isinstance(result.exception, Exception):
-        raise result.exception
+    """Standard output and standard error of ``iranker prompt …``."""
+    result = command.invoke(app, *arguments)
     assert result.exit_code == 0, result.output
     return result.stdout, result.stderr
 
 
 def refused(*arguments):
-    with pytest.raises(UserError) as error:
-        run(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return command.refused(app, *arguments)
 
 
 def task(number, dataset):

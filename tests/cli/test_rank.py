@@ -1,4 +1,4 @@
-"""`iranker rank`: a list from the command line, a file of lists that is stopped and goes on, and a user's mistakes."""
+"""`iranker rank`: a list from the command line, a file of lists that is stopped and resumed, and a user's mistakes."""
 
 import io
 import json
@@ -187,7 +187,7 @@ def test_mistakes_are_one_line(run, server, tmp_path):
         ((*model, "--query", " ", "x", "y"), "the query is empty"),
         ((*model, "--lists", path), "--lists and --out"),
         ((*model, "--lists", path, "--out", tmp_path / "x.csv"), "ends in .jsonl"),
-        ((*model, "--lists", bad, "--out", tmp_path / "x.jsonl"), "bad.jsonl row 3: the query is empty"),
+        ((*model, "--lists", bad, "--out", tmp_path / "x.jsonl"), "bad.jsonl row 3: query is empty"),
         (("--model", tmp_path / "none", "--query", "q", "x", "y"), "no such model folder"),
         (("--endpoint", "nowhere", "--model", "x", "--query", "q", "x", "y"), "an address like"),
     ):

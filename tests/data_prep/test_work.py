@@ -60,7 +60,7 @@ def test_a_mistake_is_raised_and_leaves_nothing(tmp_path, processes):
 def test_a_killed_process_is_one_line_and_can_go_on(tmp_path):
     log = tmp_path / "log"
     work = Work(tmp_path / "work", 2)
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="the same command continues"):
         work.run([Job("good", count, (3, log)), Job("dies", die)])
     done = [p.name.split("-")[0] for p in work.folder.iterdir() if not p.name.endswith(".part")]
     assert done in (["good"], [])

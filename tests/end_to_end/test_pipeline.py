@@ -47,7 +47,7 @@ def test_killed_worker_then_the_same_command_gives_a_complete_report(start, tmp_
     # the same command goes on
     job = start(*command)
     assert job.wait(420) == 0, job.text[-3000:]
-    assert "going on from the checkpoint of step 1" in job.text
+    assert "continuing from the checkpoint of step 1" in job.text
     assert not job.strays()
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps] == [1, 2]

@@ -9,9 +9,11 @@ from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import BASELINES, STANDARD, Context, make_baselines
 from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.results import collect
-from iranker_verl.inference.episode import Episode
+from iranker_verl.evaluation.systems import ModelSystem, Role
+from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
+from tests.fake_openai import FakeServer, answer
 
 RECOMMENDING = [name for name in STANDARD if name != "constant"]
 
@@ -116,39 +118,34 @@ def test_the_order_shown_decides_nothing(model):
 
 
 class Asks:
-    """A baseline that has a model rank: it answers the first task well, and the second by half."""
+    """A baseline that asks a server's model."""
 
     name = "asks"
 
-    def __init__(self):
-        self.ranked = 0
+    def __init__(self, url):
+        self.url = url
 
-    def fit(self, train):
-        pass
-
-    def rank(self, tasks):
-        self.ranked += 1
-        self.states = [self.template().start(task) for task in tasks]
-        for state, answer in zip(self.states, ("[B] > [A]", "[B]"), strict=True):
-            state.step(answer)
-        return [state.ranking() for state in self.states]
-
-    def episodes(self):
-        return [Episode(s.task.id, s.task.dataset, tuple(s.ranking()), tuple(s.steps), 9, 2, 0.5) for s in self.states]
-
-    def template(self):
-        return load("direct-label")
+    def system(self):
+        model = Endpoint(self.url, "fake", retries=0)
+        return ModelSystem("asks", model, load("direct-label"), Role.BASELINE, scenario="passage")
 
 
-def test_a_baseline_that_asks_a_model_is_judged_by_its_answers(tmp_path):
-    tasks = [task(["a", "b"], id=f"t{i}", positive=1) for i in range(2)]
-    baseline, said = Asks(), []
-    for _ in range(2):  # the second time what was done before is read again
-        [result] = evaluate_baselines([], tasks, baselines=[baseline], run_dir=tmp_path, log=said.append)
-        numbers = collect([result])["macro"]["asks"]
-        assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["new_tokens_per_task"]) == (0.5, 1, 2)
-        assert (numbers["rr"], numbers["rr_strict"]) == (1.0, 0.75)  # the second answer names half of the candidates
-    assert baseline.ranked == 1
+def test_a_baseline_that_is_a_model_is_judged_by_its_answers(tmp_path):
+    tasks = [
+        task(["a", "b"], id=f"t{i}", positive=1, scenario=s) for i, s in enumerate(["passage", "passage", "routing"])
+    ]
+    server = FakeServer(lambda request, number: (200, answer("[B] > [A]" if number == 1 else "[B]")))
+    with server.serving():
+        for _ in range(2):  # the second time what was done before is read again
+            asks = Asks(server.url)
+            [result] = evaluate_baselines([], tasks, tmp_path, baselines=[asks], log=lambda _: None)
+            numbers = collect([result])["macro"]["asks"]
+            assert (numbers["malformed_rate"], numbers["calls_per_task"], numbers["n"]) == (0.5, 1, 2)
+            assert (numbers["rr"], numbers["rr_strict"]) == (
+                1.0,
+                0.75,
+            )  # the second answer names half of the candidates
+    assert len(server.requests) == 2
 
 
 # ---------------------------------------------------------------- the constant ranker

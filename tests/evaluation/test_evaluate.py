@@ -35,9 +35,9 @@ def tasks():
     return make_tasks()
 
 
-def test_numbers_of_models_and_baselines(tasks):
+def test_numbers_of_models_and_baselines(tasks, tmp_path):
     before, after = play_as("before", tasks, knows=0, malformed=0.3), play_as("after", tasks, knows=1)
-    results = collect([before, after, *evaluate_baselines(tasks, tasks, log=lambda _: None)], seed=1)
+    results = collect([before, after, *evaluate_baselines(tasks, tasks, tmp_path, log=lambda _: None)], seed=1)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     assert set(results["datasets"]) == {"rec-movie", "passage-5"}
     assert set(results["datasets"]["rec-movie"]) == {"before", "after", "random", "popularity", "bm25"}
@@ -83,7 +83,7 @@ def test_other_tasks_before_than_after_are_refused(tasks):
 
 
 def test_baselines_leave_their_tasks_in_the_run(tasks, tmp_path):
-    evaluate_baselines(tasks, tasks, run_dir=tmp_path / "run", log=lambda _: None)
+    evaluate_baselines(tasks, tasks, tmp_path / "run", log=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         *("episodes-bm25.header.json", "episodes-bm25.jsonl", "episodes-constant.header.json"),
         *("episodes-constant.jsonl", "episodes-popularity.header.json"),
@@ -102,7 +102,7 @@ def test_a_model_of_another_template_is_refused(tasks, tmp_path):
     check_model_template(tmp_path, TEMPLATE)
     stamp.write_text(json.dumps({"template_id": "label", "template_hash": "0" * 16}))
     with pytest.raises(UserError, match=f"{'0' * 16}.*{TEMPLATE.hash}"):
-        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), tasks)
+        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), tasks, tmp_path)
     stamp.write_text("{}")
     with pytest.raises(UserError, match="template_id"):
         check_model_template(tmp_path, TEMPLATE)
@@ -110,21 +110,21 @@ def test_a_model_of_another_template_is_refused(tasks, tmp_path):
 
 def test_nothing_to_evaluate_is_refused(tmp_path):
     with pytest.raises(UserError, match="no task"):
-        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), [])
+        evaluate_model(ModelSystem("after", tmp_path, TEMPLATE), [], tmp_path)
     with pytest.raises(UserError, match="no task"):
-        evaluate_baselines([], [])
+        evaluate_baselines([], [], tmp_path)
 
 
-def test_a_task_twice_is_refused(tasks):
+def test_a_task_twice_is_refused(tasks, tmp_path):
     with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' is there twice"):
-        evaluate_baselines([], [*tasks, tasks[0]])
+        evaluate_baselines([], [*tasks, tasks[0]], tmp_path)
 
 
-def test_relevances_that_cannot_be_measured_are_refused_before_anything_is_ranked(tasks):
+def test_relevances_that_cannot_be_measured_are_refused_before_anything_is_ranked(tasks, tmp_path):
     first = tasks[0]
     for relevance, words in (((1e308, *first.relevance[1:]), "1e\\+308"), ((-1.0, *[-2.0] * 5), "above 0")):
         with pytest.raises(UserError, match=f"'task 0' of 'rec-movie'.*{words}"):
-            evaluate_baselines(tasks, [dataclasses.replace(first, relevance=relevance)], baselines=[Never()])
+            evaluate_baselines(tasks, [dataclasses.replace(first, relevance=relevance)], tmp_path, baselines=[Never()])
 
 
 class Never:
@@ -184,7 +184,7 @@ class Missing(Fixed):
 
 def test_a_baseline_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
     said = []
-    results = evaluate_baselines(tasks, tasks, baselines=[Missing(), "random"], run_dir=tmp_path, log=said.append)
+    results = evaluate_baselines(tasks, tasks, run_dir=tmp_path, baselines=[Missing(), "random"], log=said.append)
     content = collect(results)
     assert content["unavailable"] == {"missing": "no weights; give --models missing=FOLDER"}
     assert set(content["macro"]) == {"random"}
@@ -194,11 +194,11 @@ def test_a_baseline_that_cannot_run_has_a_reason_and_no_number(tasks, tmp_path):
 
 def test_a_baseline_that_is_done_is_not_run_again(tasks, tmp_path):
     Fixed.fitted = 0
-    [first] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, log=lambda _: None)
-    [second] = evaluate_baselines(tasks, tasks, baselines=[Fixed()], run_dir=tmp_path, log=lambda _: None)
+    [first] = evaluate_baselines(tasks, tasks, run_dir=tmp_path, baselines=[Fixed()], log=lambda _: None)
+    [second] = evaluate_baselines(tasks, tasks, run_dir=tmp_path, baselines=[Fixed()], log=lambda _: None)
     assert Fixed.fitted == 1 and second == first and len(first.records) == 12
     with pytest.raises(UserError, match=r"train_hash was .*remove .*fixed\.header\.json and .*fixed\.jsonl"):
-        evaluate_baselines(tasks[1:], tasks, baselines=[Fixed()], run_dir=tmp_path)
+        evaluate_baselines(tasks[1:], tasks, run_dir=tmp_path, baselines=[Fixed()])
 
 
 def spares_the_first(request, number):
@@ -229,7 +229,7 @@ def test_an_evaluation_interrupted_by_an_error_goes_on_and_ends_as_if_nothing_ha
     evaluate(whole, tasks, tmp_path / "whole", orders=2)
 
     failing = FakeServer(lambda request, n: spares_the_first(request, n) if n < 45 else (500, {"error": "gone"}))
-    with pytest.raises(UserError, match="goes on from here"):
+    with pytest.raises(UserError, match="continues from here"):
         evaluate(failing, tasks, tmp_path / "cut", orders=2, concurrency=4)
     half = len((tmp_path / "cut" / "episodes-after.jsonl.unfinished").read_text().splitlines())
     assert 4 < half < 20 and not (tmp_path / "cut" / "episodes-after.jsonl").exists()
@@ -343,7 +343,7 @@ def test_a_record_is_its_line_and_back(tasks):
 def test_runs_and_qrels_are_scored_as_here(tasks, tmp_path):
     from iranker_verl.evaluation.trec import read_qrels, read_run, score
 
-    results = [play_as("after", tasks, knows=0.5), *evaluate_baselines(tasks, tasks, log=lambda _: None)]
+    results = [play_as("after", tasks, knows=0.5), *evaluate_baselines(tasks, tasks, tmp_path, log=lambda _: None)]
     write_trec(results, tmp_path)
     numbers = collect(results)["datasets"]
     for dataset, systems in numbers.items():

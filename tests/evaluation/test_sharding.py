@@ -107,8 +107,8 @@ def test_shards_of_vllm_answer_as_one_engine(ray_here, tmp_path):
     pytest.importorskip("vllm")
     model, tasks = tiny_models.save(tmp_path / "tiny"), make_tasks(n=3, size=4)
     system = ModelSystem("after", model, TEMPLATE, max_new_tokens=6, concurrency=8)
-    one = evaluate_model(system, tasks, log=lambda _: None)
-    two = evaluate_model(dataclasses.replace(system, shards=2), tasks, run_dir=tmp_path, log=lambda _: None)
+    one = evaluate_model(system, tasks, tmp_path / "one", log=lambda _: None)
+    two = evaluate_model(dataclasses.replace(system, shards=2), tasks, tmp_path / "two", log=lambda _: None)
     assert [r.key for r in two.records] == [r.key for r in one.records]
     assert [[s.response for s in r.episode.steps] for r in two.records] == [
         [s.response for s in r.episode.steps] for r in one.records

@@ -61,7 +61,7 @@ def test_what_passes_by_itself_is_tried_again():
     ("status", "body", "message", "tries"),
     [
         (429, {"error": {"message": "slow down"}}, "slow down.*--concurrency", 2),
-        (503, {"error": {"message": "no room"}}, "no room.*goes on from here", 2),
+        (503, {"error": {"message": "no room"}}, "no room.*continues from here", 2),
         (401, {"error": {"message": "who?"}}, "who.*OPENAI_API_KEY", 1),
         (404, {"error": {"message": "no such model"}}, "'fake' one of its models", 1),
         (400, {"error": {"message": "the context is 4096 tokens"}}, "the context is 4096 tokens", 1),

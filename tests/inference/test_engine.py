@@ -186,7 +186,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_too_long_for_the_model(tiny_model):
+def test_too_long_for_the_model(tiny_model, tmp_path):
     from iranker_verl.evaluation.model_runs import evaluate_model
     from iranker_verl.evaluation.systems import ModelSystem
     from iranker_verl.ranking.templates import load
@@ -194,7 +194,7 @@ def test_too_long_for_the_model(tiny_model):
     with pytest.raises(UserError, match="admits 512"):
         Engine(tiny_model, max_model_len=513)
     with pytest.raises(UserError, match=r"task 't0' of 'rec-movie'.*admits 512"):
-        evaluate_model(ModelSystem("before", tiny_model, load("label")), tasks(size=40))
+        evaluate_model(ModelSystem("before", tiny_model, load("label")), tasks(size=40), tmp_path)
 
 
 class Answered:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import call_seed, replay_episode, run_episodes
+from iranker_verl.inference.episode import EpisodeOptions, call_seed, replay_episode, run_episodes
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
 from iranker_verl.ranking.templates import load
 
@@ -40,8 +40,8 @@ class FakeEngine:
         return Generation(text, tuple(range(len(text))), len(prompt))
 
 
-def run(tasks, engine, **options):
-    return asyncio.run(run_episodes(tasks, TEMPLATE, engine, **{"max_new_tokens": 8, **options}))
+def run(tasks, engine, options=EpisodeOptions(8), **more):  # noqa: B008
+    return asyncio.run(run_episodes(tasks, TEMPLATE, engine, options, **more))
 
 
 def test_rankings_counts_and_tokens():
@@ -106,7 +106,7 @@ def test_a_cancellation_ends_all_of_it():
     engine = FakeEngine(delay=lambda prompt: 60)
 
     async def main():
-        job = asyncio.create_task(run_episodes([task("x"), task("y")], TEMPLATE, engine, max_new_tokens=8))
+        job = asyncio.create_task(run_episodes([task("x"), task("y")], TEMPLATE, engine, EpisodeOptions(8)))
         await asyncio.sleep(0.05)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -131,9 +131,10 @@ def test_a_greedy_call_has_no_seed_and_a_sampled_one_its_own():
     greedy, first, second, other = FakeEngine(), FakeEngine(), FakeEngine(), FakeEngine()
     run(tasks, greedy)
     assert greedy.seeds == [None] * 6
-    run(tasks, first, temperature=1.0, seed=3)
-    run(list(reversed(tasks)), second, temperature=1.0, seed=3, concurrency=1)
-    run(tasks, other, temperature=1.0, seed=4)
+    sampled = EpisodeOptions(8, temperature=1.0, seed=3)
+    run(tasks, first, sampled)
+    run(list(reversed(tasks)), second, sampled, concurrency=1)
+    run(tasks, other, EpisodeOptions(8, temperature=1.0, seed=4))
     assert len(set(first.seeds)) == 6 and all(0 <= seed < 2**31 for seed in first.seeds)
     assert sorted(first.seeds) == sorted(second.seeds)  # whatever is asked beside it
     assert not set(first.seeds) & set(other.seeds)
@@ -145,7 +146,7 @@ def test_an_episode_is_played_again_from_its_answers(template):
     answers = iter(["[A]", "nonsense", "[B]", "[C] > [A]"] * 50)
     template = load(template)
     [episode] = asyncio.run(
-        run_episodes([task("x", n=5)], template, FakeEngine(answer=lambda p: next(answers)), max_new_tokens=8)
+        run_episodes([task("x", n=5)], template, FakeEngine(answer=lambda p: next(answers)), EpisodeOptions(8))
     )
     responses = [step.response for step in episode.steps]
     counts = {"prompt_tokens": episode.prompt_tokens, "new_tokens": episode.new_tokens, "seconds": episode.seconds}

@@ -11,7 +11,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.inference import AsyncRanker, Ranker, Unrankable
 from iranker_verl.inference.endpoint import Endpoint
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import run_episode
+from iranker_verl.inference.episode import EpisodeOptions, run_episode
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
 from tests import tiny_models
@@ -254,7 +254,7 @@ def test_a_list_is_ranked_in_one_call():
             return [2, 0, 1], Generation("", (7,), 20)
 
     episode = asyncio.run(
-        run_episode(task(), load("label"), Engine(), max_new_tokens=1, per_call="all", constrained=True)
+        run_episode(task(), load("label"), Engine(), EpisodeOptions(1, per_call="all", constrained=True))
     )
     assert (
         episode.ranking == ("1", "0", "2")

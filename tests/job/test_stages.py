@@ -119,7 +119,7 @@ def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tm
 
     asked = []
 
-    def evaluate_model(system, tasks, *, run_dir, **options):
+    def evaluate_model(system, tasks, run_dir, **options):
         asked.append((system.name, system.role, system.model.name, run_dir))
         played = play_as(system.name, tasks, knows=float(system.role == "after"))
         return dataclasses.replace(played, role=system.role)

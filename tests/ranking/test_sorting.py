@@ -11,7 +11,7 @@ from data_prep.options import Options
 from data_prep.prepare import prepare
 from iranker_verl.errors import UserError
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import run_episodes
+from iranker_verl.inference.episode import EpisodeOptions, run_episodes
 from iranker_verl.ranking import AllPairs, Candidate, Pairwise, RankingTask, Setwise
 from iranker_verl.ranking.sorting import CHILDREN, most_sets
 from iranker_verl.ranking.templates import load
@@ -211,7 +211,7 @@ def test_play_runs_them_as_it_runs_an_elimination(name):
             return Generation(f"<think>hm</think><answer>{best[:3]}</answer>", (1, 2), len(prompt))
 
     tasks = [make("cadbfe"), make("zy")]
-    one, two = asyncio.run(run_episodes(tasks, load(name), Judge(), max_new_tokens=8))
+    one, two = asyncio.run(run_episodes(tasks, load(name), Judge(), EpisodeOptions(8)))
     assert "".join(tasks[0].candidates[int(i[2:])].text for i in one.ranking) == "fedcba"
     assert two.ranking == ("id0", "id1") and two.calls == (1 if name.startswith("setwise") else 2)
     assert one.malformed == 0 and one.calls == len(one.steps) > 5

@@ -196,11 +196,8 @@ def test_answers_that_name_none_are_not_guessed(answer):
 
 def test_html_entities_unicode_forms_and_case():
     texts = ["Tom &amp; Jerry", "Ame\u0301lie", "Stra\u00dfe", "\u6771\u4eac\u7269\u8a9e"]
-    assert parse_exclusion("Tom & Jerry", texts).index == 0
-    assert parse_exclusion("tom &amp; jerry", texts).index == 0
-    assert parse_exclusion("Am\u00e9lie", texts).index == 1
-    assert parse_exclusion("STRASSE", texts).index == 2
-    assert parse_exclusion("\u6771\u4eac\u7269\u8a9e", texts).index == 3
+    written = ["Tom & Jerry", "tom &amp; jerry", "Am\u00e9lie", "STRASSE", "\u6771\u4eac\u7269\u8a9e"]
+    assert [parse_exclusion(text, texts).index for text in written] == [0, 0, 1, 2, 3]
 
 
 def test_a_numeric_entity_of_many_digits_is_text():
@@ -303,10 +300,8 @@ def test_texts_that_only_punctuation_tells_apart():
 
 def test_what_looks_alike_is_read_alike():
     texts = ["Schindler\u2019s List", "Spider\u2013Man", "na\u00efve\u200b caf\u00e9", "\u201cQuoted\u201d word"]
-    assert parse_exclusion("Schindler's List", texts).index == 0
-    assert parse_exclusion("spider-man", texts).index == 1
-    assert parse_exclusion("nai\u0308ve cafe\u0301", texts).index == 2
-    assert parse_exclusion('"Quoted" word', texts).index == 3
+    written = ["Schindler's List", "spider-man", "nai\u0308ve cafe\u0301", '"Quoted" word']
+    assert [parse_exclusion(text, texts).index for text in written] == [0, 1, 2, 3]
     alike = ["Schindler\u2019s List", "Schindler's List"]
     assert [parse_exclusion(t, alike).index for t in alike] == [0, 1]
     assert parse_exclusion("schindler's list", alike) == Exclusion(None, SEVERAL)

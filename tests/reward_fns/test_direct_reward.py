@@ -30,22 +30,20 @@ def truth_of(relevance):
     return {"candidates": [f"text {i}" for i in range(len(relevance))], "target": 0, "relevance": relevance}
 
 
+MALFORMED = {
+    "no_answer": "",
+    "not_a_candidate": "[E] > [F]",
+    "several_answers": "<answer>[A]</answer><answer>[B]</answer>",
+}
+
+
 def test_golden_values():
+    faults = ("duplicates", "unknown", "partial", "overlong", "malformed", *MALFORMED)
     assert score("[C] > [A] > [B] > [D]") == {
         "score": 1.0,
         "expected": pytest.approx((1 + 1 / math.log2(3) + 1 / 2 + 1 / math.log2(5)) / 4),
-        "ndcg": 1.0,
-        "rr": 1.0,
-        "coverage": 1.0,
-        "duplicates": 0.0,
-        "unknown": 0.0,
-        "partial": 0.0,
-        "format": 1.0,
-        "overlong": 0.0,
-        "malformed": 0.0,
-        "no_answer": 0.0,
-        "not_a_candidate": 0.0,
-        "several_answers": 0.0,
+        **dict.fromkeys(("ndcg", "rr", "coverage", "format"), 1.0),
+        **dict.fromkeys(faults, 0.0),
         "pool_size": 4.0,
     }
     second = score("[A] > [C] > [B] > [D]")
@@ -92,18 +90,10 @@ def test_what_could_not_be_read_lifts_nobody(kind):
         assert (parts[kind], parts["unknown"]) == (last, 0.75) and parts["score"] < last
 
 
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        ("", "no_answer"),
-        ("[E] > [F]", "not_a_candidate"),
-        ("<answer>[A]</answer><answer>[B]</answer>", "several_answers"),
-    ],
-)
-def test_malformed_rankings_say_why(answer, why):
-    parts = score(answer)
-    reasons = {k: parts[k] for k in ("no_answer", "not_a_candidate", "several_answers")}
-    assert reasons == {**dict.fromkeys(reasons, 0.0), why: 1.0}
+@pytest.mark.parametrize("why", MALFORMED)
+def test_malformed_rankings_say_why(why):
+    parts = score(MALFORMED[why])
+    assert {reason: parts[reason] for reason in MALFORMED} == {reason: float(reason == why) for reason in MALFORMED}
     assert (parts["score"], parts["malformed"], parts["ndcg"], parts["format"]) == (-0.5, 1.0, 0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of verl's are whole, which one a run goes on from, and which ones go."""
+"""Which checkpoints of verl's are whole, which one a run resumes from, and which ones go."""
 
 import json
 import struct
@@ -45,7 +45,7 @@ def test_a_newest_checkpoint_that_is_cut_short_is_skipped_whatever_file_it_is(tm
             path.unlink() if left is None else path.write_bytes(left)
             (tmp_path / "checkpoints" / checkpoints.LATEST).write_text("20")
             assert checkpoints.go_on(config, lines.append) == checkpoints.last_step(tmp_path / "checkpoints") == 10
-            assert path.name.split(".")[-1] in lines[-1] and "going on from that of step 10" in lines[-1]
+            assert path.name.split(".")[-1] in lines[-1] and "continuing from that of step 10" in lines[-1]
         path.write_bytes(whole)
     assert checkpoints.go_on(config, lines.append) == 20
 

@@ -39,9 +39,11 @@ BASELINES = {
 STANDARD = ("random", "constant", "popularity", "bm25")  # in every table
 
 
-def make_baselines(names: Iterable[str] = STANDARD, context: Context | None = None) -> list[Baseline]:
+def make_baselines(
+    names: Iterable[str] = STANDARD, context: Context | None = None
+) -> list[Baseline | PromptingBaseline]:
     """Return the baselines of these names. Raise UserError for an unknown one."""
-    baselines: list[Baseline] = []
+    baselines: list[Baseline | PromptingBaseline] = []
     for name in names:
         if name not in BASELINES:
             raise UserError(f"unknown baseline {name!r}; choose from {', '.join(BASELINES)}")

@@ -7,17 +7,19 @@ unrelated, so everything is learned within a dataset.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from iranker_verl.ranking import RankingTask
 
 if TYPE_CHECKING:
-    from iranker_verl.inference.episode import Episode
-    from iranker_verl.ranking.templates import Template
+    from iranker_verl.evaluation.systems import ModelSystem
 
 Ranking = list[str]  # all candidate ids of a task, best first
+Data = TypeVar("Data")
+Model = TypeVar("Model")
 
 
 class Unavailable(Exception):
@@ -51,7 +53,7 @@ class Context:
 
 
 class Baseline(Protocol):
-    """A method that ranks tasks after it has seen the training tasks.
+    """What evaluation asks of a baseline: it ranks tasks after it has seen the training tasks.
 
     It is deterministic for a seed (on a GPU up to rounding), and :meth:`rank` reads neither a task's relevance nor the order of
     its candidates.
@@ -70,13 +72,74 @@ class Baseline(Protocol):
 
 @runtime_checkable
 class PromptingBaseline(Protocol):
-    """The further methods of a baseline that prompts a language model; its answers are judged as those of any model."""
+    """A baseline that is a language model; it is evaluated, and its answers are judged, as any other model's."""
 
-    def episodes(self) -> Sequence[Episode | None]:
-        """Return the episodes of the last ``rank``, one a task, in their order; None where the ranking is None."""
+    @property
+    def name(self) -> str:
+        """The name in results."""
 
-    def template(self) -> Template:
-        """Return the template of its prompts. Needs no ``fit`` before it; raises what ``fit`` raises."""
+    def system(self) -> ModelSystem:
+        """Return the model, and how it is asked. Raise :class:`Unavailable` where none is named."""
+
+
+class ScoringBaseline(ABC):
+    """A baseline that gives each candidate a score, and the base class of nearly all.
+
+    ``scenario`` is the only one that it applies to, None for all; ``settings`` say how it learns, if it does.
+    """
+
+    name: ClassVar[str]
+    scenario: ClassVar[str | None] = None
+    settings: Any = None
+
+    def __init__(self, context: Context, settings: Any = None) -> None:
+        self.context = context
+        if settings is not None:
+            self.settings = settings
+
+    @abstractmethod
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        """Learn from the training tasks. Raise :class:`Unavailable` if the baseline cannot run."""
+
+    def applies(self, task: RankingTask) -> bool:
+        """Return whether the method can rank the task."""
+        return self.scenario in (None, task.scenario)
+
+    @abstractmethod
+    def scores(self, tasks: Sequence[RankingTask]) -> Iterable[Sequence[float]]:
+        """Return one score a candidate of each task, all of which it applies to; higher is better."""
+
+    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
+        """Return one ranking a task, in their order, or None where the method does not apply."""
+        chosen = [index for index, task in enumerate(tasks) if self.applies(task)]
+        rankings: list[Ranking | None] = [None] * len(tasks)
+        for index, scores in zip(chosen, self.scores([tasks[i] for i in chosen]) if chosen else (), strict=True):
+            rankings[index] = rank_by_score(tasks[index], scores, self.context.seed)
+        return rankings
+
+
+class LearnedByDataset(ScoringBaseline, Generic[Data, Model]):
+    """A baseline with one model a dataset; it applies to the tasks of the datasets that it has learned."""
+
+    def __init__(self, context: Context, settings: Any = None) -> None:
+        super().__init__(context, settings)
+        self.learned: dict[str, tuple[Data, Model]] = {}
+
+    def fit(self, train: Sequence[RankingTask]) -> None:
+        """Learn a model of each dataset."""
+        self.learned = {dataset: (data, self.learn(dataset, data)) for dataset, data in self.data_of(train).items()}
+
+    def applies(self, task: RankingTask) -> bool:
+        """Return whether the task is of the scenario, and of a dataset with training tasks."""
+        return super().applies(task) and task.dataset in self.learned
+
+    @abstractmethod
+    def data_of(self, train: Sequence[RankingTask]) -> Mapping[str, Data]:
+        """Return what is learned from, by dataset."""
+
+    @abstractmethod
+    def learn(self, dataset: str, data: Data) -> Model:
+        """Return the model of one dataset."""
 
 
 def shorten(text: str, most: int) -> str:
@@ -87,15 +150,9 @@ def shorten(text: str, most: int) -> str:
     return f"{words} …" if space else f"{text[: most - 1]}…"
 
 
-def seeded_order(task: RankingTask, seed: int) -> list[int]:
-    """Return the indices of the candidates in an order that depends on the seed and the task, not on the prompt's order."""
+def rank_by_score(task: RankingTask, scores: Sequence[float], seed: int) -> Ranking:
+    """Return ids by ``scores`` (one a candidate, higher is better); ties in an order that depends on seed and task alone."""
     order = sorted(range(len(task.candidates)), key=lambda i: task.candidates[i].id)
     random.Random(f"{seed}/{task.dataset}/{task.id}").shuffle(order)
-    return order
-
-
-def rank_by_score(task: RankingTask, scores: Sequence[float], seed: int) -> Ranking:
-    """Return ids by ``scores`` (one a candidate, higher is better), ties in the order of :func:`seeded_order`."""
-    # sorted() is stable: equal scores keep the seeded order.
-    order = sorted(seeded_order(task, seed), key=lambda i: -round(scores[i], 6))
+    order.sort(key=lambda i: -round(scores[i], 6))  # stable: equal scores keep the shuffled order
     return [task.candidates[i].id for i in order]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from data_prep.duplicates import split_words
-from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
+from iranker_verl.evaluation.baselines.base import Context, ScoringBaseline
 from iranker_verl.ranking import RankingTask
 
 BACKGROUND = 500
@@ -38,13 +38,13 @@ class Bm25Index:
         return [float(s) for s in index.get_scores(known)[: self._count]]
 
 
-class Bm25:
+class Bm25(ScoringBaseline):
     """BM25 of the candidates' texts. All scenarios."""
 
     name = "bm25"
 
     def __init__(self, context: Context) -> None:
-        self._seed = context.seed
+        super().__init__(context)
         self._background: dict[str, list[list[str]]] = {}
 
     def fit(self, train: Sequence[RankingTask]) -> None:
@@ -54,13 +54,12 @@ class Bm25:
             texts[task.dataset].update(dict.fromkeys(c.text for c in task.candidates))
         self._background = {}
         for dataset, known in texts.items():
-            sample = random.Random(f"{self._seed}/{dataset}").sample(list(known), min(BACKGROUND, len(known)))
+            sample = random.Random(f"{self.context.seed}/{dataset}").sample(list(known), min(BACKGROUND, len(known)))
             self._background[dataset] = [split_words(text) for text in sample]
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank every task."""
-        return [self._rank(task) for task in tasks]
-
-    def _rank(self, task: RankingTask) -> Ranking:
-        index = Bm25Index([c.text for c in task.candidates], self._background.get(task.dataset, []))
-        return rank_by_score(task, index.scores(task.context), self._seed)
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[float]]:
+        """Return the candidates' scores for the context."""
+        return [
+            Bm25Index([c.text for c in t.candidates], self._background.get(t.dataset, [])).scores(t.context)
+            for t in tasks
+        ]

@@ -26,30 +26,28 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.fitting import fit_early_stopping
+from iranker_verl.evaluation.baselines.fitting import EarlyStopping, fit_early_stopping
 from iranker_verl.evaluation.baselines.histories import Histories, Indices, Recommender
 from iranker_verl.evaluation.baselines.loading import Progress
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of BPR.
+class Settings(EarlyStopping):
+    """Settings of BPR; a round is an epoch through the training pairs.
 
     ``penalty`` is the L2 weight of a pair's user and item factors, ``bias_penalty`` that of the item biases. A held-out user's
-    sequence is folded in up to ``known`` of its length; epochs are through the training pairs.
+    sequence is folded in up to ``known`` of its length, and compared with at most ``others`` items not chosen, drawn once.
     """
 
+    every: int = 5
+    patience: int = 4
     width: int = 64
+    batch: int = 256
     lr: float = 0.01
     penalty: float = 0.02
     bias_penalty: float = 0.0
-    batch: int = 256
-    epochs: int = 200
-    every: int = 5  # epochs between two validations
-    patience: int = 4  # validations without an improvement
-    held_out: float = 0.1
     known: float = 0.75
-    others: int = 1000  # fold-in: items not chosen to compare with, sampled from a larger catalogue
+    others: int = 1000
 
 
 @dataclass
@@ -64,21 +62,21 @@ class Bpr(Recommender["FoldIn"]):
     """BPR-MF with fold-in of new users. Recommendation."""
 
     name = "bpr"
+    settings: Settings = Settings()
 
-    def __init__(self, context: Context, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
-        super().__init__(context, self._settings.epochs)
+    def learn(self, dataset: str, data: Histories) -> FoldIn:
+        """Return what folds users into the dataset's factors."""
+        progress = Progress(self.context.log, f"{self.name}: epochs on {dataset}", self.settings.rounds)
+        factors = learn_factors(data, self.settings, self.context, progress)
+        return FoldIn(factors, self.settings, self.context.seed)
 
-    def _learn(self, data: Histories, progress: Progress) -> FoldIn:
-        factors = learn(data, self._settings, self._context, progress)
-        return FoldIn(factors, self._settings, self._context.seed)
-
-    def _scores(self, model: FoldIn, history: list[int]) -> list[float]:
-        of_items: list[float] = (model.factors.items @ model(history) + model.factors.biases).tolist()
-        return of_items
+    def of_items(self, model: FoldIn, history: list[int]) -> list[float]:
+        """Return the items' scores for a user who is folded in."""
+        found: list[float] = (model.factors.items @ model(history) + model.factors.biases).tolist()
+        return found
 
 
-def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Factors:
+def learn_factors(data: Histories, settings: Settings, context: Context, progress: Progress) -> Factors:
     """Return item factors learned from drawn pairs, as they were at the lowest loss of the held-out users."""
     generator = torch.Generator().manual_seed(context.seed)
     learned, held = data.split(settings.held_out, context.seed)
@@ -93,11 +91,9 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
     optimizer = torch.optim.Adam([users, items, biases], lr=settings.lr)
     pairs = torch.tensor(sorted({(u, i) for u, user in enumerate(learned) for i in user}))
     chosen = pairs[:, 0] * count + pairs[:, 1]  # sorted, as the pairs are
-    factors, epoch = Factors(items.detach(), biases.detach()), 0
+    factors = Factors(items.detach(), biases.detach())
 
-    def train() -> None:
-        nonlocal epoch
-        epoch += 1
+    def train(epoch: int) -> None:
         for batch in torch.randperm(len(pairs), generator=generator).split(settings.batch):
             triples = _with_others(pairs[batch], chosen, count, generator).to(context.device)
             if len(triples):
@@ -111,14 +107,10 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
                 optimizer.step()
             progress(epoch)
 
-    fit_early_stopping(
-        (items, biases),
-        train,
-        lambda: _loss_of_rest(factors, held or learned, settings, context.seed),
-        rounds=settings.epochs,
-        patience=settings.patience,
-        every=settings.every,
-    )
+    def validate() -> float:
+        return _loss_of_rest(factors, held or learned, settings, context.seed)
+
+    fit_early_stopping((items, biases), train, validate, settings)
     return factors
 
 

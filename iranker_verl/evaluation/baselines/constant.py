@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from iranker_verl.evaluation.baselines.base import Ranking
 from iranker_verl.evaluation.baselines.router_outcomes import Outcomes, Router, Scorer, with_newcomers
 from iranker_verl.ranking import RankingTask
 
@@ -24,7 +23,8 @@ class Constant(Router):
 
     name = "constant"
 
-    def _learn(self, dataset: str, known: Outcomes) -> Scorer:
+    def learn(self, dataset: str, known: Outcomes) -> Scorer:
+        """Return what scores every query by the LLMs' mean relevance."""
         average = np.nanmean(known.relevance, axis=0, keepdims=True)
 
         def scores(queries: Sequence[str], newcomers: Mapping[str, str]) -> np.ndarray:
@@ -32,12 +32,14 @@ class Constant(Router):
 
         return scores
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank the tasks of routing datasets with training tasks, and passages by their positions."""
-        routed = super().rank(tasks)
-        return [_by_position(t) if t.scenario == "passage" else r for t, r in zip(tasks, routed, strict=True)]
+    def applies(self, task: RankingTask) -> bool:
+        """Return whether the task is of a routing dataset with training tasks, or of passages whose ids are positions."""
+        positions = {str(i) for i in range(len(task.candidates))}
+        return super().applies(task) or (task.scenario == "passage" and {c.id for c in task.candidates} == positions)
 
-
-def _by_position(task: RankingTask) -> Ranking | None:
-    positions = [str(i) for i in range(len(task.candidates))]
-    return positions if {c.id for c in task.candidates} == {*positions} else None
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[float]]:
+        """Return the means of LLMs, and of passages the position, the first one highest."""
+        routed = iter(super().scores([task for task in tasks if task.scenario == "routing"]))
+        return [
+            [-float(c.id) for c in task.candidates] if task.scenario == "passage" else next(routed) for task in tasks
+        ]

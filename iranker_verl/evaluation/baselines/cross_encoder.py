@@ -2,7 +2,7 @@
 
 Query and passage are one input, ``[CLS] query [SEP] passage [SEP]``, and a linear head over it gives the score. The head is
 initialised at random (unless the folder has one with a single score), and all weights are trained with the softmax over a
-task's passages (:meth:`.pointwise.Pointwise.train`). The default is google-bert/bert-base-uncased. A pair has at most 512
+task's passages (:meth:`.pointwise.Pointwise.fine_tune`). The default is google-bert/bert-base-uncased. A pair has at most 512
 tokens, or the model's limit; a longer passage loses its end.
 """
 
@@ -11,15 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iranker_verl.evaluation.baselines.loading import (
-    find_model,
-    load_tokenizer,
-    load_weights,
-    max_tokens,
-    seeded,
-    unavailable_on_error,
-)
-from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise, Training
+import torch
+
+from iranker_verl.evaluation.baselines import loading
+from iranker_verl.evaluation.baselines.fitting import FineTuning
+from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise
 from iranker_verl.ranking import RankingTask
 
 
@@ -28,17 +24,16 @@ class RankBert(Pointwise):
 
     name = "rankbert"
     default = "google-bert/bert-base-uncased"
-    training = Training(epochs=3, learning_rate=2e-5)
+    settings: FineTuning = FineTuning(epochs=3, rate=2e-5)
 
     def load(self, train: Sequence[RankingTask]) -> None:
         """Load the encoder and fine-tune it."""
-        folder = find_model(self.context, self.name, self.default)
-        with unavailable_on_error(self.name, folder), seeded(self.context.seed, self.context.device):
-            import torch
+        folder = loading.find_model(self.context, self.name, self.default)
+        with loading.unavailable_on_error(self.name, folder), loading.seeded(self.context.seed, self.context.device):
             from transformers import AutoModelForSequenceClassification
 
-            self.tokenizer = load_tokenizer(folder)
-            model = load_weights(
+            self.tokenizer = loading.load_tokenizer(folder)
+            model = loading.load_weights(
                 AutoModelForSequenceClassification,
                 folder,
                 fresh=("classifier", "score"),
@@ -47,8 +42,8 @@ class RankBert(Pointwise):
             )
             self.model = model.to(self.context.device)
             self.pad = self.tokenizer.pad_token_id or 0
-            self.limit = max_tokens(self.model, self.tokenizer)
-        self.train(train, self.training)
+            self.limit = loading.max_tokens(self.model, self.tokenizer)
+        self.fine_tune(train)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
         """Return the tokens of query and passage, and whether the passage was cut."""
@@ -61,6 +56,6 @@ class RankBert(Pointwise):
         del features["attention_mask"]
         return features, True
 
-    def scores(self, batch: dict[str, Any]) -> Any:
+    def scores_of(self, batch: dict[str, Any]) -> Any:
         """Return the head's scores."""
         return self.model(**batch).logits[:, 0]

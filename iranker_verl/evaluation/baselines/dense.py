@@ -13,50 +13,46 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
+from iranker_verl.evaluation.baselines.base import ScoringBaseline
 from iranker_verl.evaluation.baselines.loading import encode_in_batches, load_sentence_encoder
 from iranker_verl.ranking import RankingTask
 
 
-class Dense:
+class Dense(ScoringBaseline):
     """An encoder that the user names. All scenarios."""
 
     name = "dense"
     default: str | None = None
     similarity: Literal["cosine", "dot"] | None = None  # None: as the model's card says
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._model: Any = None
+    _model: Any = None
 
     def fit(self, train: Sequence[RankingTask]) -> None:
         """Load the encoder."""
-        self._model = load_sentence_encoder(self._context, self.name, self.default, self.similarity)
+        self._model = load_sentence_encoder(self.context, self.name, self.default, self.similarity)
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank every task."""
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[float]]:
+        """Return the similarities of contexts and candidates."""
+        import torch
+
         queries = self._encode({t.context for t in tasks}, "contexts", ("query",))
         documents = self._encode(
             {c.text for t in tasks for c in t.candidates}, "candidates", ("document", "passage", "corpus")
         )
-        return [self._rank(task, queries, documents) for task in tasks]
-
-    def _rank(self, task: RankingTask, queries: dict[str, Any], documents: dict[str, Any]) -> Ranking:
-        import torch
-
-        pool = torch.stack([documents[c.text] for c in task.candidates])
-        scores = self._model.similarity(queries[task.context][None], pool)[0]
-        return rank_by_score(task, scores.tolist(), self._context.seed)
+        pools = (torch.stack([documents[c.text] for c in task.candidates]) for task in tasks)
+        return [
+            self._model.similarity(queries[task.context][None], pool)[0].tolist()
+            for task, pool in zip(tasks, pools, strict=True)
+        ]
 
     def _encode(self, texts: set[str], what: str, prompts: Sequence[str]) -> dict[str, Any]:
         """Vectors by text, encoded in batches of similar length. ``prompts`` are names of prompts that a model may have."""
         model = self._model
         ordered = sorted(texts, key=lambda text: (len(text), text))
         if cut := self._cut(ordered, next((p for p in prompts if p in model.prompts), model.default_prompt_name)):
-            self._context.log(f"{self.name}: {cut} of {len(ordered)} {what} were cut at {model.max_seq_length} tokens")
+            self.context.log(f"{self.name}: {cut} of {len(ordered)} {what} were cut at {model.max_seq_length} tokens")
         encode = model.encode_query if "query" in prompts else model.encode_document
         batches = encode_in_batches(
-            self._context, f"{self.name}: encoding {what}", ordered, partial(encode, convert_to_tensor=True)
+            self.context, f"{self.name}: encoding {what}", ordered, partial(encode, convert_to_tensor=True)
         )
         vectors = (vector for batch in batches for vector in batch.float().cpu())
         return dict(zip(ordered, vectors, strict=True))

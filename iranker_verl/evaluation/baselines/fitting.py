@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,31 +11,46 @@ from torch import Tensor
 from iranker_verl.evaluation.baselines.base import Unavailable
 
 
-def fit_early_stopping(
-    weights: Iterable[Tensor],
-    train: Callable[[], None],
-    validate: Callable[[], float],
-    *,
-    rounds: int,
-    patience: int,
-    every: int = 1,
-) -> None:
-    """Call ``train`` for up to ``rounds`` rounds, and leave ``weights`` as they were at the lowest validation loss.
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When training from scratch ends: after ``rounds``, or ``patience`` validations, one ``every`` rounds, without a gain.
 
-    ``validate`` returns the loss; it is called every ``every`` rounds and after the last. Training stops after ``patience``
-    of these without an improvement.
+    The share ``held_out`` of what is learned from is for validation.
+    """
+
+    rounds: int = 200
+    every: int = 1
+    patience: int = 10
+    held_out: float = 0.1
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How pre-trained weights are trained: epochs, the highest rate, and the samples of a step."""
+
+    epochs: int
+    rate: float
+    batch: int = 16
+
+
+def fit_early_stopping(
+    weights: Iterable[Tensor], train: Callable[[int], None], validate: Callable[[], float], settings: EarlyStopping
+) -> None:
+    """Call ``train`` with the number of each round, and leave ``weights`` as they were at the lowest validation loss.
+
+    ``validate`` returns the loss; it is called after the last round, too.
     """
     weights = list(weights)
     best, least, worse = [w.detach().clone() for w in weights], float("inf"), 0
-    for done in range(1, rounds + 1):
-        train()
-        if done % every and done < rounds:
+    for done in range(1, settings.rounds + 1):
+        train(done)
+        if done % settings.every and done < settings.rounds:
             continue
         with torch.no_grad():
             loss = validate()
         if loss < least:
             best, least, worse = [w.detach().clone() for w in weights], loss, 0
-        elif (worse := worse + 1) >= patience:
+        elif (worse := worse + 1) >= settings.patience:
             break
     with torch.no_grad():
         for weight, kept in zip(weights, best, strict=True):
@@ -46,10 +62,7 @@ def fine_tune(
     weights: Sequence[Tensor],
     losses: Callable[[list[int]], Iterable[Tensor]],
     count: int,
-    *,
-    epochs: int,
-    rate: float,
-    batch: int,
+    settings: FineTuning,
     progress: Callable[[int], None],
 ) -> None:
     """Fine-tune ``weights`` on ``count`` samples by AdamW; the rate rises over a tenth of the steps, then falls to 0.
@@ -58,15 +71,15 @@ def fine_tune(
     computed, which bounds memory. The order of samples is drawn from torch's present seed. Raise Unavailable where a loss
     is not finite.
     """
-    steps = epochs * -(-count // batch)
+    steps = settings.epochs * -(-count // settings.batch)
     warm = max(1, steps // 10)
-    optimizer = torch.optim.AdamW(weights, lr=rate)
+    optimizer = torch.optim.AdamW(weights, lr=settings.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
     )
     done = 0
-    for epoch in range(epochs):
-        for indices in torch.randperm(count).split(batch):
+    for epoch in range(settings.epochs):
+        for indices in torch.randperm(count).split(settings.batch):
             for loss in losses(indices.tolist()):
                 if not loss.isfinite():
                     raise Unavailable(f"{name}: its training diverged in epoch {epoch}")

@@ -17,71 +17,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from iranker_verl.evaluation.baselines.base import Context, Unavailable
+from iranker_verl.evaluation.baselines.base import Unavailable
+from iranker_verl.evaluation.baselines.fitting import EarlyStopping, fit_early_stopping
+from iranker_verl.evaluation.baselines.graph_net import Graph, GraphNet
 from iranker_verl.evaluation.baselines.loading import Progress, seeded
 from iranker_verl.evaluation.baselines.router_outcomes import Outcomes, Router, Scorer, loss
 from iranker_verl.evaluation.baselines.text_features import Vectors, load_encoder, tfidf_svd
 from iranker_verl.ranking import RankingTask
 
-if TYPE_CHECKING:
-    import torch
-
-    from iranker_verl.evaluation.baselines.graph_net import Graph, GraphNet
-
-_EVERY = 10  # steps between two validations
-
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of GraphRouter.
+class Settings(EarlyStopping):
+    """Settings of GraphRouter; a round is a step, which predicts the edges of the share ``hidden`` of the queries learned from.
 
-    At most ``features`` of a text (of TF-IDF), ``tasks`` that queries are grouped into, and the network's size and training: at
-    most ``steps``, until the loss on the share ``held`` of the queries has not fallen for ``patience`` validations. ``hidden``
-    is the share of the other queries whose edges a step predicts.
+    At most ``features`` of a text (of TF-IDF), ``tasks`` that queries are grouped into, and the network's size.
     """
 
+    rounds: int = 500
+    every: int = 10
+    patience: int = 5
+    held_out: float = 0.2
+    hidden: float = 0.5
+    rate: float = 1e-3
+    decay: float = 1e-2
     features: int = 64
     tasks: int = 8
     width: int = 64
     layers: int = 2
     dropout: float = 0.3
-    steps: int = 500
-    rate: float = 1e-3
-    decay: float = 1e-2
-    hidden: float = 0.5
-    held: float = 0.2
-    patience: int = 5
 
 
 class GraphRouter(Router):
     """A graph network over tasks, queries and LLMs. Routing."""
 
     name = "graph-router"
-
-    def __init__(self, context: Context, settings: Settings | None = None) -> None:
-        super().__init__(context)
-        self._settings = settings or Settings()
-        self._encoder: Vectors | None = None
+    settings: Settings = Settings()
+    _encoder: Vectors | None = None
 
     def fit(self, train: Sequence[RankingTask]) -> None:
         """Train a network for each dataset."""
-        self._encoder = load_encoder(self._context, self.name)
+        self._encoder = load_encoder(self.context, self.name)
         super().fit(train)
 
-    def _learn(self, dataset: str, known: Outcomes) -> Scorer:
+    def learn(self, dataset: str, known: Outcomes) -> Scorer:
+        """Return the trained network as a scorer."""
         try:
-            import torch
             from sklearn.cluster import KMeans
-
-            from iranker_verl.evaluation.baselines.graph_net import Graph, GraphNet
         except ImportError as error:
-            raise Unavailable(f"{self.name}: needs torch and scikit-learn ({error})") from error
+            raise Unavailable(f"{self.name}: needs scikit-learn ({error})") from error
 
-        settings, seed, device = self._settings, self._context.seed, self._context.device
+        settings, seed, device = self.settings, self.context.seed, self.context.device
         of_query, of_llm = self._features(known.queries), self._features(known.texts)
         queries = of_query(known.queries)
         clusters = KMeans(min(settings.tasks, len(np.unique(queries, axis=0))), n_init=10, random_state=seed)
@@ -118,40 +107,32 @@ class GraphRouter(Router):
 
     def _train(self, net: GraphNet, graph: Graph, target: torch.Tensor, graded: bool, dataset: str) -> None:
         """Train ``net``, and leave it as it was at the lowest loss on the queries held out."""
-        import torch
-
-        from iranker_verl.evaluation.baselines.fitting import fit_early_stopping
-
-        settings, device = self._settings, self._context.device
+        settings, device = self.settings, self.context.device
         order = torch.randperm(len(target)).to(device)
-        held, own = order.tensor_split([round(settings.held * len(order))])
+        held, own = order.tensor_split([round(settings.held_out * len(order))])
         optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=settings.decay)
-        progress, step = Progress(self._context.log, f"{self.name}: training on {dataset}, step", settings.steps), 0
+        progress = Progress(self.context.log, f"{self.name}: training on {dataset}, step", settings.rounds)
 
         def loss_of(hidden: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
             return loss(net(graph.of(visible), graph.queries[hidden], graph.task_of[hidden]), target[hidden], graded)
 
-        def train() -> None:
-            nonlocal step
+        def train(step: int) -> None:
             net.train()
             shuffled = own[torch.randperm(len(own)).to(device)]
             hidden, visible = shuffled.tensor_split([max(1, round(settings.hidden * len(own)))])
             optimizer.zero_grad()
-            loss_of(hidden, visible).backward()
+            loss_of(hidden, visible).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            step += 1
             progress(step)
 
         def validate() -> float:
             net.eval()
             return loss_of(held if len(held) else own, own).item()
 
-        fit_early_stopping(
-            net.parameters(), train, validate, rounds=settings.steps, patience=settings.patience, every=_EVERY
-        )
+        fit_early_stopping(net.parameters(), train, validate, settings)
 
     def _features(self, texts: Sequence[str]) -> Vectors:
         """Texts to float64 of shape (texts, features), scaled so that those of ``texts`` have standard deviation 1."""
-        raw = self._encoder or tfidf_svd(texts, self.name, self._settings.features, self._context.seed)
+        raw = self._encoder or tfidf_svd(texts, self.name, self.settings.features, self.context.seed)
         spread = float(np.asarray(raw(texts), np.float64).std()) or 1.0
         return lambda given: np.asarray(raw(given), np.float64) / spread

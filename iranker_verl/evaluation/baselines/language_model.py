@@ -6,66 +6,30 @@ evaluated as every model of this project, at temperature 0, with the template th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable
-from iranker_verl.evaluation.model_runs import evaluate_model
-from iranker_verl.evaluation.systems import ModelSystem
-from iranker_verl.inference.episode import Episode
+from iranker_verl.evaluation.baselines.base import Context, Unavailable
+from iranker_verl.evaluation.systems import ModelSystem, Role
 from iranker_verl.inference.models import STAMP, trained_with
-from iranker_verl.ranking import RankingTask
-from iranker_verl.ranking.templates import Template, load
+from iranker_verl.ranking.templates import load
 
 MAX_NEW_TOKENS = 1024  # as in the recipe: reasoning, then all labels
 
 
 class R1Rec:
-    """A language model that ranks directly. Recommendation.
-
-    ``fit`` and ``template`` raise Unavailable without a model, and UserError for a folder of a model that was not trained
-    here, or was trained to exclude.
-    """
+    """A language model that ranks directly. Recommendation."""
 
     name = "r1-rec"
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._episodes: list[Episode | None] = []
 
-    def fit(self, train: Sequence[RankingTask]) -> None:
-        """Check the model, which is trained already."""
-        self._model()
+    def system(self) -> ModelSystem:
+        """Return the model, with the template that its ``iranker.json`` names.
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Evaluate the model on the recommendation tasks."""
-        model, template = self._model()
-        recommendation = [task for task in tasks if task.scenario == "recommendation"]
-        self._episodes = [None] * len(tasks)
-        if not recommendation:
-            return [None] * len(tasks)
-        result = evaluate_model(
-            ModelSystem(self.name, model, template, max_new_tokens=MAX_NEW_TOKENS),
-            recommendation,
-            seed=self._context.seed,
-            log=self._context.log,
-        )
-        records = iter(result.records)
-        found = [next(records) if task.scenario == "recommendation" else None for task in tasks]
-        self._episodes = [record.episode if record else None for record in found]
-        return [list(record.ranking) if record else None for record in found]
-
-    def episodes(self) -> list[Episode | None]:
-        """Return the episodes of the last ``rank``."""
-        return self._episodes
-
-    def template(self) -> Template:
-        """Return the template that the model was trained with."""
-        return self._model()[1]
-
-    def _model(self) -> tuple[Path, Template]:
-        """Return the model's folder, and the template that its ``iranker.json`` names."""
+        Raise Unavailable without a model, and UserError for a folder of one that was not trained here, or was trained to exclude.
+        """
         named = self._context.models.get(self.name)
         if not named:
             raise Unavailable("no model: give --models r1-rec=FOLDER (train one with recipes/r1_rec_3b)")
@@ -80,4 +44,6 @@ class R1Rec:
                 f"{named}: trained with the template {template.id}, which excludes; r1-rec ranks all at once: give a model "
                 "of recipes/r1_rec_3b"
             )
-        return Path(named), template
+        return ModelSystem(
+            self.name, Path(named), template, Role.BASELINE, max_new_tokens=MAX_NEW_TOKENS, scenario="recommendation"
+        )

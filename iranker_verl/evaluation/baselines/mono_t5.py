@@ -11,14 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.loading import (
-    find_model,
-    load_tokenizer,
-    load_weights,
-    max_tokens,
-    unavailable_on_error,
-)
+import torch
+
+from iranker_verl.evaluation.baselines import loading
 from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise
 from iranker_verl.ranking import RankingTask
 
@@ -30,27 +25,25 @@ class MonoT5(Pointwise):
 
     name = "monot5"
     default = "castorini/monot5-base-msmarco"
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._words: list[int] = []
+    _words: Sequence[int] = ()
 
     def load(self, train: Sequence[RankingTask]) -> None:
         """Load the model."""
-        folder = find_model(self.context, self.name, self.default)
-        with unavailable_on_error(self.name, folder):
-            import torch
+        folder = loading.find_model(self.context, self.name, self.default)
+        with loading.unavailable_on_error(self.name, folder):
             from transformers import AutoModelForSeq2SeqLM
 
-            self.tokenizer = load_tokenizer(folder)
+            self.tokenizer = loading.load_tokenizer(folder)
             vocabulary = self.tokenizer.get_vocab()
             if missing := [word for word in WORDS if word not in vocabulary]:
                 raise ValueError(f"its vocabulary has no {missing[0]!r}; this is no T5")
             self._words = [vocabulary[word] for word in WORDS]
             # T5 overflows in half precision.
-            self.model = load_weights(AutoModelForSeq2SeqLM, folder, dtype=torch.float32).to(self.context.device)
+            self.model = loading.load_weights(AutoModelForSeq2SeqLM, folder, dtype=torch.float32).to(
+                self.context.device
+            )
             self.pad = self.tokenizer.pad_token_id or 0
-            self.limit = max_tokens(self.model, self.tokenizer)
+            self.limit = loading.max_tokens(self.model, self.tokenizer)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
         """Return the tokens of the input, and whether the passage was cut."""
@@ -63,10 +56,8 @@ class MonoT5(Pointwise):
         room = self.room(query, len(head) + len(tail))
         return {"input_ids": [*head, *body[:room], *tail]}, len(body) > room
 
-    def scores(self, batch: dict[str, Any]) -> Any:
+    def scores_of(self, batch: dict[str, Any]) -> Any:
         """Return the log ratios of true and false."""
-        import torch
-
         start = torch.full((len(batch["input_ids"]), 1), self.model.config.decoder_start_token_id)
         logits = self.model(**batch, decoder_input_ids=start.to(self.context.device)).logits
         true, false = logits[:, 0, self._words].unbind(dim=1)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines.base import Context, Ranking, Unavailable, rank_by_score
+from iranker_verl.evaluation.baselines.base import ScoringBaseline, Unavailable
+from iranker_verl.evaluation.baselines.fitting import fine_tune
 from iranker_verl.evaluation.baselines.loading import Progress, seeded
 from iranker_verl.ranking import RankingTask
-
-if TYPE_CHECKING:
-    import torch
 
 Pair = tuple[str, str]  # query, passage
 Features = dict[str, list[int]]  # what the tokenizer gives for a pair: input_ids and maybe token_type_ids
@@ -28,26 +27,15 @@ Features = dict[str, list[int]]  # what the tokenizer gives for a pair: input_id
 POOL = 16  # candidates of a task in one training step: more do not fit beside an LLM (Ma et al. use 16 too)
 
 
-@dataclass(frozen=True)
-class Training:
-    """Settings of :func:`.fitting.fine_tune`."""
-
-    epochs: int
-    learning_rate: float
-    tasks_per_step: int = 16
-
-
-class Pointwise(ABC):
+class Pointwise(ScoringBaseline):
     """A baseline for the passage scenario. A subclass loads a model in :meth:`load`, and encodes and scores pairs."""
 
-    name: str
+    scenario = "passage"
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.model: Any = None
-        self.tokenizer: Any = None
-        self.limit = 0  # tokens of a pair
-        self.pad = 0  # the padding token, which attention masks
+    model: Any = None
+    tokenizer: Any = None
+    limit = 0  # tokens of a pair
+    pad = 0  # the padding token, which attention masks
 
     @abstractmethod
     def load(self, train: Sequence[RankingTask]) -> None:
@@ -61,50 +49,40 @@ class Pointwise(ABC):
         """
 
     @abstractmethod
-    def scores(self, batch: dict[str, Any]) -> Any:
+    def scores_of(self, batch: dict[str, Any]) -> Any:
         """Return the scores of a padded batch of tensors, of shape (pairs,); higher is better."""
 
     def fit(self, train: Sequence[RankingTask]) -> None:
         """Load the model, and fine-tune it on the passage tasks if the method does."""
-        self.load([task for task in train if task.scenario == "passage"])
+        self.load([task for task in train if self.applies(task)])
         self.model.eval()
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank the passage tasks."""
-        passages = [task for task in tasks if task.scenario == "passage"]
-        known = self.score({(task.context, c.text) for task in passages for c in task.candidates})
-        return [
-            rank_by_score(task, [known[task.context, c.text] for c in task.candidates], self.context.seed)
-            if task.scenario == "passage"
-            else None
-            for task in tasks
-        ]
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[float]]:
+        """Return the scores of context and candidate."""
+        known = self.score({(task.context, c.text) for task in tasks for c in task.candidates})
+        return [[known[task.context, c.text] for c in task.candidates] for task in tasks]
 
     def score(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
         """Return every pair's score. Batches depend on the set of pairs, not on their order."""
-        import torch
-
         encoded = self._encoded(pairs)
         progress = Progress(self.context.log, f"{self.name}: pairs scored", len(encoded))
         known: dict[Pair, float] = {}
         with torch.inference_mode():
             for batch in self._batches(encoded):
-                scores = self.scores(self._padded([encoded[pair] for pair in batch])).float().tolist()
+                scores = self.scores_of(self._padded([encoded[pair] for pair in batch])).float().tolist()
                 if not all(map(math.isfinite, scores)):
                     raise UserError(f"{self.name}: its scores are not finite numbers; leave this baseline out")
                 known.update(zip(batch, scores, strict=True))
                 progress(len(known))
         return known
 
-    def train(self, tasks: Sequence[RankingTask], training: Training) -> None:
-        """Fine-tune all weights that require a gradient.
+    def fine_tune(self, tasks: Sequence[RankingTask]) -> None:
+        """Fine-tune all weights that require a gradient, by ``settings``; a sample is a task.
 
         The loss of a task is −log of the probability that the softmax over its candidates' scores gives to the best of
         them, over at most POOL candidates, sampled anew in every epoch. Deterministic for a seed (on a GPU up to
         rounding). Raise Unavailable where there is no task, or where a loss is not finite.
         """
-        from iranker_verl.evaluation.baselines.fitting import fine_tune
-
         if not tasks:
             raise Unavailable(f"{self.name}: it is fine-tuned, and no training task is of the passage scenario")
         encoded = self._encoded((task.context, c.text) for task in tasks for c in task.candidates)
@@ -114,21 +92,15 @@ class Pointwise(ABC):
         def losses(indices: list[int]) -> Iterator[torch.Tensor]:
             for task in (ordered[i] for i in indices):
                 texts, best = _pool(task, rng)
-                scores = self.scores(self._padded([encoded[task.context, text] for text in texts])).float()
+                scores = self.scores_of(self._padded([encoded[task.context, text] for text in texts])).float()
                 yield (scores.logsumexp(0) - scores[:best].logsumexp(0)) / len(indices)
 
         self.model.train()
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        total = self.settings.epochs * len(ordered)
+        progress = Progress(self.context.log, f"{self.name}: training tasks", total)
         with seeded(self.context.seed, self.context.device):
-            fine_tune(
-                self.name,
-                [p for p in self.model.parameters() if p.requires_grad],
-                losses,
-                len(ordered),
-                epochs=training.epochs,
-                rate=training.learning_rate,
-                batch=training.tasks_per_step,
-                progress=Progress(self.context.log, f"{self.name}: training tasks", training.epochs * len(ordered)),
-            )
+            fine_tune(self.name, weights, losses, len(ordered), self.settings, progress)
         self.model.eval()
 
     def room(self, query: str, used: int) -> int:
@@ -164,8 +136,6 @@ class Pointwise(ABC):
 
     def _padded(self, rows: list[Features]) -> dict[str, Any]:
         """Tensors of shape (pairs, longest), padded on the right, with an attention_mask."""
-        import torch
-
         lengths = [len(row["input_ids"]) for row in rows]
         rows = [{**row, "attention_mask": [1] * length} for row, length in zip(rows, lengths, strict=True)]
         fill = {"input_ids": self.pad}

@@ -11,17 +11,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
+from iranker_verl.evaluation.baselines.base import Context, ScoringBaseline
 from iranker_verl.ranking import RankingTask
 
 
-class Popularity:
+class Popularity(ScoringBaseline):
     """The number of times that users chose an item. Recommendation."""
 
     name = "popularity"
+    scenario = "recommendation"
 
     def __init__(self, context: Context) -> None:
-        self._seed = context.seed
+        super().__init__(context)
         self._chosen: Counter[tuple[str, str]] = Counter()
         self._histories: dict[str, str] = {}
         self._mentions: dict[tuple[str, str], int] = {}
@@ -38,13 +39,12 @@ class Popularity:
                 contexts[task.dataset].append(task.context)
         self._histories = {dataset: "\n".join(texts) for dataset, texts in contexts.items()}
 
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank the recommendation tasks."""
-        return [self._rank(task) if task.scenario == "recommendation" else None for task in tasks]
-
-    def _rank(self, task: RankingTask) -> Ranking:
-        scores = [self._chosen[task.dataset, c.id] + self._mentioned(task.dataset, c.text) for c in task.candidates]
-        return rank_by_score(task, scores, self._seed)
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[int]]:
+        """Return how often each candidate was chosen."""
+        return [
+            [self._chosen[task.dataset, c.id] + self._mentioned(task.dataset, c.text) for c in task.candidates]
+            for task in tasks
+        ]
 
     def _mentioned(self, dataset: str, text: str) -> int:
         key = (dataset, text)

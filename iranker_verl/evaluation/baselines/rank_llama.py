@@ -18,16 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.evaluation.baselines.loading import (
-    find_model,
-    load_tokenizer,
-    load_weights,
-    max_tokens,
-    resolve_model,
-    seeded,
-    unavailable_on_error,
-)
-from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise, Training
+import torch
+
+from iranker_verl.evaluation.baselines import loading
+from iranker_verl.evaluation.baselines.fitting import FineTuning
+from iranker_verl.evaluation.baselines.pointwise import Features, Pointwise
 from iranker_verl.ranking import RankingTask
 
 
@@ -35,18 +30,18 @@ class RankLlama(Pointwise):
     """An LLM with a scoring head. Passages."""
 
     name = "rankllama"
-    training = Training(epochs=3, learning_rate=1e-4)
+    settings: FineTuning = FineTuning(epochs=3, rate=1e-4)
 
     def load(self, train: Sequence[RankingTask]) -> None:
         """Load the model, and fine-tune it where it is a causal LM."""
-        folder = find_model(self.context, self.name)
-        with unavailable_on_error(self.name, folder), seeded(self.context.seed, self.context.device):
+        folder = loading.find_model(self.context, self.name)
+        with loading.unavailable_on_error(self.name, folder), loading.seeded(self.context.seed, self.context.device):
             from transformers import AutoConfig
 
             adapter = (folder / "adapter_config.json").is_file()
             base = self._base_of(folder) if adapter else folder
             own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-            self.tokenizer = load_tokenizer(folder if own else base)
+            self.tokenizer = loading.load_tokenizer(folder if own else base)
             if self.tokenizer.eos_token_id is None:
                 raise ValueError("its tokenizer has no end token, over which the score is read")
             config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
@@ -60,9 +55,9 @@ class RankLlama(Pointwise):
             elif headless:
                 model = _with_lora(model)
             self.model = model.to(self.context.device)
-            self.limit = max_tokens(self.model, self.tokenizer)
+            self.limit = loading.max_tokens(self.model, self.tokenizer)
         if headless and not adapter:
-            self.train(train, self.training)
+            self.fine_tune(train)
 
     def encode(self, query: str, passage: str) -> tuple[Features, bool]:
         """Return the tokens of query, passage and the end token, and whether the passage was cut."""
@@ -70,17 +65,13 @@ class RankLlama(Pointwise):
         ids = self._ids(f"query: {query} document: {passage}")
         return {"input_ids": [*ids[: self.limit - 1], self.tokenizer.eos_token_id]}, len(ids) >= self.limit
 
-    def scores(self, batch: dict[str, Any]) -> Any:
+    def scores_of(self, batch: dict[str, Any]) -> Any:
         """Return the head's scores at the end token."""
-        import torch
-
         half = self._dtype() is torch.bfloat16
         with torch.autocast(torch.device(self.context.device).type, dtype=torch.bfloat16, enabled=half):
             return self.model(**batch, use_cache=False).logits[:, 0]
 
-    def _dtype(self) -> Any:
-        import torch
-
+    def _dtype(self) -> torch.dtype:
         return torch.float32 if self.context.device == "cpu" else torch.bfloat16
 
     def _ids(self, text: str) -> list[int]:
@@ -93,17 +84,13 @@ class RankLlama(Pointwise):
         base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not base:
             raise ValueError("its adapter_config.json names no base model")
-        return resolve_model(str(base), self.name, self.context.log)
+        return loading.resolve_model(str(base), self.name, self.context.log)
 
     def _classifier(self, folder: Path, headless: bool) -> Any:
         from transformers import AutoModelForSequenceClassification
 
-        if headless:
-            model = load_weights(
-                AutoModelForSequenceClassification, folder, fresh=("score",), dtype=self._dtype(), num_labels=1
-            )
-        else:
-            model = load_weights(AutoModelForSequenceClassification, folder, dtype=self._dtype())
+        head: dict[str, Any] = {"fresh": ("score",), "num_labels": 1} if headless else {}
+        model = loading.load_weights(AutoModelForSequenceClassification, folder, dtype=self._dtype(), **head)
         if model.config.num_labels != 1:
             raise ValueError(f"it gives {model.config.num_labels} scores a text; one is needed")
         # The head reads the last token that is not padding, so the end token must not be the padding token too (as it

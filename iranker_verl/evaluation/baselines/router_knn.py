@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from iranker_verl.evaluation.baselines.base import Context
 from iranker_verl.evaluation.baselines.router_outcomes import Outcomes, Router, Scorer, with_newcomers
 from iranker_verl.evaluation.baselines.text_features import Vectors, load_encoder, tfidf
 from iranker_verl.ranking import RankingTask
@@ -23,22 +22,20 @@ class RouterKnn(Router):
     """k nearest training queries. Routing."""
 
     name = "router-knn"
-
-    def __init__(self, context: Context, neighbours: int = NEIGHBOURS) -> None:
-        super().__init__(context)
-        self._neighbours = neighbours
-        self._encoder: Vectors | None = None
+    settings: int = NEIGHBOURS
+    _encoder: Vectors | None = None
 
     def fit(self, train: Sequence[RankingTask]) -> None:
         """Load the encoder, if one is named, and index each dataset's queries."""
-        self._encoder = load_encoder(self._context, self.name)
+        self._encoder = load_encoder(self.context, self.name)
         super().fit(train)
 
-    def _learn(self, dataset: str, known: Outcomes) -> Scorer:
+    def learn(self, dataset: str, known: Outcomes) -> Scorer:
+        """Return what scores queries by the training queries that are most similar."""
         vectors = self._encoder or tfidf(known.queries, self.name)
         from sklearn.neighbors import NearestNeighbors
 
-        count = min(self._neighbours, len(known.queries))
+        count = min(self.settings, len(known.queries))
         index = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(vectors(known.queries))
         shown = ~np.isnan(known.relevance)
         relevance = np.where(shown, known.relevance, 0.0)

@@ -8,7 +8,6 @@ query's mean), because only its differences within a query matter.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iranker_verl.evaluation.baselines.base import Context, Ranking, rank_by_score
+from iranker_verl.evaluation.baselines.base import LearnedByDataset
 from iranker_verl.ranking import RankingTask, by_dataset
 
 if TYPE_CHECKING:
@@ -95,40 +94,26 @@ def with_newcomers(scores: np.ndarray, newcomers: Mapping[str, str]) -> np.ndarr
     return np.hstack([scores, np.repeat(scores.mean(axis=1, keepdims=True), len(newcomers), axis=1)])
 
 
-class Router(ABC):
-    """A baseline for routing with one scorer a dataset; None for a dataset without training tasks."""
+class Router(LearnedByDataset[Outcomes, Scorer]):
+    """A baseline for routing, with one scorer a dataset."""
 
-    name = ""
+    scenario = "routing"
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._learned: dict[str, tuple[Outcomes, Scorer]] = {}
+    def data_of(self, train: Sequence[RankingTask]) -> dict[str, Outcomes]:
+        """Return the outcomes of training queries."""
+        return outcomes_of(train)
 
-    def fit(self, train: Sequence[RankingTask]) -> None:
-        """Learn a scorer for each dataset."""
-        self._learned = {name: (known, self._learn(name, known)) for name, known in outcomes_of(train).items()}
-
-    @abstractmethod
-    def _learn(self, dataset: str, known: Outcomes) -> Scorer: ...
-
-    def rank(self, tasks: Sequence[RankingTask]) -> list[Ranking | None]:
-        """Rank the tasks of routing datasets that were learned."""
-        rankings: list[Ranking | None] = [None] * len(tasks)
+    def scores(self, tasks: Sequence[RankingTask]) -> list[list[float]]:
+        """Return the scores of LLMs; all queries of a dataset are scored at once."""
+        found: dict[int, list[float]] = {}
         indices: dict[str, list[int]] = defaultdict(list)
         for index, task in enumerate(tasks):
-            if task.scenario == "routing" and task.dataset in self._learned:
-                indices[task.dataset].append(index)
+            indices[task.dataset].append(index)
         for dataset, own in indices.items():
-            for index, ranking in zip(own, self._rank(dataset, [tasks[i] for i in own]), strict=True):
-                rankings[index] = ranking
-        return rankings
-
-    def _rank(self, dataset: str, tasks: Sequence[RankingTask]) -> list[Ranking]:
-        known, scorer = self._learned[dataset]
-        newcomers = {id: text for id, text in _texts(tasks).items() if id not in set(known.llms)}
-        column = {id: i for i, id in enumerate((*known.llms, *newcomers))}
-        scores = scorer([query_text(task.context) for task in tasks], newcomers)
-        return [
-            rank_by_score(task, [float(row[column[c.id]]) for c in task.candidates], self._context.seed)
-            for task, row in zip(tasks, scores, strict=True)
-        ]
+            known, scorer = self.learned[dataset]
+            newcomers = {id: text for id, text in _texts([tasks[i] for i in own]).items() if id not in set(known.llms)}
+            column = {id: i for i, id in enumerate((*known.llms, *newcomers))}
+            scores = scorer([query_text(tasks[i].context) for i in own], newcomers)
+            for index, row in zip(own, scores, strict=True):
+                found[index] = [float(row[column[c.id]]) for c in tasks[index].candidates]
+        return [found[index] for index in range(len(tasks))]

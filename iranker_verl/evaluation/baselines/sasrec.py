@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from iranker_verl.evaluation.baselines.base import Context
-from iranker_verl.evaluation.baselines.fitting import fit_early_stopping
+from iranker_verl.evaluation.baselines.fitting import EarlyStopping, fit_early_stopping
 from iranker_verl.evaluation.baselines.histories import Histories, Indices, Recommender
 from iranker_verl.evaluation.baselines.loading import Progress, seeded
 
@@ -36,8 +36,8 @@ _NO_TARGET = -100  # ignored by cross_entropy
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The paper's form: two blocks, one head; ``patience`` is in epochs."""
+class Settings(EarlyStopping):
+    """The paper's form: two blocks, one head; a round is an epoch."""
 
     width: int = 64
     blocks: int = 2
@@ -47,28 +47,25 @@ class Settings:
     lr: float = 1e-3
     weight_decay: float = 0.0
     batch: int = 64
-    epochs: int = 200
-    patience: int = 10
-    held_out: float = 0.1
 
 
 class SasRec(Recommender["Network"]):
     """SASRec with a softmax loss. Recommendation."""
 
     name = "sasrec"
+    settings: Settings = Settings()
 
-    def __init__(self, context: Context, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings()
-        super().__init__(context, self._settings.epochs)
+    def learn(self, dataset: str, data: Histories) -> Network:
+        """Return the network of the dataset."""
+        progress = Progress(self.context.log, f"{self.name}: epochs on {dataset}", self.settings.rounds)
+        return learn_network(data, self.settings, self.context, progress)
 
-    def _learn(self, data: Histories, progress: Progress) -> Network:
-        return learn(data, self._settings, self._context, progress)
-
-    def _scores(self, model: Network, history: list[int]) -> list[float]:
+    def of_items(self, model: Network, history: list[int]) -> list[float]:
+        """Return the items' scores as the next one."""
         with torch.no_grad():
             inputs, lengths, _ = model.batch([history], predicting=True)
-            of_items: list[float] = model(inputs, lengths)[0, lengths[0] - 1].tolist()
-        return of_items
+            found: list[float] = model(inputs, lengths)[0, lengths[0] - 1].tolist()
+        return found
 
 
 class Network(nn.Module):
@@ -132,7 +129,7 @@ class Network(nn.Module):
         return cross_entropy(self(inputs, lengths).flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
 
 
-def learn(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
+def learn_network(data: Histories, settings: Settings, context: Context, progress: Progress) -> Network:
     """Return the network at the lowest loss of the held-out users; torch's global random state stays as it was."""
     learned, held = data.split(settings.held_out, context.seed)
     generator = torch.Generator().manual_seed(context.seed)
@@ -142,11 +139,8 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay
         )
-        epoch = 0
 
-        def train() -> None:
-            nonlocal epoch
-            epoch += 1
+        def train(epoch: int) -> None:
             network.train()
             for batch in torch.randperm(len(learned), generator=generator).split(settings.batch):
                 optimizer.zero_grad()
@@ -154,13 +148,10 @@ def learn(data: Histories, settings: Settings, context: Context, progress: Progr
                 optimizer.step()
                 progress(epoch)
 
-        fit_early_stopping(
-            network.parameters(),
-            train,
-            lambda: _validation_loss(network, held or learned, settings.batch),
-            rounds=settings.epochs,
-            patience=settings.patience,
-        )
+        def validate() -> float:
+            return _validation_loss(network, held or learned, settings.batch)
+
+        fit_early_stopping(network.parameters(), train, validate, settings)
     return network.eval()
 
 

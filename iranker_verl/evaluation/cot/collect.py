@@ -51,18 +51,12 @@ _COUNTS = (
     "kept",
 )
 
+_QUESTION = ("task_id", "dataset", "scenario", "context")
+_TEMPLATE = ("template_id", "template_hash")
+
 # The traces of one context and pool size, by their normalised reasoning.
 _Cell = dict[str, ReasoningTrace]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One answer of a rollout, and its question."""
-
-    output: str
-    score: float
-    step: int
-    ranking: dict[str, Any]
+_Row = dict[str, Any]  # one answer of a rollout, and the fields of its question
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def collect_traces(
     for path in files:
         for where, row in _rows(path, counts):
             counts["answers"] += 1
-            check_hash(template, row.ranking["template_id"], row.ranking["template_hash"], where)
+            check_hash(template, row["template_id"], row["template_hash"], where)
             trace = _trace(row, template)
             if trace is None or len(trace.reasoning) < min_chars:
                 counts["malformed" if trace is None else "no reasoning"] += 1
@@ -142,7 +136,7 @@ def read_template_id(rollouts: Path) -> str:
     """Return the id of the template of the first answer."""
     for path in find_rollout_files(rollouts):
         for _, row in _rows(path, Counter()):
-            return str(row.ranking["template_id"])
+            return str(row["template_id"])
     raise UserError(f"{rollouts}: its files hold no answer")
 
 
@@ -166,44 +160,44 @@ def _rows(path: Path, counts: Counter[str]) -> Iterator[tuple[str, _Row]]:
 def _row(content: Any, where: str) -> _Row:
     try:
         ranking = content["ranking"]
-        row = _Row(str(content["output"]), float(content["score"]), int(content["step"]), dict(ranking))
-        texts = [ranking[k] for k in ("task_id", "dataset", "scenario", "context", "template_id", "template_hash")]
+        answer: _Row = {
+            "output": str(content["output"]),
+            "score": float(content["score"]),
+            "step": int(content["step"]),
+        }
+        texts = [ranking[name] for name in (*_QUESTION, *_TEMPLATE)]
         texts += list(ranking["candidates"]) if not isinstance(ranking["candidates"], str) else [None]
-        "".join([row.output, *texts]).encode()  # TypeError for what is no text, ValueError for half a character
+        "".join([answer["output"], *texts]).encode()  # TypeError for what is no text, ValueError for half a character
+        row = {**ranking, **answer}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{where}: no whole question and answer ({type(error).__name__}: {error}); "
             "train again with this version's trainer and trainer.rollout_data_dir"
         ) from error
-    if not math.isfinite(row.score):
-        raise UserError(f"{where}: its score is {row.score}; is it a file of trainer.rollout_data_dir?")
+    if not math.isfinite(row["score"]):
+        raise UserError(f"{where}: its score is {row['score']}; is it a file of trainer.rollout_data_dir?")
     return row
 
 
 def _trace(row: _Row, template: Template) -> ReasoningTrace | None:
     """Return the trace of a row, its reasoning "" where it has none; or None where the answer is not well-formed."""
-    question, candidates = row.ranking, tuple(row.ranking["candidates"])
+    output, candidates = row["output"], tuple(row["candidates"])
     answer: tuple[int, ...]
     if template.kind == "direct":
-        ranking = parse_ranking(row.output, candidates)
-        well_formed, answer = ranking.ok and tidy(row.output), ranking.order
+        ranking = parse_ranking(output, candidates)
+        well_formed, answer = ranking.ok and tidy(output), ranking.order
     else:
-        exclusion = parse_exclusion(row.output, candidates)
+        exclusion = parse_exclusion(output, candidates)
         well_formed, answer = exclusion.ok and exclusion.tidy, (exclusion.index or 0,)
     if not well_formed:
         return None
-    before, closed, _ = row.output.rpartition(_END_THINK)
+    before, closed, _ = output.rpartition(_END_THINK)
     return ReasoningTrace(
-        task_id=question["task_id"],
-        dataset=question["dataset"],
-        scenario=question["scenario"],
-        group=str(question.get("group") or ""),
-        context=question["context"],
+        **{name: row[name] for name in (*_QUESTION, "score", "step")},
+        group=str(row.get("group") or ""),
         candidates=candidates,
         answer=answer,
         reasoning=before.strip().removeprefix(_THINK).strip() if closed else "",
-        score=row.score,
-        step=row.step,
     )
 
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from data_prep.duplicates import pairs, words
+from data_prep.schema import read_manifest, read_rows
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.cot.store import Store
 from iranker_verl.ranking import RankingTask
@@ -87,6 +89,12 @@ def prove_no_leaks(
     return Proof(store.hash, len(store.traces), len(tasks), grouped, threshold)
 
 
+def prove_for_data(store: Store, data: Path, near_duplicate: float = NEAR_DUPLICATE) -> Proof:
+    """Return the proof over the test tasks of prepared data. Raise UserError where a trace is of one of them."""
+    tasks, groups = read_test_side(data)
+    return prove_no_leaks(store, tasks, groups=groups, threshold=near_duplicate)
+
+
 def without_leaks(
     store: Store, tasks: Sequence[RankingTask], *, groups: Groups | None = None, threshold: float = NEAR_DUPLICATE
 ) -> Store:
@@ -127,20 +135,33 @@ def _near_duplicates(ours: Sequence[_Query], tests: Sequence[_Query], threshold:
     for scenario in sorted({q.scenario for q in ours}):
         left, right = ([(i, q) for i, q in enumerate(side) if q.scenario == scenario] for side in (ours, tests))
         use_groups = scenario == "routing" and all(q.group for _, q in (*left, *right))
-        texts = {(q.group if use_groups else q.context): None for _, q in (*left, *right)}
-        word_sets = {text: words(text) for text in texts}
+        asked = {i: words(q.group if use_groups else q.context) for i, q in left}
         tested: dict[tuple[str, ...], int] = {}  # word set: the first test that has it
         for j, query in right:
-            tested.setdefault(word_sets[query.group if use_groups else query.context], j)
-        distinct = {key: text for text, key in word_sets.items()}
-        keys = list(distinct)
+            tested.setdefault(words(query.group if use_groups else query.context), j)
+        keys = list(dict.fromkeys([*asked.values(), *tested]))
         alike = {key: [key] for key in keys}
-        for a, b in pairs(list(distinct.values()), threshold):
+        for a, b in pairs([" ".join(key) for key in keys], threshold):
             alike[keys[a]].append(keys[b])
             alike[keys[b]].append(keys[a])
-        for i, query in left:
-            key = word_sets[query.group if use_groups else query.context]
+        for i, key in asked.items():
             if close := [(tested[other], other) for other in alike[key] if other in tested]:
                 j, other = min(close)
                 found[i] = j, len({*key} & {*other}) / len({*key} | {*other})
     return found
+
+
+def read_test_side(data: Path) -> tuple[list[RankingTask], dict[tuple[str, str], str]]:
+    """Read the test tasks of prepared data, and their groups by dataset and task id.
+
+    The users of a split by time are left out of the groups: they are on both sides on purpose, with different contexts.
+    """
+    by_time = read_manifest(data)["options"]["split"] == "time"
+    tasks: list[RankingTask] = []
+    groups: dict[tuple[str, str], str] = {}
+    for row in read_rows(data / "test.parquet"):
+        task = RankingTask.from_row(row)
+        tasks.append(task)
+        if not (by_time and task.scenario == "recommendation"):
+            groups[task.dataset, task.id] = row["extra_info"]["group"] or ""
+    return tasks, groups

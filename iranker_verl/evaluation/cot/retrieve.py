@@ -5,9 +5,10 @@ Both are deterministic. Equal similarities are ordered as in the store.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines.bm25 import Bm25Index
@@ -20,59 +21,66 @@ if TYPE_CHECKING:
 Encode = Callable[[Sequence[str]], "np.ndarray"]  # texts to an array of shape (texts, dimensions)
 
 
-class Retriever(Protocol):
-    """What finds the traces that are most similar to a task."""
+class Retriever(ABC):
+    """What finds the traces of a store that are most similar to a task; ``name`` identifies it in a few-shot template's hash."""
 
-    store: Store
-
-    @property
-    def name(self) -> str:
-        """What identifies the method in the hash of a few-shot template."""
-
-    def nearest(self, task: RankingTask, k: int) -> list[int]:
-        """Return indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar."""
-
-
-class Bm25Retriever:
-    """Okapi BM25 of the contexts. A trace whose context shares no word with the task's is not similar."""
-
-    name = "bm25"
+    name: str
+    least = float("-inf")  # a similarity has to be above
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._indices = _by_scenario(store)
-        self._indexes = {
-            scenario: Bm25Index([store.traces[i].context for i in indices])
-            for scenario, indices in self._indices.items()
-        }
+        self._indices: dict[str, list[int]] = defaultdict(list)  # of traces, by scenario
+        for index, trace in enumerate(store.traces):
+            self._indices[trace.scenario].append(index)
+
+    def contexts(self) -> dict[str, list[str]]:
+        """Return the traces' contexts by scenario."""
+        return {scenario: [self.store.traces[i].context for i in own] for scenario, own in self._indices.items()}
+
+    @abstractmethod
+    def similarities(self, scenario: str, context: str) -> Sequence[float]:
+        """Return how similar the contexts of the scenario's traces are to this one."""
 
     def nearest(self, task: RankingTask, k: int) -> list[int]:
-        """Return the indices of up to ``k`` traces with a score above 0."""
-        if task.scenario not in self._indices:
+        """Return indices of the store's traces, the most similar first: ``k``, or fewer where no more are similar."""
+        if not (indices := self._indices.get(task.scenario)):
             return []
-        scores = self._indexes[task.scenario].scores(task.context)
-        return _best(scores, self._indices[task.scenario], k, above=0.0)
+        found = zip(indices, self.similarities(task.scenario, task.context), strict=True)
+        rounded = [
+            (index, round(similarity, 5)) for index, similarity in found
+        ]  # the last bits depend on the processor
+        rounded.sort(key=lambda pair: -pair[1])
+        return [index for index, similarity in rounded if similarity > self.least][:k]
 
 
-class EmbeddingRetriever:
+class Bm25Retriever(Retriever):
+    """Okapi BM25 of the contexts. A trace whose context shares no word with the task's is not similar."""
+
+    name = "bm25"
+    least = 0.0
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._indexes = {scenario: Bm25Index(contexts) for scenario, contexts in self.contexts().items()}
+
+    def similarities(self, scenario: str, context: str) -> Sequence[float]:
+        """Return the scores of BM25."""
+        return self._indexes[scenario].scores(context)
+
+
+class EmbeddingRetriever(Retriever):
     """The cosine of the contexts' embeddings. ``model`` names what ``encode`` is."""
 
     def __init__(self, store: Store, encode: Encode, model: str) -> None:
-        self.store = store
+        super().__init__(store)
         self.name = f"embeddings:{model}"
         self._encode = encode
-        self._indices = _by_scenario(store)
-        self._vectors = {
-            scenario: self._unit([store.traces[i].context for i in indices])
-            for scenario, indices in self._indices.items()
-        }
+        self._vectors = {scenario: self._unit(contexts) for scenario, contexts in self.contexts().items()}
 
-    def nearest(self, task: RankingTask, k: int) -> list[int]:
-        """Return the indices of the ``k`` traces of the task's scenario with the highest cosine."""
-        if task.scenario not in self._indices:
-            return []
-        cosines = self._vectors[task.scenario] @ self._unit([task.context])[0]
-        return _best(cosines.tolist(), self._indices[task.scenario], k)
+    def similarities(self, scenario: str, context: str) -> Sequence[float]:
+        """Return the cosines."""
+        cosines: list[float] = (self._vectors[scenario] @ self._unit([context])[0]).tolist()
+        return cosines
 
     def _unit(self, texts: Sequence[str]) -> np.ndarray:
         import numpy as np
@@ -92,16 +100,3 @@ def load_encoder(model: str, device: str = "cpu") -> Encode:
     except Unavailable as reason:
         raise UserError(str(reason)) from reason
     return lambda texts: loaded.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
-
-
-def _by_scenario(store: Store) -> dict[str, list[int]]:
-    indices: dict[str, list[int]] = defaultdict(list)
-    for index, trace in enumerate(store.traces):
-        indices[trace.scenario].append(index)
-    return dict(indices)
-
-
-def _best(scores: Sequence[float], indices: Sequence[int], k: int, above: float = float("-inf")) -> list[int]:
-    """Return the ``k`` of ``indices`` with the highest scores. Rounded, because the last bits depend on the processor."""
-    rounded = [(round(score, 5), index) for score, index in zip(scores, indices, strict=True)]
-    return [index for score, index in sorted(rounded, key=lambda pair: -pair[0]) if score > above][:k]

@@ -18,10 +18,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot.retrieve import Retriever
-from iranker_verl.evaluation.cot.store import ReasoningTrace
+from iranker_verl.evaluation.cot.leaks import Proof, prove_for_data
+from iranker_verl.evaluation.cot.retrieve import Bm25Retriever, EmbeddingRetriever, Retriever, load_encoder
+from iranker_verl.evaluation.cot.store import ReasoningTrace, read_traces
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Message, State, Template
 
@@ -84,3 +86,16 @@ class FewShotTemplate(Template):
         question = self.question(trace.dataset, trace.scenario, trace.context, trace.candidates)
         answer = self.answer_of(trace.candidates, *trace.answer)
         return f"{question}\n\n<think>\n{trace.reasoning}\n</think>\n<answer>{answer}</answer>"
+
+
+def with_traces(
+    base: Template, store: Path, data: Path, examples: int = 1, model: str | None = None
+) -> tuple[FewShotTemplate, Proof]:
+    """Return ``base`` with worked examples from a store, and the proof that none is of a test query of ``data``.
+
+    Examples are retrieved by BM25, or by the embeddings of ``model``, a sentence-transformers folder or name.
+    """
+    content = read_traces(store)
+    proof = prove_for_data(content, data)
+    retriever = Bm25Retriever(content) if model is None else EmbeddingRetriever(content, load_encoder(model), model)
+    return FewShotTemplate.over(base, retriever, examples), proof

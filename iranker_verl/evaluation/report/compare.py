@@ -19,10 +19,10 @@ from markupsafe import Markup
 
 from iranker_verl import page
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.report import figures_failure, tables
+from iranker_verl.evaluation.report import figures, tables
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.formats import duration, hundred, percent
-from iranker_verl.evaluation.report.page import environment
+from iranker_verl.evaluation.report.page import pages
 from iranker_verl.evaluation.report.table import GROUP, OURS, Row, Table, row
 from iranker_verl.evaluation.report.tables import COMPARISON_COLUMNS, comparison_cells, tests_note
 from iranker_verl.evaluation.statistics import MACRO, REST, comparisons
@@ -113,9 +113,9 @@ def render(runs: Sequence[Run]) -> str:
     found = tests(runs)
     drawn = {d: [run.results["datasets"].get(d, {}).get(run.system) for run in runs] for d in datasets}
     shown = [_main(runs, datasets), _tests(runs, found), _systems(runs), _costs(runs)]
-    svg = figures_failure.runs([run.name for run in runs], drawn)
+    svg = figures.runs([run.name for run in runs], drawn)
     return (
-        environment()
+        pages()
         .get_template("compare.html.j2")
         .render(
             css=page.css(),

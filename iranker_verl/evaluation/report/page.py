@@ -32,7 +32,7 @@ they are there. Whatever is absent is not shown.
     ``time/generate``, ``time/forward``, ``time/backward``, ``time/other``, and at some steps ``val/mrr``.
 
 ``episodes-<system>.jsonl``
-    one object a task: see :meth:`iranker_verl.evaluation.evaluate.Record.to_json`.
+    one object a task: see :meth:`iranker_verl.evaluation.records.Record.to_json`.
 
 The page is one file: its style and its figures are in it, and it asks for nothing from elsewhere.
 """
@@ -52,7 +52,7 @@ from iranker_verl import page
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation import published
 from iranker_verl.evaluation.records import Record, StepRecord
-from iranker_verl.evaluation.report import figures, figures_failure, formats, tables, tables_text
+from iranker_verl.evaluation.report import figures, formats, tables, tables_text
 from iranker_verl.evaluation.report import files as report_files
 from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
 from iranker_verl.evaluation.results import values_by_task
@@ -133,7 +133,7 @@ def render(run_dir: Path, against: str | None = None) -> str:
     labels = {s: tables.label(s, roles) for s in macro}
     shares = results.get("rl_time_share") or time_shares(steps)
     return (
-        environment()
+        pages()
         .get_template("report.html.j2")
         .render(
             name=run_dir.resolve().name,
@@ -154,23 +154,16 @@ def render(run_dir: Path, against: str | None = None) -> str:
             example=_example(records.get(str(main), ()), records.get(str(before), ())),
             embedded=_embedded(results),
             about=results.get("about") or [],
-            results={**results, "unavailable": _not_run(results)},
+            results=results
+            | {"unavailable": (results.get("unavailable") or {}) | (results.get("generic_unavailable") or {})},
         )
     )
 
 
-def environment() -> Environment:
-    """Return where pages come from: every text is escaped, a name that is not given is an error."""
-    return page.environment(
-        __package__,
-        "html",
-        number=formats.number,
-        percent=formats.percent,
-        duration=formats.duration,
-        whole=formats.whole,
-        p=formats.p_text,
-        tojson_text=_json_text,
-    )
+def pages() -> Environment:
+    """Return where the report's pages come from."""
+    own = {name: getattr(formats, name) for name in ("number", "percent", "duration", "whole")}
+    return page.environment(__package__, "html", p=formats.p_text, tojson_text=_json_text, **own)
 
 
 def _figures(
@@ -200,7 +193,7 @@ def _figures(
     return {
         # the embedded world's tasks bear the names of the paper's, and nothing else of them
         "datasets": figures.by_dataset(
-            datasets, roles, () if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
+            datasets, roles, {} if _embedded(results) else published.load().rows(bool(results.get("zero_shot")))
         ),
         "learning": figures.learning(
             reward=_curve(steps, "reward/corrected"),
@@ -209,23 +202,18 @@ def _figures(
             malformed=_curve(steps, "reward/malformed"),
             pools=[_curve(steps, f"episode/candidates/{name}") for name in datasets],
         ),
-        "differences": figures_failure.differences(others, tables.label(against, roles)) if against else None,
-        "survival": figures_failure.survival(curves),
+        "differences": figures.differences(others, tables.label(against, roles)) if against else None,
+        "survival": figures.survival(curves),
         "ranks": figures.ranks(ranks),
-        "size": figures_failure.bins(curves, "by_pool_size", "candidates", "candidates in the pool"),
-        "position": figures_failure.bins(
+        "size": figures.bins(curves, "by_pool_size", "candidates", "candidates in the pool"),
+        "position": figures.bins(
             curves, "by_position", "position", "position at which the best candidate is shown", POSITIONS
         ),
-        "popularity": figures_failure.bins(
+        "popularity": figures.bins(
             curves, "by_popularity", "popularity", "popularity of the best candidate within its pool"
         ),
         "times": figures.times(results.get("time_s") or {}, shares),
     }
-
-
-def _not_run(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return why something was not run: systems, and tasks other than ranking."""
-    return {**(results.get("unavailable") or {}), **(results.get("generic_unavailable") or {})}
 
 
 def _embedded(results: Mapping[str, Any]) -> bool:

@@ -6,13 +6,13 @@ Published numbers are rows of their own kind and never enter a mean or a test of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from iranker_verl.evaluation.baselines.base import shorten
-from iranker_verl.evaluation.published import Published, PublishedSystem
+from iranker_verl.evaluation.published import Published, Values
 from iranker_verl.evaluation.report.formats import hundred, number, p_text, percent, signed, stars, whole
 from iranker_verl.evaluation.report.table import GROUP, OURS, PUBLISHED, Row, Table, row
 from iranker_verl.evaluation.statistics import MACRO
@@ -132,7 +132,7 @@ def zero_shot_table(results: Results, published: Published) -> Table | None:
         if own:
             cells = (*(hundred(own.get(d)) for d in columns), hundred(fmean(own.values())))
             rows.append(row(name, *cells, kind=OURS if name == "zero-shot" else ""))
-    theirs = [*published.zero_shot, *(s for s in published.systems if s.name == "IRanker-3B")]
+    theirs = published.zero_shot | {"IRanker-3B": published.systems["IRanker-3B"]}
     rows += _published_rows(published, theirs, columns)
     note = "MRR × 100 on scenarios that training left out; macro: the mean over the datasets of the row."
     return Table("zero_shot", "Zero-shot", _by_dataset_columns(columns), tuple(rows), note)
@@ -193,38 +193,10 @@ def tests_note(count: int) -> str:
     )
 
 
-def _by_system(
-    table: Table, results: Results, found: Mapping[str, Any], cells: Callable[[Any], tuple[str, ...]]
-) -> Table | None:
-    """Return the table with a row for each system of ``found``, in the usual order; None where there is none."""
-    rows = [row(label(s, results["roles"]), *cells(found[s])) for s in in_order(results) if s in found]
+def _by_system(table: Table, results: Results, cells: Mapping[str, Sequence[str]]) -> Table | None:
+    """Return the table with a row for each system that has ``cells``, in the usual order; None where there is none."""
+    rows = [row(label(s, results["roles"]), *cells[s]) for s in in_order(results) if s in cells]
     return replace(table, rows=tuple(rows)) if rows else None
-
-
-_STRICT = Table(
-    "strict",
-    "Malformed answers",
-    ("system", "lenient", "strict", "malformed"),
-    (),
-    "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
-    "malformed answer has its best candidate ranked last.",
-)
-_ORDERS = Table(
-    "orders",
-    "Order of the candidates",
-    ("system", "orders", "spread", "position bias"),
-    (),
-    "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
-    "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round.",
-)
-_REGRET = Table(
-    "regret",
-    "Regret",
-    ("system", "regret", "random", "tasks"),
-    (),
-    "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
-    "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance).",
-)
 
 
 def strict_table(results: Results) -> Table | None:
@@ -232,26 +204,39 @@ def strict_table(results: Results) -> Table | None:
     found = {s: n for s, n in results["macro"].items() if n.get("malformed_rate") is not None}
     if not any(n.get("rr_strict") is not None for n in found.values()):
         return None
-    return _by_system(
-        _STRICT, results, found, lambda n: (hundred(n["rr"]), hundred(n.get("rr_strict")), percent(n["malformed_rate"]))
+    note = (
+        "Macro MRR × 100. Lenient: what a malformed answer leaves out falls back to the order shown. Strict: a task with any "
+        "malformed answer has its best candidate ranked last."
     )
+    table = Table("strict", "Malformed answers", ("system", "lenient", "strict", "malformed"), note=note)
+    numbers = {
+        s: (hundred(n["rr"]), hundred(n.get("rr_strict")), percent(n["malformed_rate"])) for s, n in found.items()
+    }
+    return _by_system(table, results, numbers)
 
 
 def orders_table(results: Results) -> Table | None:
     """Return how much the order in which candidates are shown matters (``orders`` of a system's macro numbers)."""
-
-    def cells(o: Mapping[str, Any]) -> tuple[str, ...]:
-        return str(o["k"]), hundred(o.get("sd")), number(o.get("position_bias")).replace("-", "−")
-
-    return _by_system(_ORDERS, results, {s: n["orders"] for s, n in results["macro"].items() if n.get("orders")}, cells)
+    note = (
+        "Spread: standard deviation of the macro MRR × 100 over the orders. Position bias: rank correlation (Spearman) of the "
+        "order shown and the ranking: 0 is none, 1 repeats the order shown, −1 turns it round."
+    )
+    table = Table("orders", "Order of the candidates", ("system", "orders", "spread", "position bias"), note=note)
+    found = {s: n["orders"] for s, n in results["macro"].items() if n.get("orders")}
+    bias = {s: number(o.get("position_bias")).replace("-", "−") for s, o in found.items()}
+    return _by_system(table, results, {s: (str(o["k"]), hundred(o.get("sd")), bias[s]) for s, o in found.items()})
 
 
 def regret_table(results: Results) -> Table | None:
     """Return the relevance lost by taking a system's first candidate (:mod:`.diagnosis`)."""
-    found = results.get("diagnosis") or {}
-    return _by_system(
-        _REGRET, results, found, lambda d: (number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}")
+    note = (
+        "Regret: max(relevance) − relevance of the candidate ranked first, meaned over tasks; with one positive of relevance "
+        "1 it is 1 − Hit@1. Random: max(relevance) − mean(relevance)."
     )
+    table = Table("regret", "Regret", ("system", "regret", "random", "tasks"), note=note)
+    found = results.get("diagnosis") or {}
+    numbers = {s: (number(d["regret"]), number(d["regret_random"]), f"{d['n']:,}") for s, d in found.items()}
+    return _by_system(table, results, numbers)
 
 
 _COSTS = (
@@ -270,13 +255,14 @@ def cost_table(results: Results) -> Table | None:
     diagnoses = results.get("diagnosis") or {}
     costs = {s: {**(diagnoses.get(s, {}).get("cost") or {}), **results["macro"][s]} for s in in_order(results)}
     columns = [(key, name) for key, name in _COSTS if any(c.get(key) is not None for c in costs.values())]
-    kept = {s: c for s, c in costs.items() if any(c.get(key) is not None for key, _ in columns)}
+    cells = {s: [cost(key, c.get(key)) for key, _ in columns] for s, c in costs.items()}
+    known = {s: own for s, own in cells.items() if any(cell != "–" for cell in own)}
     note = (
         "Of a task, on average; seconds from its first prompt to its last answer, with other tasks running beside it. Training: "
         "of a baseline, all in all."
     )
-    table = Table("cost", "Cost of a task", ("system", *(name for _, name in columns)), (), note)
-    return _by_system(table, results, kept, lambda c: tuple(cost(key, c.get(key)) for key, _ in columns))
+    table = Table("cost", "Cost of a task", ("system", *(name for _, name in columns)), note=note)
+    return _by_system(table, results, known)
 
 
 def numbers_table(results: Results) -> Table:
@@ -306,11 +292,11 @@ def _by_dataset_columns(datasets: Iterable[str]) -> tuple[str, ...]:
     return ("system", *(SHORT.get(d, d) for d in datasets), "macro")
 
 
-def _published_rows(published: Published, systems: Iterable[PublishedSystem], columns: Sequence[str]) -> Iterator[Row]:
+def _published_rows(published: Published, systems: Mapping[str, Values], columns: Sequence[str]) -> Iterator[Row]:
     yield row(f"published: {published.source}", kind=GROUP)
-    for s in systems:
-        values = (hundred(s.values.get(d), 1) for d in columns)
-        yield row(s.name, *values, hundred(fmean(s.values.values()), 1), kind=PUBLISHED)
+    for name, values in systems.items():
+        cells = (hundred(values.get(d), 1) for d in columns)
+        yield row(name, *cells, hundred(fmean(values.values()), 1), kind=PUBLISHED)
 
 
 def _why(system: str, reason: str) -> str:

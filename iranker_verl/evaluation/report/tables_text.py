@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
+
 from iranker_verl.evaluation.published import Published
-from iranker_verl.evaluation.report.table import GROUP, OURS, PUBLISHED, Table
+from iranker_verl.evaluation.report.table import PUBLISHED, Table
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.files import write_text
 
@@ -61,53 +63,26 @@ def _one_line(text: str) -> str:
 
 def latex(tables: Iterable[Table]) -> str:
     """Return one ``table`` each, with ``booktabs`` rules."""
-    parts = [r"% needs \usepackage{booktabs} and, for textquotedbl, \usepackage[T1]{fontenc}"]
-    for table in tables:
-        width = len(table.columns)
-        lines = [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_escape(table.title)}. {latex_escape(table.note)}}}",
-            rf"\label{{tab:{table.name.replace('_', '-')}}}",
-            rf"\begin{{tabular}}{{{'l' * table.left}{'r' * (width - table.left)}}}",
-            r"\toprule",
-            " & ".join(map(latex_escape, table.columns)) + r" \\",
-        ]
-        ruled = False
-        for row in table.rows:
-            if row.kind == GROUP or not ruled:
-                lines.append(r"\midrule")
-                ruled = True
-            cells = [latex_escape(cell) for cell in row.cells]
-            if row.kind == GROUP:
-                lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{cells[0]}}}}} \\")
-            else:
-                strong = (rf"\textbf{{{cell}}}" for cell in cells)
-                lines.append(" & ".join(strong if row.kind == OURS else cells) + r" \\")
-        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
-    return "\n\n".join(parts) + "\n"
+    return _ENVIRONMENT.get_template("tables.tex.j2").render(tables=tables)
 
 
 def markdown(tables: Iterable[Table]) -> str:
     """Return a heading, a pipe table and its note each."""
-    parts = []
-    for table in tables:
-        width = len(table.columns)
-        lines = [f"## {markdown_escape(table.title)}", "", _pipes(table.columns)]
-        lines.append("|" + "---|" * table.left + "---:|" * (width - table.left))
-        for row in table.rows:
-            cells = [markdown_escape(cell) for cell in row.cells]
-            if row.kind == GROUP:
-                cells = [f"*{cells[0]}*", *[""] * (width - 1)]
-            elif row.kind == OURS:
-                cells = [f"**{cell}**" for cell in cells]
-            lines.append("| " + " | ".join(cells) + " |")
-        parts.append("\n".join([*lines, "", markdown_escape(table.note)]))
-    return "\n\n".join(parts) + "\n"
+    return _ENVIRONMENT.get_template("tables.md.j2").render(tables=tables)
 
 
-def _pipes(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(markdown_escape, cells)) + " |"
+# braces are LaTeX's own
+_ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__, "html"),
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters.update(latex=latex_escape, md=markdown_escape)
 
 
 def long_csv(results: Mapping[str, Any], published: Published) -> str:
@@ -122,9 +97,8 @@ def long_csv(results: Mapping[str, Any], published: Published) -> str:
     writer = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # a lone "\r" is quoted only so
     writer.writerow(CSV_COLUMNS)
     writer.writerows([_no_formula(cell) for cell in row] for row in _measured(results))
-    for system in (*published.systems, *published.zero_shot):
-        for dataset, value in system.values.items():
-            writer.writerow((PUBLISHED, system.name, dataset, "rr", round(value / 100, 6)))
+    for system, values in (published.systems | published.zero_shot).items():
+        writer.writerows((PUBLISHED, system, dataset, "rr", round(value / 100, 6)) for dataset, value in values.items())
     for task, (base, trained) in published.generic.items():
         writer.writerow((PUBLISHED, "base", task, "score", base))
         writer.writerow((PUBLISHED, "trained", task, "score", trained))
@@ -153,9 +127,10 @@ def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for system, reason in (results.get("unavailable") or {}).items():
         yield (f"not run: {reason}", system, MACRO, "rr", "")
     for task, found in (results.get("generic") or {}).items():
-        for system, measure, key in _GENERIC:
-            if found.get(key) is not None:
-                yield ("measured", system, task, measure, found[key])
+        for system, key, error in _GENERIC:
+            for measure, field in (("difference" if key == "difference" else "score", key), ("stderr", error)):
+                if found.get(field) is not None:
+                    yield ("measured", system, task, measure, found[field])
     for one in results.get("comparisons") or []:
         for measure, value in _flat({key: one.get(key) for key in ("difference", "ci95", "p", "p_holm", "n")}):
             name = _COMPARED.get(measure, measure)
@@ -168,13 +143,11 @@ def _measured(results: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
 
 _CI95 = {"ci95.0": "rr_low", "ci95.1": "rr_high"}
 _COMPARED = {"ci95.0": "difference_low", "ci95.1": "difference_high"}
+# of a task other than ranking: the system, the key of its value and that of the value's error
 _GENERIC = (
-    ("base", "score", "base"),
-    ("base", "stderr", "base_stderr"),
-    ("trained", "score", "trained"),
-    ("trained", "stderr", "trained_stderr"),
-    ("trained minus base", "difference", "difference"),
-    ("trained minus base", "stderr", "stderr"),
+    ("base", "base", "base_stderr"),
+    ("trained", "trained", "trained_stderr"),
+    ("trained minus base", "difference", "stderr"),
 )
 
 

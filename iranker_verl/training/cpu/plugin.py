@@ -1,6 +1,6 @@
 """Entry point of the group ``verl.plugins``: ``import verl`` loads this module in the driver and in every Ray worker.
 
-verl logs an exception here at DEBUG level only and goes on without the plug-in, so what must not be missed is raised as
+verl logs an exception here at DEBUG level only and continues without the plug-in, so what must not be missed is raised as
 ``SystemExit``, which verl does not catch.
 """
 

@@ -2,6 +2,8 @@
 
 import random
 
+import tiny_rankers
+
 from iranker_verl.ranking import Candidate, RankingTask
 
 TOPICS = {
@@ -57,22 +59,6 @@ def hits(rankings, tasks):
 
 def save_encoder(folder):
     """A BERT of two small layers whose words are those of the toys; returns ``folder``."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(w for words in TOPICS.values() for w in words)]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = BertConfig(
-            vocab_size=len(words),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=32,
-        )
-        BertModel(config).save_pretrained(folder)
-    return folder
+    words = [*FILLER, *(word for words in TOPICS.values() for word in words)]
+    random_weights = {"initializer_range": 0.02, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    return tiny_rankers.bert(folder, words=words, num_hidden_layers=2, **random_weights)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from iranker_verl.evaluation.baselines import Context
 from iranker_verl.evaluation.baselines.bpr import Bpr, Factors, FoldIn, Settings, _with_others
 
-SMALL = Settings(width=8, epochs=20)
+SMALL = Settings(width=8, rounds=20)
 
 
 def fitted(tasks, seed=0, settings=SMALL):
@@ -70,6 +70,6 @@ def test_the_other_item_of_a_pair_is_any_that_the_user_did_not_choose():
 
 def test_fewer_epochs_than_lie_between_two_looks_are_learned_all_the_same():
     world = tastes(30)
-    short = replace(SMALL, epochs=4, every=5)
-    factors = [fitted(world, settings=s)._models["rec-movie"][1].factors for s in (short, replace(short, every=4))]
+    short = replace(SMALL, rounds=4, every=5)
+    factors = [fitted(world, settings=s).learned["rec-movie"][1].factors for s in (short, replace(short, every=4))]
     assert torch.equal(factors[0].items, factors[1].items) and factors[0].biases.abs().min() > 0

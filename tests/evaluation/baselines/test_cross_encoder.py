@@ -9,10 +9,11 @@ import tiny_rankers as tiny
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
-from iranker_verl.evaluation.baselines.pointwise import POOL, Training, _pool
+from iranker_verl.evaluation.baselines.fitting import FineTuning
+from iranker_verl.evaluation.baselines.pointwise import POOL, _pool
 from iranker_verl.ranking import Candidate, RankingTask
 
-FAST = Training(epochs=4, learning_rate=5e-3, tasks_per_step=4)
+FAST = FineTuning(epochs=4, rate=5e-3, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,9 @@ def folder(tmp_path_factory):
     return tiny.bert(tmp_path_factory.mktemp("bert"))
 
 
-def baseline(folder, seed=0, training=FAST, log=lambda line: None):
+def baseline(folder, seed=0, settings=FAST, log=lambda line: None):
     made = make_baselines(["rankbert"], Context(seed, models={"rankbert": str(folder)}, log=log))[0]
-    made.training = training
+    made.settings = settings
     return made
 
 
@@ -35,7 +36,7 @@ def trained(folder):
 
 def test_it_learns_which_passage_holds_the_query(folder, trained):
     tests = tiny.passages(100, seed=1)
-    untrained = baseline(folder, training=Training(epochs=0, learning_rate=0.0))
+    untrained = baseline(folder, settings=FineTuning(epochs=0, rate=0.0))
     untrained.fit(tiny.passages(1))
     assert tiny.first_is_best(untrained, tests) < 0.5
     assert tiny.first_is_best(trained, tests) > 0.9
@@ -45,10 +46,10 @@ def test_the_order_shown_decides_nothing_in_ranking_and_in_training(folder, trai
     tests = tiny.passages(20, seed=2)
     assert trained.rank(tests) == trained.rank([tiny.turned(t) for t in tests])
     few = tiny.passages(20)
-    short = Training(epochs=1, learning_rate=1e-3, tasks_per_step=4)
+    short = FineTuning(epochs=1, rate=1e-3, batch=4)
     one, other, another_seed = (
-        baseline(folder, training=short),
-        baseline(folder, training=short),
+        baseline(folder, settings=short),
+        baseline(folder, settings=short),
         baseline(folder, 1, short),
     )
     one.fit(few)
@@ -64,7 +65,7 @@ def test_training_leaves_the_global_random_numbers_alone(folder):
 
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    baseline(folder, training=Training(epochs=1, learning_rate=1e-3)).fit(tiny.passages(4))
+    baseline(folder, settings=FineTuning(epochs=1, rate=1e-3)).fit(tiny.passages(4))
     assert torch.random.get_rng_state().equal(before)
 
 
@@ -115,7 +116,7 @@ def test_a_pool_holds_the_best_and_at_most_sixteen():
 
 def test_the_positive_wins_its_pool(folder):
     task = tiny.passages(1)
-    model = baseline(folder, training=Training(epochs=30, learning_rate=1e-2, tasks_per_step=1))
+    model = baseline(folder, settings=FineTuning(epochs=30, rate=1e-2, batch=1))
     model.fit(task)
     scores = model.score([(task[0].context, c.text) for c in task[0].candidates])
     positive = scores[task[0].context, task[0].candidates[task[0].target].text]
@@ -159,7 +160,7 @@ def test_a_pickle_of_code_is_not_run(folder, tmp_path):
 
 def test_a_training_that_diverges_gives_no_number(folder):
     with pytest.raises(Unavailable, match="rankbert: its training diverged in epoch 0"):
-        baseline(folder, training=Training(epochs=20, learning_rate=1e30, tasks_per_step=1)).fit(tiny.passages(4))
+        baseline(folder, settings=FineTuning(epochs=20, rate=1e30, batch=1)).fit(tiny.passages(4))
 
 
 def test_a_name_that_cannot_be_fetched_is_unavailable_at_once(monkeypatch):

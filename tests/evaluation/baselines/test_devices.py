@@ -50,7 +50,7 @@ def test_model_and_inputs_are_on_the_device(name, tmp_path):
     """On torch's ``meta``, the only device besides the CPU that every machine has. It has shapes and no numbers."""
     context = Context(models={name: str(KINDS[name](tmp_path))}, device="meta", log=lambda line: None)
     [baseline] = make_baselines([name], context)
-    baseline.train = lambda tasks, training: None  # the loss has no number
+    baseline.fine_tune = lambda tasks: None  # the loss has no number
     baseline.load([])
     assert {str(weight.device) for weight in baseline.model.parameters()} == {"meta"}
     batch = baseline._padded([baseline.encode("ash", "bay cod")[0], baseline.encode("ash", "dew")[0]])

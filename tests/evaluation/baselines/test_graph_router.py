@@ -11,7 +11,7 @@ from iranker_verl.evaluation.baselines import Context, Unavailable
 from iranker_verl.evaluation.baselines.graph_net import Graph, GraphNet, Layer
 from iranker_verl.evaluation.baselines.graph_router import GraphRouter, Settings
 
-FAST = Settings(features=16, tasks=4, width=32, steps=150, rate=3e-3)
+FAST = Settings(features=16, tasks=4, width=32, rounds=150, rate=3e-3)
 
 
 def fitted(train, seed=0, settings=FAST, **models):
@@ -21,7 +21,7 @@ def fitted(train, seed=0, settings=FAST, **models):
 
 
 def scores(model, queries, newcomers=None):
-    return model._learned["router-balance"][1](queries, newcomers or {})
+    return model.learned["router-balance"][1](queries, newcomers or {})
 
 
 @pytest.mark.parametrize("graded", [False, True])
@@ -37,7 +37,7 @@ def test_it_learns_what_topics_decide(graded):
 
 def test_a_seed_decides_and_nothing_around_it():
     train, queries = topical(40), [t.context for t in topical(20, seed=1)]
-    short = replace(FAST, steps=10)
+    short = replace(FAST, rounds=10)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = scores(fitted(train, 1, short), queries)
@@ -109,7 +109,7 @@ def test_a_part_of_a_graph_and_an_empty_one():
 
 def test_hardly_any_training():
     for train in ([task("a", "poet")], [task("a", "poet"), task("a", "coder", id="2")]):
-        found = fitted(train, settings=replace(FAST, steps=3)).rank([task("b", "poet"), task("", "poet")])
+        found = fitted(train, settings=replace(FAST, rounds=3)).rank([task("b", "poet"), task("", "poet")])
         assert [sorted(r) for r in found] == [sorted(LLMS)] * 2
 
 
@@ -124,8 +124,8 @@ def test_datasets_are_apart():
 def test_an_encoder_that_the_user_names(tmp_path):
     folder = save_encoder(tmp_path / "encoder")
     train = topical(40)
-    model = fitted(train, settings=replace(FAST, steps=20), **{"graph-router": str(folder)})
+    model = fitted(train, settings=replace(FAST, rounds=20), **{"graph-router": str(folder)})
     found = scores(model, ["sonnet rhyme"])
-    assert not np.allclose(found, scores(fitted(train, settings=replace(FAST, steps=20)), ["sonnet rhyme"]))
+    assert not np.allclose(found, scores(fitted(train, settings=replace(FAST, rounds=20)), ["sonnet rhyme"]))
     with pytest.raises(Unavailable, match="graph-router"):
         fitted(train, **{"graph-router": str(tmp_path / "gone")})

@@ -1,6 +1,5 @@
 """R1-Rec plays a model that was trained for it, or says why not; its recipes are Rec-R1's."""
 
-import inspect
 import json
 import warnings
 from math import log2
@@ -10,11 +9,14 @@ import pytest
 from id_worlds import task
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.baselines import Context, PromptingBaseline, Unavailable, language_model, make_baselines
-from iranker_verl.evaluation.records import Record, SystemResult
-from iranker_verl.inference.episode import Episode
+from iranker_verl.evaluation import model_runs
+from iranker_verl.evaluation.baselines import Context, Unavailable, language_model, make_baselines
+from iranker_verl.evaluation.evaluate import evaluate_baselines, finished_systems
+from iranker_verl.evaluation.sharding import ModelJob
+from iranker_verl.inference.episode import replay_episode
 from iranker_verl.ranking import templates
 from reward_fns import direct
+from reward_fns.answers import label
 from tests import tiny_models
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +29,7 @@ def baseline(folder=None):
 
 
 def stamped(folder, id="direct-think-label"):
+    folder.mkdir(exist_ok=True)
     template = templates.load(id)
     (folder / "iranker.json").write_text(json.dumps({"template_id": template.id, "template_hash": template.hash}))
     return folder
@@ -34,66 +37,62 @@ def stamped(folder, id="direct-think-label"):
 
 def test_without_a_model_it_says_how_to_get_one():
     with pytest.raises(Unavailable) as caught:
-        baseline().fit([])
+        baseline().system()
     assert str(caught.value) == "no model: give --models r1-rec=FOLDER (train one with recipes/r1_rec_3b)"
 
 
 def test_a_folder_that_is_no_such_model_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"iranker\.json: no such file; .*recipes/r1_rec_3b"):
-        baseline(tmp_path).fit([])
+        baseline(tmp_path).system()
     (tmp_path / "iranker.json").write_text("[]")
     with pytest.raises(UserError, match=r"iranker\.json: it has to hold template_id and template_hash"):
-        baseline(tmp_path).fit([])
+        baseline(tmp_path).system()
     (tmp_path / "iranker.json").write_text('{"template_id": "nothing", "template_hash": ""}')
     with pytest.raises(UserError, match="unknown template 'nothing'"):
-        baseline(tmp_path).fit([])
+        baseline(tmp_path).system()
     with pytest.raises(UserError, match="template think-label, which excludes; r1-rec ranks all at once"):
-        baseline(stamped(tmp_path, "think-label")).fit([])
+        baseline(stamped(tmp_path, "think-label")).system()
 
 
-def test_it_plays_recommendations_with_the_models_own_template(tmp_path, monkeypatch):
-    signature, asked = inspect.signature(language_model.evaluate_model), []
+def test_it_is_asked_for_recommendations_with_the_models_own_template(tmp_path, monkeypatch):
+    asked = []
 
-    def played(*args, **options):
-        call = signature.bind(*args, **options).arguments
-        asked.append(call)
-        ranked = [tuple(sorted(c.id for c in t.candidates)) for t in call["tasks"]]
-        records = [
-            Record(t, r, {}, Episode(t.id, t.dataset, r, (), 7, 3, 0.5))
-            for t, r in zip(call["tasks"], ranked, strict=True)
-        ]
-        return SystemResult("r1-rec", tuple(records), 1.0)
+    async def run(job, tasks, on_done, log):
+        asked.append((job, [task.id for task in tasks]))
+        for index, one in enumerate(tasks):
+            answer = ", ".join(f"[{label(i)}]" for i in range(len(one.candidates)))
+            on_done(index, replay_episode(one, job.system.template, [answer], prompt_tokens=7, new_tokens=3, seconds=1))
 
-    monkeypatch.setattr(language_model, "evaluate_model", played)
-    model = baseline(stamped(tmp_path))
-    model.fit([])
+    monkeypatch.setattr(ModelJob, "run", run)
+    monkeypatch.setattr(model_runs, "needed_length", lambda *_: 100)
     tasks = [
         task("1", [], "b", ["a", "c"]),  # no ids are needed: the context is read
         task("2", [], "b", ["a"], scenario="passage", dataset="passage-5"),
         task("3", ["x"], "e", ["d"]),
     ]
-    assert isinstance(model, PromptingBaseline) and model.template().id == "direct-think-label"
-    assert model.rank(tasks) == [["a", "b", "c"], None, ["d", "e"]]
-    first, nothing, last = model.episodes()  # its answers count as a model's do
-    assert nothing is None and (first.task_id, last.task_id, last.new_tokens) == ("1", "3", 3)
-    assert model.rank(tasks[1:2]) == [None] == model.episodes()
-    (call,) = asked
-    system = call["system"]
-    assert system.model == tmp_path and system.template.id == "direct-think-label" and call["seed"] == 3
-    assert call["tasks"] == [tasks[0], tasks[2]] and call.get("run_dir") is None
+    made = {"baselines": [baseline(stamped(tmp_path / "model"))], "context": Context(seed=3), "log": lambda _: None}
+    for _ in range(2):  # the second time what was done before is read again
+        [result] = evaluate_baselines([], tasks, tmp_path / "run", **made)
+        assert [r.task.id for r in result.records] == ["1", "3"] and result.role == "baseline"
+        assert [r.episode.new_tokens for r in result.records] == [3, 3]  # its answers count as a model's do
+    [(job, ids)] = asked
+    assert ids == ["1", "3"] and (job.system.model, job.seed) == (tmp_path / "model", 3)
+    assert job.system.template.id == "direct-think-label"
+    # beside other systems of the same tasks
+    assert [found.system for found in finished_systems(tmp_path / "run", tasks)] == ["r1-rec"]
+    [nothing] = evaluate_baselines([], tasks[1:2], tmp_path / "other", **made)
+    assert nothing.records == () and nothing.unavailable is None and len(asked) == 1
 
 
 @pytest.mark.slow
-def test_a_model_is_played_on_vllm(tmp_path, monkeypatch):
+def test_a_model_is_asked_on_vllm(tmp_path, monkeypatch):
     pytest.importorskip("vllm")
-    monkeypatch.setattr(language_model, "MAX_NEW_TOKENS", 16)  # the tiny model has no room for thoughts
-    model = baseline(stamped(tiny_models.save(tmp_path), "direct-label"))
+    monkeypatch.setattr(language_model, "MAX_NEW_TOKENS", 16)  # the tiny model has no room for reasoning
+    model = baseline(stamped(tiny_models.save(tmp_path / "model"), "direct-label"))
     tasks = [task(str(i), [], "b", ["a", "c"]) for i in range(3)]
-    model.fit([])
-    rankings = model.rank(tasks)
-    assert [sorted(r) for r in rankings] == [["a", "b", "c"]] * 3
-    assert [list(e.ranking) for e in model.episodes()] == rankings and all(e.calls == 1 for e in model.episodes())
-    assert model.rank(tasks) == rankings
+    [result] = evaluate_baselines([], tasks, tmp_path / "run", baselines=[model], log=lambda _: None)
+    assert [sorted(r.ranking) for r in result.records] == [["a", "b", "c"]] * 3
+    assert all(r.episode.calls == 1 for r in result.records)
 
 
 # ---------------------------------------------------------------- recipes

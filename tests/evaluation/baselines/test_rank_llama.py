@@ -7,10 +7,10 @@ import tiny_rankers as tiny
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
-from iranker_verl.evaluation.baselines.pointwise import Training
+from iranker_verl.evaluation.baselines.fitting import FineTuning
 
-FAST = Training(epochs=4, learning_rate=5e-3, tasks_per_step=4)
-NONE = Training(epochs=0, learning_rate=0.0)
+FAST = FineTuning(epochs=4, rate=5e-3, batch=4)
+NONE = FineTuning(epochs=0, rate=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def classifier(tmp_path_factory):
     return tiny.llama(tmp_path_factory.mktemp("classifier"), kind="LlamaForSequenceClassification", num_labels=1)
 
 
-def baseline(folder, seed=0, training=NONE, log=lambda line: None):
+def baseline(folder, seed=0, settings=NONE, log=lambda line: None):
     made = make_baselines(["rankllama"], Context(seed, models={"rankllama": str(folder)}, log=log))[0]
-    made.training = training
+    made.settings = settings
     return made
 
 
@@ -60,7 +60,7 @@ def test_neither_order_nor_pads_change_a_ranking(classifier):
 
 
 def test_a_causal_lm_learns_which_passage_says_the_query(causal):
-    model = baseline(causal, training=FAST)
+    model = baseline(causal, settings=FAST)
     tests = tiny.passages(60, seed=1)
     model.fit(tiny.passages(100))
     assert tiny.first_is_best(model, tests) > 0.9
@@ -70,7 +70,7 @@ def test_a_causal_lm_learns_which_passage_says_the_query(causal):
 
 def test_training_is_the_same_for_a_seed_whatever_the_order_shown(causal):
     few, pair = tiny.passages(8), ("ash", "ash bay")
-    short = Training(epochs=1, learning_rate=1e-3, tasks_per_step=4)
+    short = FineTuning(epochs=1, rate=1e-3, batch=4)
     scores = []
     for seed, tasks in ((0, few), (0, [tiny.turned(t) for t in reversed(few)]), (1, few)):
         model = baseline(causal, seed, short)

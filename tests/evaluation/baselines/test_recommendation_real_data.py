@@ -29,8 +29,8 @@ def movielens(tmp_path_factory):
 @pytest.mark.parametrize(
     "baseline",
     [
-        Bpr(Context(log=lambda _: None), BprSettings(width=16, epochs=5)),
-        SasRec(Context(log=lambda _: None), SasRecSettings(epochs=10)),
+        Bpr(Context(log=lambda _: None), BprSettings(width=16, rounds=5)),
+        SasRec(Context(log=lambda _: None), SasRecSettings(rounds=10)),
     ],
     ids=lambda r: r.name,
 )

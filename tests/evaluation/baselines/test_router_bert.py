@@ -8,10 +8,11 @@ import torch
 from router_toys import LLMS, hits, save_encoder, task, topical, turned
 
 from iranker_verl.evaluation.baselines import Context, Unavailable, make_baselines
-from iranker_verl.evaluation.baselines.router_bert import RouterBert, Training
+from iranker_verl.evaluation.baselines.fitting import FineTuning
+from iranker_verl.evaluation.baselines.router_bert import RouterBert
 from iranker_verl.evaluation.baselines.router_outcomes import loss
 
-FAST = Training(epochs=12, rate=3e-3, batch=16)
+FAST = FineTuning(epochs=12, rate=3e-3, batch=16)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,8 @@ def folder(tmp_path_factory):
     return save_encoder(tmp_path_factory.mktemp("models") / "encoder")
 
 
-def fitted(folder, train, seed=0, training=FAST):
-    model = RouterBert(Context(seed, {"router-bert": str(folder)}, log=lambda line: None), training)
+def fitted(folder, train, seed=0, settings=FAST):
+    model = RouterBert(Context(seed, {"router-bert": str(folder)}, log=lambda line: None), settings)
     model.fit(train)
     return model
 
@@ -43,11 +44,11 @@ def test_it_learns_what_topics_decide(folder, graded):
 
 def test_a_seed_decides_and_nothing_around_it(folder):
     train, test = topical(32), topical(20, seed=1)
-    short = Training(epochs=1, rate=1e-3)
+    short = FineTuning(epochs=1, rate=1e-3)
 
     def scores(seed, train=train):
         model = fitted(folder, train, seed, short)
-        return model._learned["router-balance"][1]([t.context for t in test], {})
+        return model.learned["router-balance"][1]([t.context for t in test], {})
 
     torch.manual_seed(5)
     before = torch.get_rng_state(), random.getstate()
@@ -69,7 +70,7 @@ def test_the_loss():
 
 
 def test_a_long_query_is_cut(folder):
-    model = fitted(folder, topical(16), training=Training(epochs=1))
+    model = fitted(folder, topical(16), settings=FineTuning(epochs=1, rate=3e-5))
     assert sorted(model.rank([task("sonnet " * 500, "poet")])[0]) == sorted(LLMS)
 
 

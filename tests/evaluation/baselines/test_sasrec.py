@@ -9,7 +9,7 @@ from id_worlds import mrr, successors, task
 from iranker_verl.evaluation.baselines import Context, make_baselines
 from iranker_verl.evaluation.baselines.sasrec import Network, SasRec, Settings
 
-SMALL = Settings(width=16, blocks=1, epochs=3)
+SMALL = Settings(width=16, blocks=1, rounds=3)
 
 
 def fitted(tasks, seed=0, settings=SMALL):
@@ -22,7 +22,7 @@ def test_the_successor_is_learned():
     train, test = successors(150), successors(40, seed=1)
     popularity = make_baselines(["popularity"])[0]
     popularity.fit(train)
-    baseline = fitted(train, settings=Settings(epochs=40))
+    baseline = fitted(train, settings=Settings(rounds=40))
     assert mrr(baseline, test) > 0.95
     assert mrr(popularity, test) < 0.6
 
@@ -30,7 +30,7 @@ def test_the_successor_is_learned():
 def test_a_history_of_unseen_items_falls_back_to_what_is_chosen_first():
     # everybody begins with "hit"; only the start sign can tell
     train = [task(str(i), ["hit", f"x{i % 9}"], f"y{i % 7}", ["n"]) for i in range(60)]
-    model = fitted(train, settings=Settings(epochs=15))
+    model = fitted(train, settings=Settings(rounds=15))
     (ranking,) = model.rank([task("new", ["never", "seen"], "x1", ["y2", "hit", "unseen"])])
     assert ranking[0] == "hit" and ranking[-1] == "unseen"
 
@@ -108,5 +108,5 @@ def test_the_loss_is_the_mean_over_all_items_of_minus_log_probability(network):
 def test_training_on_long_and_short_sequences_keeps_the_last_items():
     long = [f"l{i}" for i in range(30)]
     model = fitted([task("1", long, "p", ["n"]), task("2", ["l1"], "l2", ["n"])], settings=replace(SMALL, longest=4))
-    assert model._models["rec-movie"][1].length == 4
+    assert model.learned["rec-movie"][1].length == 4
     assert sorted(model.rank([task("3", long, "l3", ["l4"]), task("4", ["l1"], "l3", ["l4"])])[0]) == ["l3", "l4"]

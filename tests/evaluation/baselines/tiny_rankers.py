@@ -60,12 +60,12 @@ def _save_tokenizer(folder: Path, words: list[str], single: str, pair: str, limi
     return saved
 
 
-def bert(folder: Path, *, limit: int = 32, seed: int = 0, **config: Any) -> Path:
-    """A plain BERT encoder that reads ``limit`` tokens."""
+def bert(folder: Path, *, limit: int = 32, seed: int = 0, words: list[str] = WORDS, **config: Any) -> Path:
+    """A plain BERT encoder that knows ``words`` and reads ``limit`` tokens."""
     import torch
     from transformers import BertConfig, BertModel
 
-    words = [*SPECIAL, *WORDS]
+    words = [*SPECIAL, *words]
     _save_tokenizer(
         folder,
         words,

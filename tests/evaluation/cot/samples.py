@@ -2,7 +2,7 @@
 
 import json
 
-from iranker_verl.evaluation.cot import ReasoningTrace, Store
+from iranker_verl.evaluation.cot.store import ReasoningTrace, Store
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
 from iranker_verl.ranking.templates import load
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot import collect_traces
-from iranker_verl.evaluation.cot.collect import read_template_id
+from iranker_verl.evaluation.cot.collect import collect_traces, read_template_id
 from iranker_verl.ranking.templates import load
 from tests.evaluation.cot.samples import LONG, TEMPLATE, dump, line
 

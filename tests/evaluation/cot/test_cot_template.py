@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot import Bm25Retriever, FewShotTemplate, Store
+from iranker_verl.evaluation.cot.retrieve import Bm25Retriever
+from iranker_verl.evaluation.cot.store import Store
+from iranker_verl.evaluation.cot.template import FewShotTemplate
 from iranker_verl.inference.engine import Generation
-from iranker_verl.inference.episode import run_episodes
+from iranker_verl.inference.episode import EpisodeOptions, run_episodes
 from iranker_verl.ranking import Elimination
 from iranker_verl.ranking.direct import DirectRanking
 from iranker_verl.ranking.templates import load
@@ -127,7 +129,7 @@ def test_play_sees_no_difference():
             return Generation("[B]", (1,), 1)
 
     episodes = asyncio.run(
-        run_episodes([task("swifts"), task("Nile", id="2")], over(examples=1), Engine(), max_new_tokens=8)
+        run_episodes([task("swifts"), task("Nile", id="2")], over(examples=1), Engine(), EpisodeOptions(8))
     )
     assert [e.ranking for e in episodes] == [("c0", "c2", "c1")] * 2
     assert len(seen) == 4 and all(("Code does not fly." in s) == ("Query: swifts\n" in s) for s in seen)

@@ -5,7 +5,7 @@ import pytest
 
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.baselines import loading
-from iranker_verl.evaluation.cot import Bm25Retriever, EmbeddingRetriever, load_encoder
+from iranker_verl.evaluation.cot.retrieve import Bm25Retriever, EmbeddingRetriever, load_encoder
 from tests.evaluation.cot.samples import store, task, trace
 
 STORE = store(

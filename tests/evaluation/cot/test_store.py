@@ -5,7 +5,7 @@ import json
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.evaluation.cot import read_traces, write_traces
+from iranker_verl.evaluation.cot.store import read_traces, write_traces
 from iranker_verl.files import locked
 from tests.evaluation.cot.samples import store, trace
 

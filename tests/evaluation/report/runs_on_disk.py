@@ -2,6 +2,8 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from iranker_verl.evaluation.evaluate import evaluate_baselines
 from iranker_verl.evaluation.results import collect
@@ -24,10 +26,12 @@ def make_run(folder, *, title="title", malformed=0.0, datasets=("rec-movie", "pa
     """A run of ``make train-tiny`` as it lies on disk: before, after and the standard baselines."""
     folder.mkdir(parents=True)
     tasks = make_tasks(datasets, n=n, title=title)
+    with TemporaryDirectory() as elsewhere:
+        baselines = evaluate_baselines(tasks, tasks, Path(elsewhere), log=lambda _: None)
     systems = [
         play_as("before", tasks, knows=0, malformed=0.3, seed=seed),
         play_as("after", tasks, knows=knows, malformed=malformed, seed=seed),
-        *evaluate_baselines(tasks, tasks, log=lambda _: None),
+        *baselines,
     ]
     save_episodes(folder, systems)
     results = collect(systems)

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iranker_verl.errors import UserError, first_line
+from iranker_verl.errors import NOT_JSON, UserError, first_line
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
@@ -123,15 +123,20 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
     return list(tasks.values())
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a prepared folder. Raise UserError where it is missing or broken."""
+def read_manifest(folder: Path, *needed: str) -> dict[str, Any]:
+    """Return the manifest of a prepared folder. Raise UserError where it is missing or broken, or one of ``needed`` is not in it."""
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`") from error
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{path}: not valid JSON ({error}); prepare the data again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object; prepare the data again")
+    if missing := [name for name in needed if name not in content]:
+        raise UserError(f"{path}: it has no {missing[0]}; prepare the data again")
+    return content
 
 
 class ContentHash:

@@ -13,6 +13,10 @@ _RAISED = re.compile(
 _WRAPPERS = ("RayTaskError", "CalledProcessError", "EngineDeadError", "ActorDiedError", "ActorUnavailableError")
 
 
+# What parsers of JSON raise for a text that is none; of thousands of brackets in each other it is a RecursionError.
+NOT_JSON = (ValueError, RecursionError)
+
+
 class UserError(Exception):
     """Says what is wrong (file, row, value) and what to do about it, in one line."""
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iranker_verl.errors import NOT_JSON
+
 MARK = ".iranker"
 MADE_BY = "iranker-verl"
 # How a file that stands alone says what made it: `files.marked` puts it into JSON, the page's template into HTML.
@@ -49,14 +51,14 @@ def read_mark(folder: Path) -> Mark | None:
             head.get("whole", False),
             head.get("key", ""),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *NOT_JSON, KeyError, TypeError):
         return None
 
 
 def _listed(lines: list[str]) -> Iterator[str]:
     """Yield the names in the lines of a mark; one that a kill or a full disk cut short is none."""
     for line in lines:
-        with suppress(ValueError):
+        with suppress(*NOT_JSON):
             yield str(json.loads(line))
 
 

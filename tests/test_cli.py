@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iranker_verl import __version__
+from iranker_verl import __version__, cli
 from tests.command import iranker
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +41,11 @@ def test_a_name_with_control_characters_does_not_reach_the_terminal(run, tmp_pat
     (folder / "a\x1b]0;title\x07.txt").write_text("x")
     message = one_line(run("prepare", "--raw", folder, "--out", tmp_path / "out"))
     assert message.isprintable() and "[31m" in message
+
+
+def test_half_an_emoji_in_a_file_does_not_end_a_verb(run, monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda: print("half: \ud83d"))
+    assert run() == (0, "half: \\ud83d\n", "")
 
 
 TINY, BIG = ROOT / "recipes" / "tiny_cpu", ROOT / "recipes" / "iranker_3b"

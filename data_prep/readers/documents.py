@@ -26,7 +26,7 @@ from data_prep.readers import opened
 from data_prep.readers.lines import first_lines, lines
 from data_prep.readers.opened import TooLongError, open_text, reading, too_long
 from data_prep.readers.text import shown
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 
 Parse = Callable[[bytes], Any]
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -97,7 +97,7 @@ def _parsed(text: bytes) -> Any:
     """Return the value of a text that may be spoilt in ways that reading it will tell of; None where it cannot be told."""
     try:
         return json.loads(text.decode("utf-8", "replace").rstrip(", \r\n"), strict=False)
-    except (ValueError, RecursionError):
+    except NOT_JSON:
         return None
 
 
@@ -115,7 +115,7 @@ def json_records(path: Path, dropped: Counter[str], parse: Parse = parse_json) -
             record = parse(text)
         except NotJson as error:
             reason = str(error)
-        except (ValueError, RecursionError):
+        except NOT_JSON:
             pass
         if not isinstance(record, dict):
             start = shown(text[:200].decode(errors="replace").strip())
@@ -155,7 +155,7 @@ def _column(path: Path, name: str) -> Iterator[tuple[Any, bytes]]:
 def _parsed_in(path: Path, row: int, text: bytes) -> Any:
     try:
         return parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _not_whole(path, row, str(error)) from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from data_prep.readers.lines import NAN, optional_number
 from data_prep.readers.opened import MAX_TEXT, check_regular
 from data_prep.readers.text import shown
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.ranking.text import one_line
 
 DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
@@ -47,7 +47,7 @@ def descriptions(file: Path | None) -> dict[str, Described]:
         raise UserError(f"{file}: more than {MAX_TEXT >> 20} MB of descriptions; is it another file?")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
+    except (*NOT_JSON, OSError) as error:
         raise UserError(f"{file}: not a readable JSON file ({error}); correct or remove it") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"{file}: not an object {{name: {{description, price}}}}; correct or remove it")

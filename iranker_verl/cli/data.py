@@ -76,7 +76,7 @@ def check(folder: Annotated[Path, typer.Argument(help="folder of `iranker prepar
     from data_prep.checks.folder import check_folder
     from data_prep.schema import read_manifest
 
-    found = check_folder(folder, read_manifest(folder))
+    found = check_folder(folder, read_manifest(folder, "options", "data_hash", "files"))
     show([checks_part([asdict(one) for one in found])])
     if not all(one.ok for one in found):
         raise typer.Exit(1)

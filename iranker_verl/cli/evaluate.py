@@ -108,7 +108,7 @@ def evaluate(
     from iranker_verl.provenance import versions
     from iranker_verl.ranking import by_dataset
 
-    manifest = read_manifest(data)
+    manifest = read_manifest(data, "data_hash")
     used, chosen = choose(method, template, manifest)
     proof = None
     if cot is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 
 
 def audit_reward(
@@ -81,7 +81,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--kwargs {pair}: give key=value, as in kind=graded")
         settings[key] = value
         for read in (float, json.loads):  # the later one counts: 2 is an int
-            with suppress(ValueError):
+            with suppress(*NOT_JSON):
                 settings[key] = read(value)
     return settings
 
@@ -99,7 +99,7 @@ def _log(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
             entries.append({"task": entry["task"], "step": int(entry["step"])})
             entries[-1] |= {field: float(entry[field]) for field in ("start", "end")}
-        except (ValueError, KeyError, TypeError) as error:
+        except (*NOT_JSON, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} line {number}: not an object with task, step, start and end ({type(error).__name__}: {error})"
             ) from error

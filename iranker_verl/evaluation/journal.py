@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from iranker_verl import provenance
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.files import check_replaceable, make_folder, marked, write_json, write_jsonl
 
 SYNC_S = 5.0
@@ -154,7 +154,7 @@ def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:
 def _parsed(text: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{where}: not valid JSON ({error}); remove the file and begin again") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: not a JSON object; remove the file and begin again")

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from iranker_verl import vllm_cpu
-from iranker_verl.errors import UserError, first_line
+from iranker_verl.errors import NOT_JSON, UserError, first_line
 from iranker_verl.inference.orphans import ProcessGuard
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
@@ -112,7 +112,7 @@ def check_model(model: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder") from error
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{model}/config.json: not valid JSON ({error})") from error
     check_tokenizer(model)
     if not any(model.glob("*.safetensors")) and not any(model.glob("*.bin")):

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from iranker_verl.errors import UserError, first_line
+from iranker_verl.errors import NOT_JSON, UserError, first_line
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")  # no pickled weights
@@ -118,7 +118,7 @@ def trained_with(model: Path) -> Stamp | None:
             None if length is None else int(length),
             bool(content.get("constrained")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*NOT_JSON, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{stamp}: it has to hold template_id and template_hash ({type(error).__name__}: {error})"
         ) from error

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl import provenance
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.files import write_json, write_text
 from iranker_verl.provenance import Difference
 
@@ -155,7 +155,7 @@ def last_start(run: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
         content["made_of"] = _placed(content["made_of"], str(content["made_of"].get("iranker.run_dir", run)))
         return content
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*NOT_JSON, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run} holds a run of an earlier version of iranker; {_WAY_OUT}") from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 
 MODELS = Path(__file__).with_name("models")
 SUFFIXES = ("-Instruct", "-Instruct-2507", "-Base")
@@ -44,7 +44,7 @@ def find_config(path: str) -> dict[str, Any]:
         file = found[0]
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{file}: no JSON ({error})") from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from data_prep.options import Options
-from iranker_verl.errors import UserError, described, first_line
+from iranker_verl.errors import NOT_JSON, UserError, described, first_line
 from iranker_verl.files import make_folder
 from iranker_verl.preflight.recipe import loggers
 from iranker_verl.training import credit
@@ -146,7 +146,7 @@ def check_weights(config: DictConfig) -> None:
     for index in folder.glob("*.safetensors.index.json"):
         try:
             files |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*NOT_JSON, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index}: not an index of weights ({described(error)}); fetch the model again") from error
     for file in sorted(files):
         try:

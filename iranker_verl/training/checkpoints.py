@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.console import say
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.files import MARK
 
 LATEST = "latest_checkpointed_iteration.txt"
@@ -57,7 +57,7 @@ def lack_of(folder: Path, config: Any) -> str | None:
     for name, role in roles(config).items():
         try:
             ranks = int(json.loads((folder / name / "fsdp_config.json").read_text())["world_size"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *NOT_JSON, KeyError, TypeError):
             return f"{name}/fsdp_config.json"
         kept = role.checkpoint.save_contents
         for part in (PARTS[part] for part in kept if part in PARTS):
@@ -83,7 +83,7 @@ def parameters_in(path: Path) -> int | None:
             if length > path.stat().st_size:
                 return None
             header = json.loads(file.read(length))
-    except (OSError, struct.error, ValueError):
+    except (OSError, struct.error, *NOT_JSON):
         return None
     tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
     end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)

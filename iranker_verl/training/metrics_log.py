@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from iranker_verl.console import say
+from iranker_verl.errors import NOT_JSON
 from iranker_verl.files import make_folder, mark, write_jsonl
 from iranker_verl.training.step_record import StepRecord
 
@@ -144,7 +145,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
             lines.append(json.loads(text))
-        except ValueError:
+        except NOT_JSON:
             break
     return lines
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.evaluation.cot.store import ReasoningTrace, Store
 from iranker_verl.ranking.templates import Template, check_hash
 from reward_fns.answers import parse_exclusion, parse_ranking, tidy
@@ -147,7 +147,7 @@ def _rows(path: Path, counts: Counter[str]) -> Iterator[tuple[str, _Row]]:
             where = f"{path} line {number}"
             try:
                 content = json.loads(line)
-            except ValueError as error:
+            except NOT_JSON as error:
                 if not line.endswith(b"\n"):
                     counts["cut off"] += 1
                     return

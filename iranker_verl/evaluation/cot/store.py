@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.files import claimed, write_json, write_jsonl
 
 TRACES, MANIFEST = "traces.jsonl", "manifest.json"
@@ -73,7 +73,7 @@ def read_traces(folder: Path) -> Store:
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): texts may hold U+2028
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder}: no {TRACES} or no {MANIFEST}; this is no store of `iranker cot collect`") from error
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{folder}: not valid JSON in UTF-8 ({error}); {_AGAIN}") from error
     traces = tuple(_trace(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line)
     store = Store(traces, manifest)
@@ -88,5 +88,5 @@ def _trace(line: str, where: str) -> ReasoningTrace:
         content = json.loads(line)
         lists = {name: tuple(content[name]) for name in ("candidates", "answer")}
         return ReasoningTrace(**{f.name: content[f.name] for f in fields(ReasoningTrace)} | lists)
-    except (ValueError, KeyError, TypeError) as error:
+    except (*NOT_JSON, KeyError, TypeError) as error:
         raise UserError(f"{where}: not a reasoning trace ({type(error).__name__}: {error}); {_AGAIN}") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
 from iranker_verl.evaluation.baselines import BASELINES
 from iranker_verl.evaluation.journal import EPISODES, of_system
 from iranker_verl.evaluation.records import Record, records_of
@@ -68,7 +68,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: it has to hold a JSON object, not a {type(content).__name__}")
@@ -83,7 +83,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 value = json.loads(line)
-            except ValueError:
+            except NOT_JSON:
                 continue
             if isinstance(value, dict):
                 yield value

@@ -83,9 +83,7 @@ def check_pages(
 
 def _page_sizes(raw: BinaryIO, column: pq.ColumnChunkMetaData, path: Path) -> Iterator[int]:
     """Yield how many bytes each page of a column has, unpacked."""
-    start = column.data_page_offset
-    if column.has_dictionary_page:
-        start = min(start, column.dictionary_page_offset)
+    start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
     end = start + column.total_compressed_size
     while start < end:
         raw.seek(start)

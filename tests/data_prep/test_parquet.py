@@ -38,8 +38,7 @@ print(most() - before)
 """
 
 
-@pytest.mark.parametrize("dictionary", [True, False])
-@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize(("dictionary", "version"), [(True, "1.0"), (False, "2.0")])
 def test_a_cell_of_200_mb_is_refused_before_it_is_in_memory(tmp_path, dictionary, version):
     path = tmp_path / "cell.parquet"
     subprocess.run([sys.executable, "-c", WRITE, path, str(dictionary), version], check=True)

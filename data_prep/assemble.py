@@ -65,8 +65,8 @@ def assemble(
             table = read_range(folders, place)
             _no_task_twice(table)
             side = side_of(table, dropped)
-            for split, *caps in ((TRAIN, options.max_train, options.max_states), (TEST, options.max_test, None)):
-                tasks = _capped(table.filter(pa.array(side == split)), *caps, split, made).drop_columns(["key"])
+            for split, cap, states in ((TRAIN, options.max_train, options.max_states), (TEST, options.max_test, None)):
+                tasks = _capped(table.filter(pa.array(side == split)), cap, states, split, made).drop_columns(["key"])
                 for start in range(0, tasks.num_rows, ROW_GROUP):
                     written = rows(tasks.slice(start, ROW_GROUP), template, options, split, made.rows[split])
                     made.rows[split] += written.num_rows

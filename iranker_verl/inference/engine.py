@@ -26,7 +26,7 @@ import psutil
 
 from iranker_verl import vllm_cpu
 from iranker_verl.errors import NOT_JSON, UserError, first_line
-from iranker_verl.inference.orphans import ProcessGuard
+from iranker_verl.inference.orphans import ProcessGuard, remove_shared_memory, shared_memory_of
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import LabelTokens, label_tokens
@@ -294,6 +294,7 @@ class Engine:
 
     def _close(self) -> None:
         llm, self._llm = self._llm, None
+        shared = shared_memory_of(p.pid for p in own_processes(self._siblings | {self._guard.pid}))
         try:
             if llm is not None:
                 llm.shutdown()
@@ -302,6 +303,7 @@ class Engine:
             for child in multiprocessing.active_children():
                 if child.pid not in self._siblings:  # vLLM's, killed by now: reap it, or it stays as a zombie
                     child.join(5)
+            remove_shared_memory(shared)
             # vLLM leaves LD_PRELOAD and more behind, which later processes (Ray's, say) would inherit.
             os.environ.clear()
             os.environ.update(self._before)
@@ -310,11 +312,20 @@ class Engine:
 def stopped_processes(others: set[int | None]) -> list[int]:
     """Return the ids of this process's descendants, but for ``others`` and theirs, that a signal has stopped."""
     found = []
+    for process in own_processes(others):
+        with suppress(psutil.Error):
+            if process.status() == psutil.STATUS_STOPPED:
+                found.append(process.pid)
+    return found
+
+
+def own_processes(others: set[int | None]) -> list[psutil.Process]:
+    """Return this process's descendants, but for ``others`` and theirs."""
+    found: list[psutil.Process] = []
     for child in psutil.Process().children():
         if child.pid not in others:
             with suppress(psutil.Error):
-                family = [child, *child.children(recursive=True)]
-                found += [process.pid for process in family if process.status() == psutil.STATUS_STOPPED]
+                found += [child, *child.children(recursive=True)]
     return found
 
 

@@ -8,14 +8,17 @@ an environment variable, inherited by whatever is started while :meth:`ProcessGu
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
 
 MARK = "IRANKER_GUARD"
+_SHARED = re.compile(r"/dev/shm/(psm_\w+)$", re.MULTILINE)
 
 # The guard's whole programme: standard library only, so that it starts in milliseconds.
 _PROGRAMME = """
@@ -42,6 +45,27 @@ for kind, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
                 pass
         time.sleep(0.1)
 """
+
+
+def shared_memory_of(pids: Iterable[int]) -> set[str]:
+    """Return the names of Python's shared memory that these processes have and this one has not (Linux; elsewhere none)."""
+    return {name for pid in pids for name in _mapped(pid)} - set(_mapped(os.getpid()))
+
+
+def _mapped(pid: int) -> list[str]:
+    try:
+        return _SHARED.findall(Path(f"/proc/{pid}/maps").read_text())
+    except OSError:
+        return []
+
+
+def remove_shared_memory(names: Iterable[str]) -> None:
+    """Free shared memory whose owners have ended without doing so: it would stay until this process ends, with a warning."""
+    for name in names:
+        with suppress(FileNotFoundError):
+            left = shared_memory.SharedMemory(name)
+            left.close()
+            left.unlink()
 
 
 class ProcessGuard:

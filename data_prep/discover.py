@@ -28,14 +28,16 @@ class Found:
     not_read: dict[Path, str]
 
 
-def discover(raw: Path | str, wanted: Collection[str] = ()) -> Found:
+def discover(raw: Path | str, wanted: Collection[str] = (), without: Path | None = None) -> Found:
     """Return the sources in ``raw`` that hold any of the ``wanted`` datasets (default: all of them).
 
-    ``raw`` may be ``hf://datasets/…``, which is fetched first. Raise UserError where there is nothing, where one dataset has
+    ``raw`` may be ``hf://datasets/…``, which is fetched first. What lies in ``without``, a folder to write to, is no raw data. Raise UserError where there is nothing, where one dataset has
     two sources, and where a source's files are broken.
     """
     raw = local_raw(raw)
-    files = [sniff(path) for path in ([raw] if raw.is_file() else _files(raw, set()))]
+    out = without and without.resolve()
+    paths = [raw] if raw.is_file() else [p for p in _files(raw, set()) if not (out and p.resolve().is_relative_to(out))]
+    files = [sniff(path) for path in paths]
     not_read = {file.path: file.unknown() for file in files}
     broken = [UserError(file.problem) for file in files if file.broken]
     broken += [

@@ -59,7 +59,7 @@ def prepare(
     options, asked = options or Options(), tasks or ()
     _check_kind(template, options)
     raw = local_raw(raw)
-    found = discover(raw, asked)
+    found = discover(raw, asked, without=None if out.resolve() in (raw.resolve(), *raw.resolve().parents) else out)
     _check_places(raw, found.sources, out)
     names = _in_order({name for source in found.sources for name in source.datasets if not asked or name in asked})
     if absent := [name for name in asked if name not in names]:
@@ -160,11 +160,7 @@ def _in_order(names: set[str]) -> list[str]:
 
 
 def _check_places(raw: Path, sources: list[Source], out: Path) -> None:
-    """Raise UserError where a folder that is replaced or removed holds raw data, or is itself among it."""
-    if raw.is_dir() and out.resolve().is_relative_to(raw.resolve()) and out.resolve() != raw.resolve():
-        raise UserError(
-            f"{out}: it lies in {raw}, whose files are all taken for raw data, its own too; choose a folder beside it"
-        )
+    """Raise UserError where a folder that is replaced or removed holds raw data."""
     read = [raw, *(file for source in sources for file in source.files)]
     for folder in (out.resolve(), *files.temporary_folders(out)):
         if held := next((path for path in read if path.resolve().is_relative_to(folder)), None):

@@ -212,10 +212,8 @@ def test_places_that_must_not_be_written(raw, tmp_path):
     for out in (raw, tmp_path, raw / "rec-movie" / ".."):
         with pytest.raises(UserError, match="holds the raw data"):
             prepare(raw, out, LABEL, SMALL)
-    (tmp_path / "link").symlink_to(raw)
-    for out in (raw / "prepared", raw / "deep" / "er", tmp_path / "link" / "prepared", raw / "router" / ".." / "out"):
-        with pytest.raises(UserError, match=r"it lies in .*raw, whose files are all taken for raw data, its own too"):
-            prepare(raw, out, LABEL, SMALL)
+    with pytest.raises(UserError, match=r"it would be replaced, but holds .*, which iranker did not make"):
+        prepare(raw, raw / "rec-movie", LABEL, SMALL)
     prepare(raw / "router" / "router_data.csv", raw / "router" / "prepared", LABEL)  # of a file all else is no raw data
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -228,6 +226,16 @@ def test_places_that_must_not_be_written(raw, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     prepare(raw, tmp_path / "empty", LABEL, SMALL)
+
+
+@pytest.mark.parametrize("place", ["prepared", "deep/er", "router/../out", "../link/prepared"])
+def test_what_is_prepared_into_the_raw_folder_is_no_raw_data_the_next_time(raw, tmp_path, place):
+    (tmp_path / "link").symlink_to(raw)
+    first = prepare(raw, raw / place, LABEL, SMALL)
+    told = []
+    assert prepare(raw, raw / place, LABEL, SMALL, progress=told.append) == first and "used again" in told[-1]
+    second = prepare(raw, raw / place, LABEL, Options(candidates=SMALL.candidates - 1))
+    assert second["inputs"] == first["inputs"] and first["not_read"] == second["not_read"]
 
 
 def test_no_task_at_all(raw, tmp_path):

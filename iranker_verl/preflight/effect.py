@@ -185,12 +185,9 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
     for name in ("gamma", "lam", "norm_adv_by_std_in_grpo"):
         if name not in read:
             yield f"algorithm.{name}", f"algorithm.adv_estimator={estimator} does not read it; leave it out"
-    if estimator not in credit.ESTIMATORS or estimator == credit.GAE_ESTIMATOR:
-        for name in ("prior",) if estimator in credit.ESTIMATORS else ("prior", "normalise"):
-            yield (
-                f"iranker.credit.{name}",
-                f"it is for {', '.join(credit.ESTIMATORS)}, not for {estimator}; leave it out",
-            )
+    for name, read_by in (("prior", (credit.GRPO_ESTIMATOR,)), ("normalise", tuple(credit.NORMALISERS))):
+        if estimator not in read_by:
+            yield f"iranker.credit.{name}", f"it is for {', '.join(read_by)}, not for {estimator}; leave it out"
     yield from _off_by_size(policy)
     for name in _OF_CRITICS_BATCHES:
         why = "verl's critic takes micro-batches of at most critic.ppo_infer_max_token_len_per_gpu tokens; set that"
@@ -235,7 +232,7 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
     else:
         yield "iranker.base.effort", "no base is made (iranker.base.make=null); leave it out"
     if ours.curriculum.first_pool is None:
-        for name in ("rise", "fall", "focus"):
+        for name in ("rise", "fall", "patience", "focus"):
             yield (
                 f"iranker.curriculum.{name}",
                 "there is no curriculum; set iranker.curriculum.first_pool, or leave it out",

@@ -200,10 +200,10 @@ def _check_batches(config: DictConfig) -> None:
     from verl.trainer.ppo.utils import need_critic
 
     actor = config.actor_rollout_ref.actor
-    if config.iranker.credit.balance_sessions and not actor.loss_agg_mode.startswith("seq-mean"):
+    if config.iranker.credit.weights != "none" and not actor.loss_agg_mode.startswith("seq-mean"):
         raise UserError(
-            f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; sessions can be "
-            "balanced with seq-mean-token-mean or seq-mean-token-sum only (or set iranker.credit.balance_sessions=false)"
+            f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode} weighs rows by their tokens; iranker.credit.weights="
+            f"{config.iranker.credit.weights} goes with seq-mean-token-mean or seq-mean-token-sum only (or set it to none)"
         )
     roles = {"actor_rollout_ref.actor": actor} | ({"critic": config.critic} if need_critic(config) else {})
     for name, role in roles.items():

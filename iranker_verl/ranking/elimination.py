@@ -33,6 +33,13 @@ from reward_fns.answers import OK, PARTIAL, parse_exclusion, parse_ranking
 Share = Literal["half", "all"]
 
 
+def leaving(size: int, per_call: int | Share) -> int:
+    """Return the number of candidates that a call with ``size`` of them excludes: one at least, and never all."""
+    if isinstance(per_call, str):
+        return (size + 1) // 2 if per_call == "half" and size > 2 else size - 1
+    return min(per_call, size - 1)
+
+
 @dataclass(frozen=True)
 class Step:
     """One call. ``pool`` holds the ids of the prompt, ``status`` is :mod:`reward_fns.answers`'s ("ok" or why not).
@@ -80,10 +87,7 @@ class Elimination:
     @property
     def leaving(self) -> int:
         """The number of candidates that the present step excludes: one at least, and never all."""
-        size = len(self._indices)
-        if isinstance(self.per_call, str):
-            return (size + 1) // 2 if self.per_call == "half" and size > 2 else size - 1
-        return min(self.per_call, size - 1)
+        return leaving(len(self._indices), self.per_call)
 
     @property
     def done(self) -> bool:

@@ -86,7 +86,8 @@ class RankingAgentLoop(AgentLoopBase):
         info = row["extra_info"]
         training = info["split"] == "train"
         state = self._start(row)
-        longest = 1 if info.get("row_kind") == "state" else len(state.task.candidates)
+        single = info.get("row_kind") == "state" or not isinstance(state, Elimination)
+        longest = 1 if single else len(state.task.candidates) - 1
         steps: list[tuple[Response, StepRecord]] = []
         session = (
             uuid4().hex
@@ -94,7 +95,7 @@ class RankingAgentLoop(AgentLoopBase):
         while len(steps) < longest and not state.done and not (training and _is_decided(state)):
             steps.append(await self._step(row, state, session, sampling_params, priority))
         metrics = episode_metrics(state)
-        ended: dict[str, Any] = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps)}
+        ended: dict[str, Any] = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps), "most_calls": longest}
         return [to_output(response, replace(record, **ended), metrics) for response, record in steps]
 
     def _start(self, row: dict[str, Any]) -> State:

@@ -6,7 +6,7 @@
 ``exclusion_grpo``       :func:`step_advantages`: a step against the steps of other rollouts that saw the same candidates
 ``exclusion_gae``        :func:`episode_advantages`: a critic, bootstrapped along the elimination
 ``exclusion_expected``   :mod:`iranker_verl.training.policy_loss`: the rewards of all possible exclusions, weighted by the
-                         policy's own probabilities; for the label alone, other tokens get ``exclusion_grpo``'s advantage
+                         policy's own probabilities
 ``exclusion_order``      :mod:`iranker_verl.training.policy_loss`: the same label teaches the whole order that it implies, so
                          that a model can exclude several candidates, or all, in one call
 any other                verl's own: ``gae`` treats each row as an episode (the published training), ``grpo`` gives the
@@ -14,7 +14,7 @@ any other                verl's own: ``gae`` treats each row as an episode (the 
 =======================  ==============================================================================================
 
 All functions take the records of real rows only (no padding rows), one record a step, and return one number a row, which stands on
-every token of the response. They know nothing of verl or torch. Session weights go with every estimator.
+every token of the response. They know nothing of verl or torch. Row weights go with every estimator.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ LABEL_ESTIMATORS = (EXPECTED_ESTIMATOR, ORDER_ESTIMATOR)
 NORMALISERS: dict[str, tuple[str, ...]] = {
     GRPO_ESTIMATOR: ("batch", "group", "none"),
     GAE_ESTIMATOR: ("batch", "none"),
-    EXPECTED_ESTIMATOR: ("batch", "none"),
-    ORDER_ESTIMATOR: ("batch", "none"),
 }
-ESTIMATORS = tuple(NORMALISERS)
+ESTIMATORS = (*NORMALISERS, *LABEL_ESTIMATORS)
+
+# The values of iranker.credit.weights: how the rows of a batch weigh in the loss.
+WEIGHTS = ("session", "rr", "none")
 
 # Equal advantages have a standard deviation of about 1e-17 by rounding; dividing by that would wreck a run.
 MIN_SPREAD = 1e-6
@@ -56,7 +57,8 @@ def step_advantages(
     Notation, for one step: its reward ``r``; ``e``, the expected reward of a uniformly random valid exclusion from the same
     candidates (``(N - 1) / N`` with one positive among N); and the *others*, the steps of other rollouts of the same task
 
-    * with the same candidates, where there are any: they answer the same prompt;
+    * with the same candidates, where there are any: they answer the same prompt (the anchor states of GiGPO, arXiv 2505.10978,
+      which found such groups in agents' episodes);
     * otherwise with the same number of candidates.
 
     The baseline shrinks the others' mean towards ``e``, as ``prior`` pseudo-observations of it would::
@@ -206,21 +208,63 @@ def gae(rewards: np.ndarray, values: np.ndarray, ends: np.ndarray, *, gamma: flo
     return advantages
 
 
-def session_weights(sessions: Sequence[str | None]) -> np.ndarray:
-    """Return a weight for each row, shape ``(len(sessions),)``: every session has the same total, and the rows' mean is 1.
+def row_weights(steps: Sequence[StepRecord | None], weights: str = "session") -> np.ndarray:
+    """Return the weight of each row in the loss, shape ``(len(steps),)``. ``None`` marks a padding row, whose weight is 0.
 
-    ``None`` marks a padding row: its weight is 0, and it is not counted in that mean, nor in what the loss divides by (verl's
-    ``seq-mean-*`` divides by the global batch size that it is told). So the loss is the mean over sessions of the mean over
-    their steps. Raise ValueError where every row is padding.
+    verl's ``seq-mean-*`` losses divide by the number of real rows R, so with S sessions, where every row below has a factor
+    ``R / S``, the loss is the mean over sessions of the sum over their rows:
 
-    >>> session_weights(["a", "b", "b", None]).tolist()
-    [1.5, 0.75, 0.75, 0.0]
+    ``session``   ``R / S / most_calls``: an exclusion counts as one of those that its episode can take, N - 1 of N candidates, so
+                  that long lists do not outweigh short ones
+    ``rr``        ``R / S * omega_k`` for a pool of k candidates, which makes the loss's gradient that of E[RR] (below)
+    ``none``      1
+
+    No weight depends on what the session's own exclusions were, nor on how soon they ended it. Dividing by the session's own
+    number of exclusions would: then ``E[weight * grad log pi]`` is not 0, and exclusions that end an episode early are taught for
+    that (+.115 on the positive's logit at a uniform N = 4).
+
+    ``omega``: the reciprocal rank is ``1 / N`` plus ``1 / (k (k - 1))`` for every pool of k that the best candidate survives. With
+    ``S_k`` the probability of that, the value of what comes below k is ``V_k = S_k (1 / (k (k - 1)) + V_(k-1))``, ``V_1 = 0``, and ::
+
+        grad E[RR] = sum over the pools visited of omega_k * grad S_k        omega_k = 1 / (k (k - 1)) + V_(k-1)
+
+    which is (k - 1) / k where the policy is perfect. ``S_k`` is the share of the batch's pools of k that the best survived, with
+    one more that a random exclusion met.
+
+    >>> pair = StepRecord("t", "t_0", ("a", "b"), 1.0, 0.5, most_calls=2)
+    >>> three = StepRecord("t", "t_0", ("a", "b", "c"), 1.0, 2 / 3, most_calls=2)
+    >>> row_weights([three, pair, None]).tolist()
+    [1.0, 1.0, 0.0]
+    >>> row_weights([three, pair], "rr").round(3).tolist()  # S_2 = (1 + 1/2) / 2: 2 (1/6 + .75 * 1/2), and 2 * 1/2
+    [1.083, 1.0]
+
+    Raise ValueError for an unknown kind, and where every row is padding.
     """
-    steps = Counter(session for session in sessions if session is not None)
-    if not steps:
+    if weights not in WEIGHTS:
+        raise ValueError(f"unknown weights {weights!r}; choose one of {', '.join(WEIGHTS)}")
+    real = [step for step in steps if step is not None]
+    if not real:
         raise ValueError("no sessions to weigh: every row is padding")
-    rows = steps.total()
-    return np.array([rows / (len(steps) * steps[s]) if s is not None else 0.0 for s in sessions])
+    a_session = len(real) / len({step.session for step in real})
+    if weights == "session":
+        return np.array([a_session / step.most_calls if step is not None else 0.0 for step in steps])
+    if weights == "none":
+        return np.array([float(step is not None) for step in steps])
+    omega = _omega(real)
+    return np.array([a_session * omega[step.pool_size] if step is not None else 0.0 for step in steps])
+
+
+def _omega(steps: Sequence[StepRecord]) -> dict[int, float]:
+    """Return the weights omega of :func:`row_weights`, by pool size."""
+    survived: dict[int, list[float]] = defaultdict(list)
+    for step in steps:
+        survived[step.pool_size].append(float(step.positive_survived))
+    omega, value = {}, 0.0
+    for size in range(2, max(survived) + 1):
+        omega[size] = 1 / (size * (size - 1)) + value
+        survival = (sum(survived[size]) + (size - 1) / size) / (len(survived[size]) + 1)
+        value = survival * omega[size]
+    return omega
 
 
 def _check(steps: Sequence[StepRecord], normalise: str, known: tuple[str, ...]) -> None:

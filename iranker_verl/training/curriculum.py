@@ -15,16 +15,22 @@ The **skill** of a dataset at a pool of N candidates decides the size of its poo
 
     skill = (RR - H_N / N) / (1 - H_N / N)        0 for a random order, 1 where the positive comes first
 
-with the reciprocal rank RR of its training episodes in the last RL step (``H_N / N``, H the harmonic number, is the mean RR of a
-random order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one fewer: an
-up-down staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971). A dataset with less skill also gets more tasks:
-of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and ``focus`` by those numbers times what is left to
-learn, ``1 - skill * (N - 1) / (all candidates - 1)``. Where a dataset's tasks have different numbers of candidates, N and all
-candidates are means, and pools grow to the largest.
+with the reciprocal rank RR of its last training episodes, of ``JUDGED`` tasks or more (``H_N / N``, H the harmonic number, is the
+mean RR of a random order). At ``rise`` or above, the dataset's next episodes begin with one candidate more, below ``fall`` with one
+fewer: an up-down staircase (Levitt, Transformed up-down methods in psychoacoustics, 1971). They also begin with one more for every
+``patience`` tasks that the dataset has had, whatever its skill, since noisy data may never earn it.
+
+Episodes are sampled, and what is wanted is a good greedy policy. At the optimum of ``log J`` a policy is as sure as the data
+allow: where the better of two can be told with probability b, it takes it with probability b, so the skill of its samples is
+``(2 b - 1)^2``, and greedily it has ``2 b - 1``. So the default ``rise`` of .25 asks for a greedy skill of .5, which b = .75 has.
+
+A dataset with less skill also gets more tasks: of a batch, ``1 - focus`` is shared out by the datasets' numbers of tasks, and
+``focus`` by those numbers times what is left to learn, ``1 - skill * (N - 1) / (all candidates - 1)``; but none gets more than
+``MOST`` times its share of the tasks, so that what cannot be learned does not take the batch. Where a dataset's tasks have
+different numbers of candidates, N and all candidates are means, and pools grow to the largest.
 
 All rollouts of a task in one RL step begin with the same candidates, so that they can be compared. Whole rankings (DRanker) are
-shortened likewise. Tests and validation always have all candidates. A dataset that cannot be learned keeps its large share for
-good; where there is one, ``focus`` should be low.
+shortened likewise. Tests and validation always have all candidates.
 """
 
 from __future__ import annotations
@@ -41,6 +47,10 @@ import pyarrow.compute as pc
 
 from iranker_verl.ranking import RankingTask
 
+# Tasks whose episodes are judged together, at least.
+JUDGED = 8
+# The largest share of a batch that a dataset gets, in terms of its share of the tasks.
+MOST = 2.0
 # The column of a training batch that says with how many candidates an episode begins.
 FIRST_POOL = "first_pool"
 
@@ -83,6 +93,7 @@ class Curriculum:
         first_pool: int,
         rise: float,
         fall: float,
+        patience: int | None,
         focus: float,
         seed: int,
     ) -> None:
@@ -91,8 +102,11 @@ class Curriculum:
         self.full = {dataset: fmean(candidates.values()) for dataset, candidates in rows.items()}
         self.largest = {dataset: max(candidates.values()) for dataset, candidates in rows.items()}
         self.first_pool, self.rise, self.fall, self.focus, self.seed = first_pool, rise, fall, focus, seed
+        self.patience = patience
         self.size = dict.fromkeys(rows, first_pool)
         self.left = dict.fromkeys(rows, 1.0)
+        self._tasks = dict.fromkeys(rows, 0.0)  # so far
+        self._unjudged: dict[str, list[tuple[float, float, float]]] = {dataset: [] for dataset in rows}
         self._next = {dataset: self._passes(dataset) for dataset in rows}
         self._random = Random(f"{seed}:batches")
 
@@ -103,21 +117,30 @@ class Curriculum:
             self.observe(line)
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """Update pool sizes and shares by a step's ``episode/rr/<dataset>`` and ``episode/candidates/<dataset>``.
+        """Update pool sizes and shares by a step's ``episode/rr/<dataset>``, ``/candidates/`` and ``/tasks/``.
 
-        See :mod:`iranker_verl.training.metrics_log`. A dataset without episodes stays as it is.
+        See :mod:`iranker_verl.training.metrics_log`. A dataset without episodes stays as it is, and so does one with fewer than
+        ``JUDGED`` tasks since it was last judged.
         """
         for dataset in self.rows:
             rr = metrics.get(f"episode/rr/{dataset}")
             if rr is None:
                 continue
-            began = metrics[f"episode/candidates/{dataset}"]
-            now = skill(rr, began)
-            self.left[dataset] = 1 - max(0.0, now) * (began - 1) / (max(began, self.full[dataset]) - 1)
-            if now >= self.rise and self.size[dataset] < self.largest[dataset]:
-                self.size[dataset] += 1
-            elif now < self.fall and self.size[dataset] > self.first_pool:
-                self.size[dataset] -= 1
+            tasks = metrics.get(f"episode/tasks/{dataset}", JUDGED)  # of a run of before: judged at once, as it was
+            self._tasks[dataset] += tasks
+            unjudged = self._unjudged[dataset]
+            unjudged.append((tasks, rr, metrics[f"episode/candidates/{dataset}"]))
+            if (judged := sum(count for count, _, _ in unjudged)) >= JUDGED:
+                rr, began = (sum(one[0] * one[i] for one in unjudged) / judged for i in (1, 2))
+                self._judge(dataset, skill(rr, began), began)
+                unjudged.clear()
+
+    def _judge(self, dataset: str, now: float, began: float) -> None:
+        """Update a dataset of a skill that it had in pools of ``began`` candidates, on average."""
+        self.left[dataset] = 1 - max(0.0, now) * (began - 1) / (max(began, self.full[dataset]) - 1)
+        size = self.size[dataset] + (1 if now >= self.rise else -1 if now < self.fall else 0)
+        least = self.first_pool + (int(self._tasks[dataset] // self.patience) if self.patience else 0)
+        self.size[dataset] = min(max(size, least), max(self.largest[dataset], self.first_pool))
 
     def shares(self) -> dict[str, float]:
         """Return each dataset's share of the next batch; they sum to 1."""
@@ -126,10 +149,11 @@ class Curriculum:
         if not sum(wanted.values()):  # all is learned
             wanted = tasks
         all_tasks, all_wanted = sum(tasks.values()), sum(wanted.values())
-        return {
-            dataset: (1 - self.focus) * tasks[dataset] / all_tasks + self.focus * wanted[dataset] / all_wanted
-            for dataset in tasks
-        }
+        fair = {dataset: tasks[dataset] / all_tasks for dataset in tasks}
+        share = {d: (1 - self.focus) * fair[d] + self.focus * wanted[d] / all_wanted for d in tasks}
+        over = {d: share[d] - MOST * fair[d] for d in tasks if share[d] > MOST * fair[d]}
+        free = 1 - sum(fair[d] for d in over)  # what is cut off goes to the others, by their numbers of tasks
+        return {d: MOST * fair[d] if d in over else share[d] + sum(over.values()) * fair[d] / free for d in tasks}
 
     def draw(self, size: int) -> list[int]:
         """Return the row indices of the next ``size`` tasks.

@@ -2,13 +2,17 @@
 
 ========================  ============================================================================================
 ``step``                  RL step, from 1; a resumed run writes the steps since its checkpoint again
-``reward/mean``           mean reward of a step's exclusions; ``reward/corrected``: minus the expected reward
+``reward/mean``           mean reward of a step's exclusions; ``reward/corrected``: minus the expected reward, so with one
+                          positive at most 1 / N, which falls as pools grow
 ``reward/malformed``      share of malformed responses
 ``reward/part/<name>``    mean of each number that the reward function returned
 ``episode/rr``            mean reciprocal rank of the positive in the training episodes (sampled at temperature 1)
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
 ``episode/candidates``    mean number of candidates that an episode begins with (fewer at first, where there is a curriculum)
-                          per dataset: ``episode/candidates/<dataset>``; ``episode/share/<dataset>`` of the episodes
+                          per dataset: ``episode/candidates/<dataset>``; ``episode/share/<dataset>`` of the episodes;
+                          ``episode/tasks/<dataset>``, their number
+``episode/skill``         mean skill (:func:`~iranker_verl.training.curriculum.skill`): 0 for random episodes, 1 for perfect ones,
+                          however many candidates they begin with
 ``tokens/step``           tokens of the step's prompts and responses
 ``survival/<k>``          share of pools of k candidates that the positive survives
 ``time/*``                seconds of the step: ``generate`` (rollout), ``forward`` (log-probs, values), ``backward``
@@ -31,6 +35,7 @@ from typing import Any
 from iranker_verl.console import say
 from iranker_verl.errors import NOT_JSON
 from iranker_verl.files import make_folder, mark, write_jsonl
+from iranker_verl.training.curriculum import skill
 from iranker_verl.training.step_record import StepRecord
 
 GENERATE = ("gen",)
@@ -60,6 +65,7 @@ def step_metrics(steps: Sequence[StepRecord]) -> dict[str, float]:
         "reward/corrected": _mean([step.reward - step.expected_reward for step in steps]),
         "reward/malformed": _mean([step.malformed for step in steps]),
         "episode/rr": _mean([step.reciprocal_rank for step in episodes.values()]),
+        "episode/skill": _mean([skill(step.reciprocal_rank, largest[name]) for name, step in episodes.items()]),
         "episode/calls": _mean([step.calls for step in episodes.values()]),
         "episode/candidates": _mean(list(largest.values())),
     }
@@ -67,6 +73,9 @@ def step_metrics(steps: Sequence[StepRecord]) -> dict[str, float]:
     metrics |= {f"episode/rr/{name}": _mean(values) for name, values in sorted(by_dataset.items())}
     metrics |= {f"episode/candidates/{name}": _mean(values) for name, values in sorted(began.items())}
     metrics |= {f"episode/share/{name}": len(values) / len(episodes) for name, values in sorted(began.items())}
+    metrics |= {
+        f"episode/tasks/{name}": float(len({s.task for s in steps if s.dataset == name})) for name in sorted(began)
+    }
     metrics |= {f"survival/{size}": _mean(values) for size, values in sorted(survived.items())}
     return metrics
 
@@ -124,8 +133,7 @@ class MetricsLog:
             file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n")
         failed = f"{lost} episodes failed  " if (lost := int(line.get("verl/elimination/failed_sessions", 0))) else ""
         say(
-            f"step {step}/{steps}  reward {line['reward/corrected']:+.3f} over random  "
-            f"episode RR {line['episode/rr']:.3f} of {line['episode/candidates']:.1f}  "
+            f"step {step}/{steps}  skill {line['episode/skill']:.3f}  episode RR {line['episode/rr']:.3f} of {line['episode/candidates']:.1f}  "
             f"malformed {line['reward/malformed']:.1%}  {failed}{line['time/step']:.1f} s "
             f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )

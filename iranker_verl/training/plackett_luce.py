@@ -32,6 +32,8 @@ NODES = 64
 _BEFORE, _AFTER = 14.0, 3.6
 # exp(-exp(x)) is 0 from here on; exp(x) may not overflow, as 0 * inf in the gradient would be NaN
 _CERTAIN = 30.0
+# a label this far below the likeliest (in logs) never leaves first; a log-probability of -inf has no difference to another
+_NEVER = 80.0
 
 
 def rank_law(scores: torch.Tensor, candidate: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,6 +45,7 @@ def rank_law(scores: torch.Tensor, candidate: torch.Tensor, valid: torch.Tensor 
         valid: (batch, N), False where a row has no such candidate; all are there by default.
     """
     batch, count = scores.shape
+    scores = torch.maximum(scores, scores.detach().amax(1, keepdim=True) - _NEVER)
     own = scores.gather(1, candidate[:, None])
     steps = torch.linspace(0.0, 1.0, NODES, dtype=scores.dtype, device=scores.device)
     # the nodes follow the positive's own clock, so theta is the same for all rows and no gradient goes through it

@@ -26,8 +26,8 @@ that of log J stays at ``p`` (the logarithm of expected reward: Dayan and Hinton
 reinforcement learning, 1997). Sampled rewards cannot estimate it without bias; here J is exact.
 
 This is for templates whose response is a label alone. Its first token is the label's own: where a tokenizer has several for
-``[A]``, the agent loop puts those that all labels share at the end of the prompt (:mod:`iranker_verl.ranking.label_tokens`). Other
-response tokens (the end of the text) get the advantage of ``exclusion_grpo``.
+``[A]``, the agent loop puts those that all labels share at the end of the prompt (:mod:`iranker_verl.ranking.label_tokens`). What
+follows it, the end of the text, is taught where the response is well-formed (:func:`label_advantages`).
 
 **The whole order** (``exclusion_order``). The same probabilities imply an order of all candidates: exclude one after the other
 without asking again (:mod:`iranker_verl.training.plackett_luce`). A policy that only learns one exclusion well has no order among the
@@ -131,12 +131,16 @@ def label_fields(steps: Sequence[StepRecord | None], tokenizer: Any, estimator: 
     return {name: torch.nested.as_nested_tensor(tensors, layout=torch.jagged) for name, tensors in rows.items()}
 
 
-def label_advantages(advantages: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return ``advantages`` (rows, response tokens) in which the first token, the label, has its session's weight.
+def label_advantages(steps: Sequence[StepRecord | None], weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return advantages, (rows, response tokens): the row's weight on the label, and where it is well-formed on what follows.
 
-    ``weights``: (rows,); ``mask``: (rows, response tokens), 0 in padding.
+    What follows is the end of the response, which is right after any label, be it that of the best candidate, and is not taught
+    after anything else. ``weights``: (rows,); ``mask``: (rows, response tokens), 0 in padding.
     """
-    return torch.cat([(weights * mask[:, 0])[:, None], advantages[:, 1:]], dim=1)
+    formed = torch.tensor([step is not None and not step.malformed for step in steps])
+    taught = formed[:, None].expand(mask.shape).clone()
+    taught[:, 0] = True
+    return weights[:, None] * taught * mask
 
 
 def log_mean_value(log_probs: torch.Tensor, tokens: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

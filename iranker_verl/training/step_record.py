@@ -30,6 +30,8 @@ class StepRecord:
         dataset: verl's ``data_source``, e.g. ``rec-movie``.
         reciprocal_rank: Of the best candidate at the end of the episode; equal in all its steps.
         calls: LLM calls of the whole episode; equal in all its steps.
+        most_calls: LLM calls that the episode can take, whatever the responses: N - 1 where it begins with N candidates and each
+            call excludes one. Equal in all its steps.
     """
 
     task: str
@@ -44,6 +46,7 @@ class StepRecord:
     dataset: str = ""
     reciprocal_rank: float = 0.0
     calls: int = 1
+    most_calls: int = 1
 
     @property
     def pool_size(self) -> int:

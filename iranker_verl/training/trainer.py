@@ -5,7 +5,7 @@ What differs from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`, and 
 * ``algorithm.adv_estimator=exclusion_grpo``, ``exclusion_gae``, ``exclusion_expected`` and ``exclusion_order`` take step-level advantages from
   :mod:`iranker_verl.training.credit` (verl's own ``grpo`` uses each session's last row only, its ``gae`` cuts an episode at
   every step), and the last one the loss of :mod:`iranker_verl.training.policy_loss`; every other estimator is verl's;
-* with ``iranker.credit.balance_sessions`` every session weighs the same in the loss, however many exclusions it took;
+* ``iranker.credit.weights`` says how rows weigh in the loss (:func:`iranker_verl.training.credit.row_weights`);
 * the number of optimiser steps of a batch does not depend on its number of rows (:mod:`iranker_verl.training.optimizer_steps`);
 * with ``iranker.curriculum`` a batch has the tasks that :mod:`iranker_verl.training.curriculum` draws;
 * ``iranker.token_budget`` ends training (:mod:`iranker_verl.training.token_budget`);
@@ -157,27 +157,28 @@ class EliminationTrainer(PPOTrainerSync):
         steps = self._step_records(batch)
         known = [step for step in steps if step is not None]
         metrics.update(self._rollout_metrics(batch, known))
-        sessions = [step.session if step is not None else None for step in steps]
-        weights = torch.as_tensor(credit.session_weights(sessions) if options.balance_sessions else np.ones(len(steps)))
+        weights = torch.as_tensor(credit.row_weights(steps, options.weights))
         if estimator not in credit.ESTIMATORS:
             batch = super()._compute_advantage(batch, metrics)
-            if not options.balance_sessions:
+            if options.weights == "none":
                 return batch
             data = _get(batch, "advantages", "response_mask")
             weighted = data["advantages"].to_padded_tensor(padding=0.0) * weights[:, None]
             return _put(batch, data["response_mask"], advantages=weighted)
         real = np.array(_is_real(batch))
-        credited = np.zeros((2, len(steps)))  # advantages and returns; padding rows keep 0
-        credited[:, real], credit_metrics = self._credit(batch, known, real)
         data = _get(batch, "response_mask", "old_log_probs", "rollout_log_probs")
         corrections, correction_metrics = rollout_correction(data, self.config.algorithm.rollout_correction)
-        metrics.update(credit_metrics | correction_metrics)
+        metrics.update(correction_metrics)
         mask = data["response_mask"].to_padded_tensor(padding=0)  # (rows, response tokens)
-        advantages, returns = (torch.as_tensor(row)[:, None] * mask for row in credited)
-        advantages = advantages * weights[:, None]
         if estimator in credit.LABEL_ESTIMATORS:
-            advantages = policy_loss.label_advantages(advantages, weights, mask)
+            advantages = returns = policy_loss.label_advantages(steps, weights, mask)
             _store(batch, policy_loss.label_fields(steps, self.tokenizer, estimator))
+        else:
+            credited = np.zeros((2, len(steps)))  # advantages and returns; padding rows keep 0
+            credited[:, real], credit_metrics = self._credit(batch, known, real)
+            metrics.update(credit_metrics)
+            advantages, returns = (torch.as_tensor(row)[:, None] * mask for row in credited)
+            advantages = advantages * weights[:, None]
         return _put(batch, data["response_mask"], advantages=advantages, returns=returns, **corrections)
 
     def _credit(

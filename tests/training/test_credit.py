@@ -1,4 +1,4 @@
-"""Step-level advantages against hand-computed cases and a slow reference; session weights."""
+"""Step-level advantages against hand-computed cases and a slow reference."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iranker_verl.training.credit import session_weights, step_advantages
+from iranker_verl.training.credit import step_advantages
 from tests.training.credit_batches import batches, record
 
 
@@ -254,44 +254,3 @@ def test_the_order_of_rows_does_not_matter(rows, prior, random):
     random.shuffle(places)
     straight, shuffled = advantages(rows, prior=prior), advantages([rows[p] for p in places], prior=prior)
     assert shuffled == pytest.approx([straight[p] for p in places], abs=1e-9)
-
-
-# ---------------------------------------------------------------- session weights
-
-
-def test_weights_by_hand():
-    # two sessions of 1 and 3 steps, four rows: each session weighs 2
-    assert session_weights(["a", "b", "b", "b"]).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
-    assert session_weights(["a", None, "a", None]).tolist() == [1.0, 0.0, 1.0, 0.0]
-
-
-@given(st.lists(st.one_of(st.none(), st.sampled_from("abcde")), min_size=1, max_size=40))
-def test_every_session_weighs_the_same_and_padding_nothing(sessions):
-    if not any(sessions):
-        with pytest.raises(ValueError, match="padding"):
-            session_weights(sessions)
-        return
-    weights = session_weights(sessions)
-    rows = len(sessions) - sessions.count(None)
-    assert weights.sum() / rows == pytest.approx(1.0)
-    totals = {s: sum(w for w, x in zip(weights, sessions, strict=True) if x == s) for s in set(sessions) - {None}}
-    assert list(totals.values()) == pytest.approx([rows / len(totals)] * len(totals))
-    assert all(w == 0 for w, s in zip(weights, sessions, strict=True) if s is None)
-
-
-@settings(deadline=None)
-@given(batches(), st.integers(0, 5), st.randoms())
-def test_padding_rows_among_real_ones_change_nothing(rows, padding, random):
-    sessions = [r.session for r in rows] + [None] * padding
-    random.shuffle(sessions)
-    weights = session_weights(sessions)
-    expected = [len(rows) / len(set(sessions) - {None}) / sessions.count(s) if s else 0.0 for s in sessions]
-    assert weights == pytest.approx(expected)
-
-
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=20), st.data())
-def test_the_weighted_mean_is_the_mean_over_sessions_of_their_means(sessions, data):
-    losses = [data.draw(st.floats(-10, 10)) for _ in sessions]
-    by_session = {s: [x for x, y in zip(losses, sessions, strict=True) if y == s] for s in sessions}
-    expected = sum(sum(v) / len(v) for v in by_session.values()) / len(by_session)
-    assert (session_weights(sessions) * losses).mean() == pytest.approx(expected, abs=1e-9)

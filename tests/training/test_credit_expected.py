@@ -1,5 +1,6 @@
 """Credit for every exclusion that was possible: its numbers by hand, and its gradient against the sampled one's mean."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,6 @@ from omegaconf import OmegaConf
 
 from iranker_verl.errors import UserError
 from iranker_verl.ranking.label_tokens import LabelTokens, label_tokens
-from iranker_verl.training.credit import step_advantages
 from tests.training.credit_batches import record
 
 policy_loss = pytest.importorskip("iranker_verl.training.policy_loss")
@@ -108,7 +108,7 @@ class Batch(SimpleNamespace):
 def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
     """By row of the batch, a padding row among them, and one label and one end of an answer each."""
     own = object.__new__(trainer.EliminationTrainer)
-    credit = {"prior": 8.0, "normalise": "batch", "balance_sessions": True}
+    credit = {"prior": 8.0, "normalise": "batch", "weights": "session"}
     algorithm = {"adv_estimator": "exclusion_expected", "rollout_correction": None}
     data, rollout = {"train_batch_size": 2}, {"rollout": {"n": 1}}
     own.config = OmegaConf.create(
@@ -116,8 +116,8 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
     )
     own.tokenizer = Words("[A]", "[B]", "[C]")
     rows = [
-        record("t", "t_0", "x", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5)),
-        record("t", "t_0", "y", 2, 0.0, 0.5, (0.0, 1.0, -0.5)),
+        replace(record("t", "t_0", "x", 3, 1.0, 2 / 3, (0.0, 1.0, 1.0, -0.5)), most_calls=2),
+        replace(record("t", "t_0", "y", 2, 0.0, 0.5, (0.0, 1.0, -0.5)), most_calls=2),
         record("u", "u_0", "z", 2, 1.0, 0.5, (0.0, 1.0, -0.5)),
     ]
     mask = torch.nested.as_nested_tensor(
@@ -131,7 +131,6 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
     tags = [{"seq_len": 9}, {"seq_len": 8}, {"seq_len": 1, "is_padding": True}, {"seq_len": 7}]
     own._compute_advantage(Batch(tags=tags, keys=list("abcd"), partition_id="train"), {})
 
-    sampled, _ = step_advantages(rows, prior=8.0, normalise="batch")
     found = [row.tolist() for row in put["label_values"].unbind()]
     assert found == [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0], [0.0, 1.0, 0.0]]
     assert [row.tolist() for row in put["label_tokens"].unbind()] == [
@@ -140,10 +139,8 @@ def test_the_trainer_stores_what_the_engine_reads(monkeypatch):
         [policy_loss.ANY_OTHER],
         [0, 1, policy_loss.ANY_OTHER],
     ]
-    weights = [3 / (2 * 2), 3 / (2 * 2), 3 / (2 * 1)]  # real rows / (sessions * steps)
+    weights = [3 / (2 * 2), 3 / (2 * 2), 3 / (2 * 1)]  # real rows / (sessions * the steps that they can take)
     advantages = [row.tolist() for row in put["advantages"].unbind()]
     assert advantages[2] == [0.0, 0.0]
-    for (label, end), weight, advantage in zip(
-        [advantages[0], advantages[1], advantages[3]], weights, sampled, strict=True
-    ):
-        assert label == pytest.approx(weight) and end == pytest.approx(weight * advantage)
+    for (label, end), weight in zip([advantages[0], advantages[1], advantages[3]], weights, strict=True):
+        assert label == pytest.approx(weight) and end == label  # the end is right after any label, the positive's too

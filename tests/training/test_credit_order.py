@@ -78,3 +78,16 @@ def test_who_is_sure_and_wrong_is_still_taught(sure: float) -> None:
     gains = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
     policy_loss.log_order_value(logits.log_softmax(-1), torch.tensor([[0, 1, 2, 3, OTHER]]), gains).backward()
     assert logits.grad[0, 0] < -0.5
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_label_of_probability_zero_has_a_value_and_a_gradient(dead: int) -> None:
+    logits = torch.zeros(1, 4, dtype=torch.float64)
+    logits[0, dead] = -torch.inf
+    logits.requires_grad_(True)
+    gains = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    value = policy_loss.log_order_value(logits.log_softmax(-1), torch.tensor([[0, 1, 2, OTHER]]), gains)
+    value.backward()
+    assert torch.isfinite(value).all() and torch.isfinite(logits.grad).all()
+    if dead == 0:  # the positive leaves last: J is the probability of the other labels
+        assert value.item() == pytest.approx(-0.4054651)

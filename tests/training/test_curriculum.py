@@ -27,7 +27,7 @@ RELEVANCES = st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=2, max_size=12)
 def curriculum(**options):
     """Two datasets of ten candidates, of 30 and 10 tasks."""
     rows = {"a": dict.fromkeys(range(30), 10), "b": dict.fromkeys(range(100, 110), 10)}
-    settings = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.75, "seed": 1} | options
+    settings = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "patience": None, "focus": 0.75, "seed": 1} | options
     return Curriculum(rows, **settings)
 
 
@@ -58,8 +58,36 @@ def test_pools_grow_and_shrink_with_what_their_dataset_earned():
     assert plan.size["a"] == 10  # no more than there are
 
 
+def test_few_tasks_are_judged_together():
+    plan = curriculum()
+    sizes = []
+    for rr in (1.0, 0.6, 1.0, 0.8):  # of five tasks each: .8 over the first ten, a skill of .2; then .9, of .6
+        plan.observe(earned(a=(rr, 2)) | {"episode/tasks/a": 5.0})
+        sizes.append(plan.size["a"])
+    assert sizes == [2, 2, 2, 3]
+
+
+def test_what_nobody_can_learn_grows_all_the_same():
+    stuck = curriculum(patience=None, rise=0.25, fall=0.05)
+    grows = curriculum(patience=128, rise=0.25, fall=0.05)
+    for _ in range(100):  # 1,400 tasks at chance
+        for plan in (stuck, grows):
+            n = plan.size["a"]
+            plan.observe(earned(a=(sum(1 / k for k in range(1, n + 1)) / n, n)) | {"episode/tasks/a": 14.0})
+    assert (stuck.size["a"], grows.size["a"]) == (2, 10)
+
+
+def test_pairs_that_noise_hides_in_part_are_left():
+    """The better of two can be told with .8: log J's optimum samples it with .8, so it is right in .8² + .2² = .68."""
+    right = 0.8**2 + 0.2**2
+    for rise, grows in ((0.5, False), (0.25, True)):  # a skill of .36
+        plan = curriculum(rise=rise, fall=0.05)
+        plan.observe(earned(a=(1 - (1 - right) / 2, 2)) | {"episode/tasks/a": 14.0})
+        assert (plan.size["a"] > 2) == grows
+
+
 def test_pools_grow_to_the_largest_task():
-    plan = Curriculum({"a": {0: 4, 1: 16}}, first_pool=2, rise=0.5, fall=0.2, focus=0.75, seed=1)
+    plan = Curriculum({"a": {0: 4, 1: 16}}, first_pool=2, rise=0.5, fall=0.2, patience=None, focus=0.75, seed=1)
     for _ in range(20):
         plan.observe(earned(a=(1.0, fmean(min(plan.size["a"], n) for n in (4, 16)))))
     assert plan.size == {"a": 16} and plan.left == {"a": 0}
@@ -68,8 +96,8 @@ def test_pools_grow_to_the_largest_task():
 def test_what_is_learned_gives_way():
     plan = curriculum()
     assert plan.shares() == pytest.approx({"a": 0.75, "b": 0.25})  # by their numbers of tasks
-    plan.observe(earned(a=(1.0, 10), b=(0.75, 2)))
-    assert plan.shares() == pytest.approx({"a": 0.25 * 0.75, "b": 0.25 * 0.25 + 0.75})
+    plan.observe(earned(a=(1.0, 10), b=(0.75, 2)))  # all of the focus would go to b, .8125 in all
+    assert plan.shares() == pytest.approx({"a": 0.5, "b": 0.5})  # but no more than twice its share of the tasks
     plan.observe(earned(b=(1.0, 10)))  # nothing left to learn
     assert plan.shares() == pytest.approx({"a": 0.75, "b": 0.25})
     half = curriculum(focus=0.5)
@@ -77,12 +105,24 @@ def test_what_is_learned_gives_way():
     assert half.shares() == pytest.approx({"a": 0.5 * 0.75 + 0.5 * 20 / 30, "b": 0.5 * 0.25 + 0.5 * 10 / 30})
 
 
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=9), st.floats(0, 1))
+def test_no_dataset_takes_the_batch(datasets, focus):
+    rows = {str(i): {(i, row): 10 for row in range(count)} for i, (count, _) in enumerate(datasets)}
+    plan = Curriculum(rows, first_pool=2, rise=0.5, fall=0.2, patience=None, focus=focus, seed=1)
+    plan.left = {str(i): left for i, (_, left) in enumerate(datasets)}
+    shares, tasks = plan.shares(), sum(count for count, _ in datasets)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert (
+        all(shares[str(i)] <= 2 * count / tasks + 1e-9 for i, (count, _) in enumerate(datasets)) or len(datasets) == 1
+    )
+
+
 def test_a_batch_has_the_shares():
     plan = curriculum()
     drawn = plan.draw(16)
     assert len(drawn) == 16 and sum(row < 100 for row in drawn) == 12
-    plan.observe(earned(a=(1.0, 10)))  # shares .1875 and .8125
-    assert sum(row < 100 for row in plan.draw(16)) == 3
+    plan.observe(earned(a=(1.0, 10)))
+    assert sum(row < 100 for row in plan.draw(16)) == 8
 
 
 @given(st.integers(1, 60), st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(0, 1), st.integers(0, 99))
@@ -179,7 +219,7 @@ def trainer_of(tmp_path, **options):
         }
         for t in tasks
     )
-    curriculum = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "focus": 0.5} | options
+    curriculum = {"first_pool": 2, "rise": 0.5, "fall": 0.2, "patience": None, "focus": 0.5} | options
     own.config = OmegaConf.create({"iranker": {"curriculum": curriculum, "seed": 1}, "data": {"train_batch_size": 3}})
     own.metrics_log = MetricsLog(tmp_path / "metrics.jsonl", last_step=9)
     own.global_steps = 4

@@ -42,12 +42,17 @@ def test_metrics_of_a_batch_by_hand():
             "reward/malformed": 1 / 5,
             "reward/part/format": 4 / 5,
             "episode/rr": (0.5 + 1.0 + 0.25) / 3,  # over episodes, not rows
+            "episode/skill": ((0.5 - 11 / 18) + (1 - 11 / 18) + (0.25 - 11 / 18))
+            / 3
+            / (1 - 11 / 18),  # of three candidates
             "episode/calls": 5 / 3,
             "episode/candidates": 3.0,
             "episode/rr/passage-5": 0.625,
             "episode/rr/rec-movie": 0.5,
             "episode/candidates/passage-5": 3.0,
             "episode/candidates/rec-movie": 3.0,
+            "episode/tasks/passage-5": 1.0,
+            "episode/tasks/rec-movie": 1.0,
             "episode/share/passage-5": 2 / 3,
             "episode/share/rec-movie": 1 / 3,
             "survival/2": 0.5,
@@ -69,7 +74,7 @@ def test_time_by_hand():
     assert time_shares({"step": 2.0})["time/other"] == 2.0
 
 
-OURS = {"reward/corrected": 0.1, "reward/malformed": 0.0, "episode/rr": 0.5, "episode/candidates": 6.0}
+OURS = {"episode/skill": 0.4, "reward/malformed": 0.0, "episode/rr": 0.5, "episode/candidates": 6.0}
 
 
 def append(log, step, **metrics):
@@ -94,7 +99,7 @@ def test_a_line_a_step(tmp_path, capsys):
     assert "failed" not in out
     append(log, 3, **{"elimination/failed_sessions": 2.0})
     assert "2 episodes failed" in capsys.readouterr().out
-    assert "iranker| step 1/9" in out and "+0.100 over random" in out and "malformed 0.0%" in out
+    assert "iranker| step 1/9" in out and "skill 0.400" in out and "malformed 0.0%" in out
 
 
 def test_a_number_that_is_none_is_null_in_json(tmp_path):

@@ -83,3 +83,17 @@ def test_gradients_are_finite_where_the_policy_is_all_but_certain(worst: float) 
     expected_gain(law, 1 / torch.arange(1.0, 4)).sum().backward()
     assert law.detach()[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
     assert scores.grad is not None and scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_label_that_the_policy_rules_out_leaves_last(dead: int) -> None:
+    z = torch.tensor([[0.0, 0.5, -0.2]], dtype=torch.float64)
+    z[0, dead] = -torch.inf
+    z.requires_grad_(True)
+    law = rank_law(z, torch.tensor([0]))
+    leaves_last = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    if dead == 0:
+        torch.testing.assert_close(law[0], leaves_last, atol=1e-6, rtol=0)
+    assert torch.isfinite(law).all() and law.sum().item() == pytest.approx(1.0)
+    (law[0, 0] + 2 * law[0, 1]).backward()
+    assert torch.isfinite(z.grad).all()

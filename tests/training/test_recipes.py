@@ -61,7 +61,7 @@ def test_every_recipe_composes_and_is_valid(recipe):
     assert rollout.agent.agent_loop_manager_class == "iranker_verl.training.rollout.StepRewardManager"
     assert config.trainer.v1.trainer_mode == "sync"
     assert rollout.mode == "async" and rollout.calculate_log_probs
-    assert config.iranker.credit.balance_sessions
+    assert config.iranker.credit.weights == "session"
     assert rollout.max_model_len >= data.max_prompt_length + data.max_response_length
     assert data.truncation == "error" and not data.filter_overlong_prompts
     assert config.actor_rollout_ref.actor.loss_agg_mode == "seq-mean-token-mean"
@@ -265,7 +265,7 @@ def test_verl_never_cuts_a_critics_batch_to_another_size_than_the_actors():
         (["iranker.data.options.years=3"], ["iranker.data.options has no option years: history"]),
         (["iranker.run_dir=${nowhere}"], ["nowhere"]),
         (["iranker=null"], ["iranker"]),
-        (["actor_rollout_ref.actor.loss_agg_mode=token-mean"], ["loss_agg_mode", "balance_sessions=false"]),
+        (["actor_rollout_ref.actor.loss_agg_mode=token-mean"], ["loss_agg_mode", "iranker.credit.weights"]),
         (["data.train_batch_size=25"], ["train_batch_size=25", "ppo_mini_batch_size"]),
         (["actor_rollout_ref.actor.ppo_mini_batch_size=48"], ["ppo_mini_batch_size=48"]),
     ],
@@ -325,7 +325,7 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("critic.ppo_mini_batch_size=0", "critic.ppo_mini_batch_size"),
         ("iranker.curriculum.rise=0.1", "fall=0.2"),
         ("+iranker.credit.priro=3", "no option priro"),
-        ("iranker.credit.balance_sessions=maybe", "true or false"),
+        ("iranker.credit.weights=maybe", "session, rr"),
         ("trainer.use_v1=false", "use_v1"),
         ("actor_rollout_ref.actor._target_=os.system", "only classes of verl"),
         ("trainer.v1.trainer_mode=separate_async", "trainer_mode"),

@@ -53,12 +53,15 @@ class Curriculum:
         least=2,
     )
     rise: float = option(
-        0.5,
-        "one candidate more where a dataset's skill (0: uniform policy, 1: perfect) is at least this",
+        0.25,
+        "one candidate more where the skill of a dataset's sampled episodes (0: uniform policy, 1: perfect) is at least this",
         least=0,
         most=1,
     )
-    fall: float = option(0.2, "one candidate fewer where a dataset's skill is below this", least=0, most=1)
+    fall: float = option(0.05, "one candidate fewer where it is below this", least=0, most=1)
+    patience: int | None = option(
+        128, "one candidate more for every so many tasks of a dataset, whatever its skill; null: never", least=1
+    )
     focus: float = option(
         0.75, "share of a batch that goes to datasets by what they have left to learn", least=0, most=1
     )
@@ -77,7 +80,12 @@ class Credit:
         "group: by that of the rewards compared with each other (not with exclusion_gae); none",
         choices=("batch", "group", "none"),
     )
-    balance_sessions: bool = option(True, "every session weighs the same in the loss, however many exclusions it took")
+    weights: str = option(
+        "session",
+        "of rows in the loss. session: an exclusion counts as one of those that its episode can take; rr: by what it matters to the "
+        "reciprocal rank; none: all rows the same",
+        choices=("session", "rr", "none"),
+    )
 
 
 @dataclass

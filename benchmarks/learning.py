@@ -28,7 +28,7 @@ from iranker_verl.job.pipeline import train
 from iranker_verl.training.metrics_log import read_metrics
 
 RECIPES = Path("recipes/tiny_cpu")
-DEFAULT = "exclusion_expected"
+DEFAULT = "exclusion_order"
 # The default again, ended at about half of --tokens: what do the others reach with twice as many? A run ends with the step that
 # passes its budget, so that is set lower.
 HALF, HALF_SHARE = "half the tokens", 0.45
@@ -39,6 +39,7 @@ STATES = ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_s
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),
     HALF: ("tiny_cpu", ()),
+    "exclusion_expected": ("tiny_cpu", ("algorithm.adv_estimator=exclusion_expected",)),
     "exclusion_grpo": ("tiny_cpu", ("algorithm.adv_estimator=exclusion_grpo", *ONCE)),
     "ppo on states": ("states_ppo", STATES),
     "ppo three times": ("states_ppo", (*STATES, "actor_rollout_ref.actor.ppo_epochs=3")),
@@ -47,22 +48,24 @@ ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
         "tiny_cpu",
         (
             *ONCE,
+            "+reward.custom_reward_function.reward_kwargs.kind=rr",  # the sum over a session is its reciprocal rank
+            "iranker.credit.session_reward=sum",
             "algorithm.adv_estimator=grpo",  # compares the rollouts of a task, so each has four, and there are fewer tasks
             "data.train_batch_size=32",
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
             "actor_rollout_ref.rollout.n=4",
         ),
     ),
-    "exclusion_gae": ("gae", ()),
+    "exclusion_gae": ("gae", ("+reward.custom_reward_function.reward_kwargs.kind=rr",)),
     "no curriculum": ("tiny_cpu", ("iranker.curriculum.first_pool=null",)),
 }
 LABELS = {
-    HALF: "exclusion_expected, half as long",
+    HALF: "exclusion_order, half as long",
     "ppo on states": "PPO on states (published)",
     "ppo three times": "the same, each batch three times",
     "grpo": "GRPO, broadcast",
     "dranker": "DRanker",
-    "no curriculum": "exclusion_expected, full pools",
+    "no curriculum": "exclusion_order, full pools",
 }
 OWN_BASE = (DEFAULT, "dranker")
 TOKENS = 640_000

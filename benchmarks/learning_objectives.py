@@ -57,6 +57,7 @@ SCHEDULES: dict[str, tuple[int | Share, ...]] = {
     "one": (1,),
     "half": ("half",),
     "all": ("all",),
+    "mixed": (1, "all"),
     "random": (1, "half", "all"),
 }
 CURRICULUM: dict[str, Any] = {"first_pool": 2, "rise": 0.25, "fall": 0.05, "patience": 128, "focus": 0.75}
@@ -211,7 +212,7 @@ def evaluate(policy: Policy, tasks: Sequence[RankingTask]) -> dict[str, float]:
 
 
 def train(
-    seed: int, objective: str, schedule: str, tokens: int, lr: float, full: float, epochs: int, rise: dict[str, Any]
+    seed: int, objective: str, schedule: str, tokens: int, lr: float, full: float, epochs: int, steps: int
 ) -> dict[str, Any]:
     """Train once and return the line of the run."""
     base, training, development = seed_folder(seed)
@@ -221,10 +222,10 @@ def train(
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     for index, task in enumerate(training):
         rows[task.dataset][index] = len(task.candidates)
-    curriculum = Curriculum(rows, seed=seed, **CURRICULUM | rise)
+    curriculum = Curriculum(rows, seed=seed, **CURRICULUM)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.0)
     line: dict[str, Any] = {
-        "seed": seed, "objective": objective, "schedule": schedule, "lr": lr, "full": full, "epochs": epochs,
+        "seed": seed, "objective": objective, "schedule": schedule, "lr": lr, "full": full, "epochs": epochs, "optimiser_steps": steps,
         
     }  # fmt: skip
     read, step, seconds = 0, 0, 0.0
@@ -240,7 +241,7 @@ def train(
         observe(curriculum, tasks, rr)
         read += sum(len(c.ids) + 2 for c in calls)
         weights = credit.row_weights([c.record for c in calls]).tolist()
-        update(policy, optimizer, list(zip(calls, weights, strict=True)), OBJECTIVES[objective], epochs, dice)
+        update(policy, optimizer, list(zip(calls, weights, strict=True)), OBJECTIVES[objective], epochs, steps, dice)
         step += 1
         seconds += time.monotonic() - begun
         if "middle" not in line and read >= tokens / 2:
@@ -272,13 +273,14 @@ def update(
     rows: list[tuple[Call, float]],
     objective: Objective,
     epochs: int,
+    steps: int,
     dice: random.Random,
 ) -> None:
     """Take the optimiser steps of a batch."""
     for _ in range(epochs):
         dice.shuffle(rows)
-        for part in range(STEPS):
-            mine = sorted(rows[part::STEPS], key=lambda row: len(row[0].ids))
+        for part in range(steps):
+            mine = sorted(rows[part::steps], key=lambda row: len(row[0].ids))
             middle = -(-len(mine) // 2)
             for group in (mine[:middle], mine[middle:]):
                 calls = [call for call, _ in group]
@@ -300,12 +302,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+", default=[3e-4])
     parser.add_argument("--full", type=float, nargs="+", default=[0.0])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps a batch and epoch")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for seed, objective, schedule, lr, full in product(
         given.seed, given.objective, given.schedule, given.lr, given.full
     ):
-        line = train(seed, objective, schedule, given.tokens, lr, full, given.epochs, {})
+        line = train(seed, objective, schedule, given.tokens, lr, full, given.epochs, given.steps)
         print(json.dumps(line), flush=True)
         with (ROOT / "results.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")

@@ -1,7 +1,7 @@
 """The exclusion reward: the value of one step of iterative elimination (IRanker, arXiv 2506.21638, section 3).
 
 A pool of N candidates has relevances ``rel``; with one positive they are 1 and 0. ``kind`` says what the value of excluding
-candidate i is, in [0, 1]. Where all are equally relevant, every exclusion has the value 1.
+candidate i is, for the first four in [0, 1]. Where all are equally relevant, every exclusion has the value 1.
 
 ``published``   1, or 0 for a candidate of the best grade. The paper's reward: 1 for any candidate but the positive.
 ``corrected``   the same, minus the mean value of a uniformly random exclusion: ``(N - 1) / N`` with one positive. A random
@@ -16,6 +16,21 @@ candidate i is, in [0, 1]. Where all are equally relevant, every exclusion has t
                 ``effect_weight`` and ``cost_weight`` are given: then it is computed from ``ground_truth["effect"]`` and
                 ``["cost"]``, one number a candidate. ``scale`` is the loss at which the value is 0: by default 1, the range of u
                 where effect and cost lie in [0, 1] and the weights add up to 1.
+
+Three kinds pay what an exclusion adds to a measure of the final ranking, so that over an episode they add up to it. Whoever is
+excluded from a pool of k has rank k, so every survivor's rank improves to k - 1 at least. With a discount ``D(rank)``, gains ``g``
+and the pool's relevances for g, excluding candidate i is worth ::
+
+    (D(k - 1) - D(k)) * sum of g over the other candidates
+
+``rr``          D(rank) = 1 / rank and, for the sum, 1 while a positive (relevance above 0) is in and 0 else: ``1 / (k (k - 1))`` for
+                an exclusion that one survives. The sum over an episode is the first positive's reciprocal rank, less 1 / N
+``dcg``         D(rank) = 1 / log2(rank + 1): the sum is DCG with linear gains, less D(N) times the sum of all gains
+``gain``        D(rank) = 1 / rank with graded gains: the sum of g / rank, which ``exclusion_order`` maximises, less its part at N
+
+An exclusion that leaves candidates of equal gain only decides the episode, and earns what is still to come as well; such pools
+then pay 0. They ask for relevances of 0 or more, and are for estimators that look ahead (``exclusion_gae``), or compare whole
+sessions (verl's ``grpo`` with ``iranker.credit.session_reward=sum``).
 
 A response that names no candidate earns ``malformed`` (-0.5), below all of these; :mod:`reward_fns.shaping` has the small terms
 for form and length. ``lost_positive`` is 1 where the excluded candidate is of the best grade, also where another as good is
@@ -39,7 +54,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
@@ -55,7 +70,12 @@ finally:
     if __package__ != "reward_fns":
         del sys.path[0]
 
-KINDS = ("published", "corrected", "graded", "cost_aware")
+KINDS = ("published", "corrected", "graded", "cost_aware", "rr", "dcg", "gain")
+_DISCOUNTS: dict[str, Callable[[int], float]] = {
+    "rr": lambda rank: 1 / rank,
+    "dcg": lambda rank: 1 / math.log2(rank + 1),
+    "gain": lambda rank: 1 / rank,
+}
 OWN_SETTINGS = ("effect_weight", "cost_weight", "scale")
 # Differences and sums of what is smaller stay finite.
 _HUGE = 1e100
@@ -93,7 +113,7 @@ def compute_score(
     return {
         "score": score - subtracted,
         "expected": step.expected - subtracted,
-        "regret": 1.0 if index is None else 1.0 - step.values[index],
+        "regret": 1.0 if index is None else max(step.values) - step.values[index],
         "format": 1.0 if answer.tidy else 0.0,
         "overlong": overlong,
         "malformed": 1.0 if index is None else 0.0,
@@ -146,6 +166,26 @@ def _cost_aware_values(values: Sequence[float], scale: float) -> list[float]:
     return [1.0 - min(1.0, (best - second) / scale) if value == best else 1.0 for value in values]
 
 
+def _metric_values(relevance: Sequence[float], kind: str) -> list[float]:
+    """Return what each exclusion adds to the measure ``kind`` of the ranking; see the module's docstring."""
+    if min(relevance) < 0:
+        raise ValueError(f"kind={kind} takes relevances of 0 or more, got {min(relevance):g}")
+    gains = [float(value > 0) for value in relevance] if kind == "rr" else list(relevance)
+    if max(gains) == min(gains):  # paid for by the exclusion that led here
+        return [0.0] * len(gains)
+    discount, left = _DISCOUNTS[kind], len(gains) - 1
+    values = []
+    for index in range(len(gains)):
+        rest = [*gains[:index], *gains[index + 1 :]]
+        total = max(rest) if kind == "rr" else math.fsum(rest)
+        value = total * (discount(left) - discount(left + 1))
+        if max(rest) == min(rest):  # decided: the ranks of the others are left, down to 1
+            ranks = discount(1) if kind == "rr" else math.fsum(discount(rank) for rank in range(1, left + 1)) / left
+            value += total * (ranks - discount(left))
+        values.append(value)
+    return values
+
+
 class _Step(NamedTuple):
     """What a pool determines, whatever the response: candidates' names, the value of excluding each, its mean, the best."""
 
@@ -174,7 +214,9 @@ def _step(
     if kind not in KINDS:
         raise ValueError(f"unknown exclusion reward {kind!r}; choose one of {', '.join(KINDS)}")
     candidates, relevance = relevance_of({"candidates": texts, "relevance": graded, "target": target})
-    if kind == "cost_aware":
+    if kind in _DISCOUNTS:
+        values = _metric_values(relevance, kind)
+    elif kind == "cost_aware":
         values = _cost_aware_values(relevance, scale)
     else:
         values = graded_values(relevance) if kind == "graded" else _published_values(relevance)

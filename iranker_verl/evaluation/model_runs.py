@@ -32,12 +32,14 @@ def check_model_template(model: Path, template: Template) -> None:
         check_hash(template, own.template_id, own.template_hash, str(model))
 
 
-def needed_length(model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int) -> int:
+def needed_length(
+    model: Path, tasks: Sequence[RankingTask], template: Template, max_new_tokens: int, constrained: bool = False
+) -> int:
     """Return the tokens that the longest prompt and its answer need. Raise UserError by task where a model admits fewer."""
     tokenizer, admitted = ChatTokenizer(model), longest_context(model)
-    longest = 0
+    longest, room = 0, tokenizer.answer_room(max_new_tokens, constrained)
     for task in tasks:
-        length = longest_prompt(tokenizer, template, task) + max_new_tokens
+        length = longest_prompt(tokenizer, template, task) + room
         if admitted is not None and length > admitted:
             raise UserError(
                 f"task {task.id!r} of {task.dataset!r}: its prompt and answer need {length} tokens, "
@@ -67,7 +69,7 @@ def check_model(system: ModelSystem, tasks: Sequence[RankingTask], seed: int = 0
     if isinstance(system.model, Path):
         check_model_template(system.model, system.template)
         shown = [task for _, task in _in_orders(system, tasks, seed)]
-        return needed_length(system.model, shown, system.template, system.max_new_tokens)
+        return needed_length(system.model, shown, system.template, system.max_new_tokens, system.reads_log_probs)
     if system.shards > 1:
         raise UserError(
             "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"

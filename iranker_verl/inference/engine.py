@@ -87,6 +87,10 @@ class ChatTokenizer(ChatEncoder):
             self._labels[count] = label_tokens(self._tokenizer, count)
         return self._labels[count]
 
+    def answer_room(self, max_new_tokens: int, constrained: bool) -> int:
+        """Return the tokens to leave free after a prompt: of the answer, or at least of a label where it is ``constrained`` to one."""
+        return max(max_new_tokens, len(self.labels(2).prefix) + 1) if constrained else max_new_tokens
+
 
 def longest_prompt(tokenizer: ChatTokenizer, template: Template, task: RankingTask, window: int | None = None) -> int:
     """Return the tokens of the longest prompt that ranking ``task`` may take (see :meth:`~.templates.Template.longest`)."""

@@ -221,13 +221,14 @@ class AsyncRanker:
                 f"a prompt of {characters:,} characters is too long for {limit:,} tokens; shorten the texts"
             )
         # If the texts of the most characters do not fit, those of the most tokens do not either, which takes all texts to find.
-        needed = len(tokenizer.encode(longest)) + self._max_new_tokens
+        room = tokenizer.answer_room(self._max_new_tokens, self.constrained)
+        needed = len(tokenizer.encode(longest)) + room
         if needed <= limit:
-            needed = longest_prompt(tokenizer, self.template, task, self.window) + self._max_new_tokens
+            needed = longest_prompt(tokenizer, self.template, task, self.window) + room
         if needed > limit:
             fewer = ", show fewer at once (window)" if self.window else ""
             raise Unrankable(
-                f"a prompt and its answer of up to {self._max_new_tokens} tokens take {needed:,}, and there is room for "
+                f"a prompt and its answer of up to {room} tokens take {needed:,}, and there is room for "
                 f"{limit:,}; shorten the texts{fewer}, or allow shorter answers (max_new_tokens)"
             )
 

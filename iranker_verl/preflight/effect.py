@@ -188,6 +188,10 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
     for name, read_by in (("prior", (credit.GRPO_ESTIMATOR,)), ("normalise", tuple(credit.NORMALISERS))):
         if estimator not in read_by:
             yield f"iranker.credit.{name}", f"it is for {', '.join(read_by)}, not for {estimator}; leave it out"
+    if estimator != credit.ORDER_ESTIMATOR:
+        yield "iranker.one_call", f"it is for {credit.ORDER_ESTIMATOR}, not for {estimator}; leave it out"
+    if estimator in credit.ESTIMATORS or estimator == "gae":
+        yield "iranker.credit.session_reward", f"{estimator} takes the reward of every exclusion; leave it out"
     yield from _off_by_size(policy)
     for name in _OF_CRITICS_BATCHES:
         why = "verl's critic takes micro-batches of at most critic.ppo_infer_max_token_len_per_gpu tokens; set that"

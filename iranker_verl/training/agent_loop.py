@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from random import Random
 from statistics import fmean
 from typing import Any
 from uuid import uuid4
@@ -33,7 +34,7 @@ from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import Message, check_hash, load
-from iranker_verl.training.credit import LABEL_ESTIMATORS
+from iranker_verl.training.credit import LABEL_ESTIMATORS, ORDER_ESTIMATOR
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
 from iranker_verl.training.step_record import StepRecord
 from reward_fns.answers import label
@@ -75,6 +76,8 @@ class RankingAgentLoop(AgentLoopBase):
         if score is None:
             raise ValueError("set reward.custom_reward_function.path, e.g. pkg://reward_fns.exclusion")
         self.score = score
+        ordered = self.config.algorithm.adv_estimator == ORDER_ESTIMATOR
+        self.one_call = self.config.iranker.one_call if ordered else 0.0
         self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator in LABEL_ESTIMATORS
         # what every answer begins with, so that the first token of a response is its label's own
         self.answer_prefix = list(label_tokens(self.tokenizer, 2).prefix) if self.needs_counterfactual_rewards else []
@@ -87,7 +90,8 @@ class RankingAgentLoop(AgentLoopBase):
         training = info["split"] == "train"
         state = self._start(row)
         single = info.get("row_kind") == "state" or not isinstance(state, Elimination)
-        longest = 1 if single else len(state.task.candidates) - 1
+        one_call = training and not single and self._in_one_call(row)
+        longest = 1 if single or one_call else len(state.task.candidates) - 1
         steps: list[tuple[Response, StepRecord]] = []
         session = (
             uuid4().hex
@@ -95,8 +99,23 @@ class RankingAgentLoop(AgentLoopBase):
         while len(steps) < longest and not state.done and not (training and _is_decided(state)):
             steps.append(await self._step(row, state, session, sampling_params, priority))
         metrics = episode_metrics(state)
-        ended: dict[str, Any] = {"reciprocal_rank": metrics["rr"], "calls": len(state.steps), "most_calls": longest}
-        return [to_output(response, replace(record, **ended), metrics) for response, record in steps]
+        ended: dict[str, Any] = {
+            "reciprocal_rank": metrics["rr"],
+            "calls": len(state.steps),
+            "most_calls": longest,
+            "whole": not one_call,
+        }
+        outputs = [to_output(response, replace(record, **ended), metrics) for response, record in steps]
+        if steps and self.config.iranker.credit.session_reward == "sum":
+            outputs[-1].reward_score = sum(record.reward for _, record in steps)
+        return outputs
+
+    def _in_one_call(self, row: dict[str, Any]) -> bool:
+        """Return whether the episode of a task, in all rollouts of an RL step, ends with its first call (``iranker.one_call``)."""
+        drawn = Random(
+            f"{self.config.iranker.seed}:{row['global_steps']}:{row['extra_info']['task_id']}:calls"
+        ).random()
+        return drawn < self.one_call
 
     def _start(self, row: dict[str, Any]) -> State:
         """Return the state before the first prompt, of a shortened task where the trainer's curriculum says so.

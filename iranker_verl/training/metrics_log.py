@@ -10,7 +10,8 @@
 ``episode/calls``         mean LLM calls an episode; ``episode/rr/<dataset>`` per dataset
 ``episode/candidates``    mean number of candidates that an episode begins with (fewer at first, where there is a curriculum)
                           per dataset: ``episode/candidates/<dataset>``; ``episode/share/<dataset>`` of the episodes;
-                          ``episode/tasks/<dataset>``, their number
+                          ``episode/tasks/<dataset>``, their number. Those of a single call (``iranker.one_call``) are in the
+                          shares only
 ``episode/skill``         mean skill (:func:`~iranker_verl.training.curriculum.skill`): 0 for random episodes, 1 for perfect ones,
                           however many candidates they begin with
 ``tokens/step``           tokens of the step's prompts and responses
@@ -45,10 +46,11 @@ BACKWARD = ("update_critic", "update_actor")
 
 def step_metrics(steps: Sequence[StepRecord]) -> dict[str, float]:
     """Return the metrics of one batch from the records of its real rows; means of nothing are NaN."""
-    episodes = {step.session: step for step in steps}
+    episodes = {step.session: step for step in steps if step.whole}
     largest: dict[str, int] = defaultdict(int)
     for step in steps:
         largest[step.session] = max(largest[step.session], step.pool_size)
+    datasets = [step.dataset for step in {step.session: step for step in steps}.values()]
     by_dataset: dict[str, list[float]] = defaultdict(list)
     began: dict[str, list[float]] = defaultdict(list)
     for session, step in episodes.items():
@@ -67,14 +69,15 @@ def step_metrics(steps: Sequence[StepRecord]) -> dict[str, float]:
         "episode/rr": _mean([step.reciprocal_rank for step in episodes.values()]),
         "episode/skill": _mean([skill(step.reciprocal_rank, largest[name]) for name, step in episodes.items()]),
         "episode/calls": _mean([step.calls for step in episodes.values()]),
-        "episode/candidates": _mean(list(largest.values())),
+        "episode/candidates": _mean([largest[name] for name in episodes]),
     }
     metrics |= {f"reward/part/{name}": _mean(values) for name, values in sorted(parts.items())}
     metrics |= {f"episode/rr/{name}": _mean(values) for name, values in sorted(by_dataset.items())}
     metrics |= {f"episode/candidates/{name}": _mean(values) for name, values in sorted(began.items())}
-    metrics |= {f"episode/share/{name}": len(values) / len(episodes) for name, values in sorted(began.items())}
+    metrics |= {f"episode/share/{name}": datasets.count(name) / len(datasets) for name in sorted(set(datasets))}
     metrics |= {
-        f"episode/tasks/{name}": float(len({s.task for s in steps if s.dataset == name})) for name in sorted(began)
+        f"episode/tasks/{name}": float(len({s.task for s in episodes.values() if s.dataset == name}))
+        for name in sorted(began)
     }
     metrics |= {f"survival/{size}": _mean(values) for size, values in sorted(survived.items())}
     return metrics

@@ -25,6 +25,21 @@ def ranking_field(step: StepRecord, extra_info: Mapping[str, Any], ground_truth:
     }
 
 
+def whole_answers(inputs: Sequence[str], outputs: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
+    """Return prompts and responses in which ``prefix``, what all labels begin with, stands in the response and not in the prompt.
+
+    The agent loop puts it at the end of the prompt where a tokenizer has no single token for a label.
+
+    >>> whole_answers(["Exclude: ["], ["A]"], "[")
+    (['Exclude: '], ['[A]'])
+    """
+    begun = [prefix if prefix and given.endswith(prefix) else "" for given in inputs]
+    return (
+        [given.removesuffix(own) for given, own in zip(inputs, begun, strict=True)],
+        [own + answer for answer, own in zip(outputs, begun, strict=True)],
+    )
+
+
 def real_rows(
     columns: Sequence[Sequence[Any]], keys: Sequence[str], ranking: Mapping[str, dict[str, Any]]
 ) -> tuple[list[list[Any]], dict[str, list[Any]]]:

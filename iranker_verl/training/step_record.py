@@ -32,6 +32,7 @@ class StepRecord:
         calls: LLM calls of the whole episode; equal in all its steps.
         most_calls: LLM calls that the episode can take, whatever the responses: N - 1 where it begins with N candidates and each
             call excludes one. Equal in all its steps.
+        whole: Whether the episode ran until its best candidate's rank was known; equal in all its steps.
     """
 
     task: str
@@ -47,6 +48,7 @@ class StepRecord:
     reciprocal_rank: float = 0.0
     calls: int = 1
     most_calls: int = 1
+    whole: bool = True
 
     @property
     def pool_size(self) -> int:

@@ -214,6 +214,12 @@ class EliminationTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------ trainer.rollout_data_dir
 
+    @cached_property
+    def _answer_prefix(self) -> str:
+        if self.config.algorithm.adv_estimator not in credit.LABEL_ESTIMATORS:
+            return ""
+        return str(self.tokenizer.decode(label_tokens(self.tokenizer, 2).prefix))
+
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         """Remember the prompt of each response by its key, for :meth:`_dump_generations`, which verl calls with keys alone."""
         steps = {key: step for key, step in zip(batch.keys, self._step_records(batch), strict=True) if step is not None}
@@ -227,7 +233,8 @@ class EliminationTrainer(PPOTrainerSync):
     def _dump_generations(
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str
     ) -> None:
-        """Write verl's lines; of training rollouts without padding rows, and with ``ranking``."""
+        """Write verl's lines, with whole answers; of training rollouts without padding rows, and with ``ranking``."""
+        inputs, outputs = rollout_dump.whole_answers(inputs, outputs, self._answer_prefix)
         extra = reward_extra_infos_dict
         if dump_path == self.config.trainer.get("rollout_data_dir", None):
             columns = (inputs, outputs, gts, scores)

@@ -224,6 +224,22 @@ def test_texts_that_are_too_long_are_refused_before_anything_is_loaded(folder):
     assert AsyncRanker(folder, template="label", max_new_tokens=4, window=3).check("q", many) is not None
 
 
+def test_a_constrained_answer_has_room_for_what_all_labels_begin_with(folder):
+    """The tokenizer has several tokens for a label, so a prompt ends with the first of them, and an answer of one token follows."""
+    free, constrained = (
+        AsyncRanker(folder, template="label", max_new_tokens=1, constrained=wanted) for wanted in (False, True)
+    )
+    longest = next(n for n in range(512, 0, -1) if fits(free, n))
+    assert not fits(constrained, longest) and fits(constrained, longest - 1)
+
+
+def fits(ranker, characters):
+    try:
+        return ranker.check("q", ["x" * characters, "y"]) is not None
+    except Unrankable:
+        return False
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -23,6 +23,8 @@ def run_episode(
     prompt_limit=4000,
     counterfactual=False,
     answer_prefix="",
+    one_call=0.0,
+    session_reward="last",
 ):
     """Return the outputs for a prepared row, and the requests to the engine: ``id``, ``text`` and ``params`` of each.
 
@@ -32,7 +34,13 @@ def run_episode(
     loop = object.__new__(RankingAgentLoop)
     loop.template = template
     function = {"path": str(path), "name": "compute_score", "reward_kwargs": reward}
-    loop.config = OmegaConf.create({"reward": {"custom_reward_function": function}, "iranker": {"seed": 1}})
+    loop.config = OmegaConf.create(
+        {
+            "reward": {"custom_reward_function": function},
+            "iranker": {"seed": 1, "credit": {"session_reward": session_reward}},
+        }
+    )
+    loop.one_call = one_call
     loop.score = get_custom_reward_fn(loop.config)
     loop.needs_counterfactual_rewards, loop.answer_prefix = counterfactual, [ord(c) for c in answer_prefix]
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)

@@ -150,6 +150,21 @@ def test_a_malformed_answer_that_drops_the_positive_ends_training_with_the_worst
     assert steps(outputs)[0].positive_survived == 0.0
 
 
+def test_a_session_is_paid_its_sum_where_sessions_are_compared():
+    """RR less 1 / N with the measure's reward: here the positive is third of four."""
+    outputs, _ = run(make(4, positive=0), ["[B]", "[A]"], reward={"kind": "rr"}, session_reward="sum", split="train")
+    assert outputs[-1].reward_score == pytest.approx(1 / 3 - 1 / 4) and outputs[0].reward_score == pytest.approx(1 / 12)
+    assert [s.reward for s in steps(outputs)] == pytest.approx([1 / 12, 0.0])
+
+
+def test_some_training_episodes_are_one_call():
+    whole = [run(make(4, positive=0), ["[B]", "[B]", "[B]"], split="train", one_call=share)[0] for share in (0.0, 0.9)]
+    assert [len(outputs) for outputs in whole] == [3, 1]
+    assert [steps(outputs)[0].most_calls for outputs in whole] == [3, 1]
+    assert [steps(outputs)[0].whole for outputs in whole] == [True, False]
+    assert len(run(make(4, positive=0), ["[B]"] * 3, one_call=0.9)[0]) == 3  # never in validation
+
+
 def test_an_aborted_answer_is_a_row_all_the_same():
     for log_probs in (True, False):
         outputs, _ = run(make(3), ["", "[A]"], log_probs=log_probs)

@@ -286,7 +286,6 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
         ("algorithm.rollout_correction.rollout_is=token", "rollout_is"),
         ("algorithm.rollout_correction.rollout_rs=seq_sum_k1", "rollout_rs"),
         ("actor_rollout_ref.model.use_remove_padding=true", "use_remove_padding"),
-        ("iranker.credit.normalise=group", "normalise"),
     ],
 )
 def test_what_the_expected_estimator_stands_on(override, word):
@@ -323,7 +322,7 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("algorithm.use_kl_in_reward=true", "use_kl_loss"),
         ("actor_rollout_ref.actor.ppo_epochs=0", "ppo_epochs"),
         ("critic.ppo_mini_batch_size=0", "critic.ppo_mini_batch_size"),
-        ("iranker.curriculum.rise=0.1", "fall=0.2"),
+        ("iranker.curriculum.rise=0.01", "fall=0.05"),
         ("+iranker.credit.priro=3", "no option priro"),
         ("iranker.credit.weights=maybe", "session, rr"),
         ("trainer.use_v1=false", "use_v1"),
@@ -412,7 +411,7 @@ def test_an_estimator_with_a_critic_needs_one():
     assert "critic.enable=true" in refused(TINY / "gae.yaml", "critic.enable=null")
 
 
-@pytest.mark.parametrize("kind", ["published", "corrected", "graded", "cost_aware"])
+@pytest.mark.parametrize("kind", ["published", "corrected", "graded", "cost_aware", "rr", "dcg", "gain"])
 def test_all_our_rewards_pay_right_exclusions(kind):
     check(compose(TINY, f"+reward.custom_reward_function.reward_kwargs.kind={kind}"))
 

@@ -80,6 +80,11 @@ class Credit:
         "group: by that of the rewards compared with each other (not with exclusion_gae); none",
         choices=("batch", "group", "none"),
     )
+    session_reward: str = option(
+        "last",
+        "what verl's grpo and the like compare sessions by: the reward of their last exclusion, as verl does, or the sum of all",
+        choices=("last", "sum"),
+    )
     weights: str = option(
         "session",
         "of rows in the loss. session: an exclusion counts as one of those that its episode can take; rr: by what it matters to the "
@@ -105,6 +110,12 @@ class Recipe:
         None,
         "end training when the LLM has read and written so many tokens; null: trainer.total_training_steps",
         least=1,
+    )
+    one_call: float = option(
+        0.0,
+        "share of training episodes that end with their first call, whose order exclusion_order takes for the whole ranking",
+        least=0,
+        most=0.9,
     )
     curriculum: Curriculum = option(Curriculum, "which tasks are trained on")
     credit: Credit = option(Credit, "advantages of exclusions")

@@ -93,9 +93,8 @@ class RankingAgentLoop(AgentLoopBase):
         one_call = training and not single and self._in_one_call(row)
         longest = 1 if single or one_call else len(state.task.candidates) - 1
         steps: list[tuple[Response, StepRecord]] = []
-        session = (
-            uuid4().hex
-        )  # verl keeps an id's requests on one vLLM replica, which has the beginning of the prompt in its cache
+        # verl keeps an id's requests on one vLLM replica, which has the beginning of the prompt in its cache
+        session = uuid4().hex
         while len(steps) < longest and not state.done and not (training and _is_decided(state)):
             steps.append(await self._step(row, state, session, sampling_params, priority))
         metrics = episode_metrics(state)
@@ -103,7 +102,7 @@ class RankingAgentLoop(AgentLoopBase):
             "reciprocal_rank": metrics["rr"],
             "calls": len(state.steps),
             "most_calls": longest,
-            "whole": not one_call,
+            "whole": not one_call or len(state.task.candidates) == 2,
         }
         outputs = [to_output(response, replace(record, **ended), metrics) for response, record in steps]
         if steps and self.config.iranker.credit.session_reward == "sum":
@@ -112,10 +111,8 @@ class RankingAgentLoop(AgentLoopBase):
 
     def _in_one_call(self, row: dict[str, Any]) -> bool:
         """Return whether the episode of a task, in all rollouts of an RL step, ends with its first call (``iranker.one_call``)."""
-        drawn = Random(
-            f"{self.config.iranker.seed}:{row['global_steps']}:{row['extra_info']['task_id']}:calls"
-        ).random()
-        return drawn < self.one_call
+        task = row["extra_info"]["task_id"]
+        return Random(f"{self.config.iranker.seed}:{row['global_steps']}:{task}:calls").random() < self.one_call
 
     def _start(self, row: dict[str, Any]) -> State:
         """Return the state before the first prompt, of a shortened task where the trainer's curriculum says so.

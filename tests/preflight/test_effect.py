@@ -239,6 +239,13 @@ def test_options_of_a_mode_that_is_off(override, words):
         check_effect(_with(compose(TINY), override), [name])
 
 
+def test_episodes_of_one_call_are_for_the_order_alone():
+    config = _with(compose(TINY), "iranker.one_call=0.2")
+    check_effect(config, ["iranker.one_call"])
+    with pytest.raises(UserError, match="it is for exclusion_order, not for exclusion_grpo"):
+        check_effect(_with(config, "algorithm.adv_estimator=exclusion_grpo"), ["iranker.one_call"])
+
+
 def test_the_embedded_world_is_not_sized_where_raw_data_is_given():
     config = _with(_with(compose(TINY), "iranker.data.raw=/raw"), "iranker.data.world.users=30")
     with pytest.raises(UserError, match=r"iranker\.data\.raw is set"):

@@ -112,8 +112,8 @@ class Recipe:
         least=1,
     )
     one_call: float = option(
-        0.0,
-        "share of training episodes that end with their first call, whose order exclusion_order takes for the whole ranking",
+        0.5,
+        "share of exclusion_order's training episodes that end with their first call, so that the model learns to rank in one",
         least=0,
         most=0.9,
     )

@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iranker_verl.ranking import Candidate, Elimination, RankingTask
@@ -35,6 +35,7 @@ MEASURES = {
 
 
 @pytest.mark.parametrize("kind", MEASURES)
+@settings(deadline=None)
 @given(grades=GRADES, data=st.data())
 def test_the_rewards_of_an_episode_and_a_constant_are_the_measure(kind, grades, data):
     candidates = tuple(Candidate(str(i), f"text {i}") for i in range(len(grades)))

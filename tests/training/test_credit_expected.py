@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -56,6 +56,7 @@ def log_j(logits, values):
     return policy_loss.log_mean_value(logits.log_softmax(-1)[None], tokens, torch.as_tensor(values)[None])[0]
 
 
+@settings(deadline=None)
 @given(ODDS, st.data())
 def test_its_gradient_is_the_sampled_ones_on_average(odds, data):
     """Over all answers, sum of p_a w_a d log p_a, which is what sampling has for a mean, is the gradient of J."""

@@ -33,8 +33,8 @@ DEFAULT = "exclusion_order"
 # passes its budget, so that is set lower.
 HALF, HALF_SHARE = "half the tokens", 0.45
 # Batches are chosen so that a step costs each about as many tokens (an episode of six candidates is three to four rows). Each
-# takes eight optimiser steps of it; the default, whose answers do not go stale, three times sixteen.
-ONCE = ("actor_rollout_ref.actor.ppo_epochs=1", "actor_rollout_ref.actor.ppo_mini_batch_size=16")
+# takes eight optimiser steps of it; the default, whose answers do not go stale, three times eight.
+ONCE = ("actor_rollout_ref.actor.ppo_epochs=1",)
 STATES = ("data.train_batch_size=384", "actor_rollout_ref.actor.ppo_mini_batch_size=48")
 ALGORITHMS: dict[str, tuple[str, tuple[str, ...]]] = {
     DEFAULT: ("tiny_cpu", ()),

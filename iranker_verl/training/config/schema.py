@@ -112,7 +112,7 @@ class Recipe:
         least=1,
     )
     one_call: float = option(
-        0.5,
+        0.0,
         "share of exclusion_order's training episodes that end with their first call, so that the model learns to rank in one",
         least=0,
         most=0.9,

@@ -1,5 +1,5 @@
 # Thin lines over `iranker …` and pytest. Every verb sets itself up (.venv in the project).
-#   make train-tiny [DATA=folder-of-raw-files] [TASK=rec-movie] [RUN=runs/name] [ARGS="trainer.total_training_steps=50"]
+#   make train-tiny [DATA=folder-of-raw-files [TIME=minutes]] [TASK=rec-movie] [RUN=runs/name] [ARGS="trainer.total_training_steps=50"]
 #   make train-3b MODEL=folder DATA=folder [CLUSTER=8x80] [GPUS=8] [NODES=1] [ARGS=…] [DRY_RUN=1]
 
 PYTHON ?= python3.11
@@ -12,6 +12,7 @@ SEED   ?= 1
 
 comma := ,
 data_args = $(if $(DATA),'iranker.data.raw=$(DATA)') $(if $(TASK),'iranker.data.tasks=[$(TASK)]')
+time_arg  = $(if $(TIME),iranker.minutes=$(TIME))
 run_args  = $(if $(RUN),'iranker.run_dir=$(RUN)') $(if $(filter-out 1,$(SEED)),iranker.seed=$(SEED))
 cluster_args = $(if $(CLUSTER),'cluster=$(CLUSTER)') $(if $(GPUS),'trainer.n_gpus_per_node=$(GPUS)') $(if $(NODES),'trainer.nnodes=$(NODES)')
 model_arg = $(if $(MODEL),'actor_rollout_ref.model.path=$(MODEL)')
@@ -35,7 +36,7 @@ setup:           ## install into .venv (idempotent)
 	@PYTHON=$(PYTHON) FLASH_ATTN='$(FLASH_ATTN)' requirements/install.sh $(VENV) $(STACK)
 
 train-tiny: setup ## the whole pipeline on a CPU, 15 to 20 minutes: a report in runs/tiny
-	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(run_args) $(ARGS)
+	@$(BIN)/iranker train $(tiny) $(dry_run) $(data_args) $(time_arg) $(run_args) $(ARGS)
 
 train-3b: setup  ## IRanker-3B as published, on GPUs, where it fits (CLUSTER=8x80, GPUS=8, NODES=1; DRY_RUN=1 shows the plan anywhere)
 	$(call planned,recipes/iranker_3b)

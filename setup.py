@@ -29,6 +29,7 @@ setup(
         ],
         # general tasks; the last three are what IFEval asks for
         "generic": ["lm_eval==0.4.13", "langdetect", "immutabledict", "nltk"],
+        "gguf": ["gguf"],  # how transformers reads such files
         "serve": ["fastapi", "uvicorn", "prometheus-client", "openai"],
         # websockets: the page test speaks to a browser
         "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "import-linter", "websockets"],

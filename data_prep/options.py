@@ -45,6 +45,8 @@ class Options:
     test_fraction: float = option(0.2, "share of users or queries that go to the test split", above=0, most=1)
     max_chars: int = option(2600, "cap of a query's passages together, in characters", least=1)
     max_query_chars: int = option(6000, "routing: cap of a query, in characters", least=1)
+    max_title_chars: int | None = option(None, "recommendation: cap of an item's text, in characters", least=8)
+    max_llm_chars: int | None = option(None, "routing: an LLM's name, price and description in characters", least=20)
     max_train: int | None = option(None, "cap of training tasks a dataset", least=1)
     max_states: int | None = option(
         None,

@@ -21,12 +21,13 @@ from data_prep.readers.text import shown
 from data_prep.scenarios.interactions import Interactions, item_text
 from data_prep.spool import range_of, split_by
 from iranker_verl.errors import UserError
+from iranker_verl.ranking.text import shorten
 
 TIME_BINS = 1 << 20
 _SPOOLED = pa.schema([EVENTS.field("user"), pa.field("item", pa.int32()), EVENTS.field("time"), EVENTS.field("rest")])
 
 
-def fill_catalogue(folder: Path, data: Interactions, title_alone: bool) -> None:
+def fill_catalogue(folder: Path, data: Interactions, title_alone: bool, most: int | None) -> None:
     """Write ``items.arrow``, an id and a text for each text, and ``ids.arrow``: all ids, and the place of their texts."""
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
@@ -34,6 +35,8 @@ def fill_catalogue(folder: Path, data: Interactions, title_alone: bool) -> None:
     for path in data.items:
         for item in data.read_items(path, dropped):
             text = item_text(item, title_alone)
+            if most is not None:
+                text = shorten(text, most)
             if not text:
                 dropped["items: no title"] += 1
             elif texts.setdefault(item.id, text) != text:

@@ -8,7 +8,7 @@ popularity (how many events an item has), or the ones that BM25 finds closest to
 ``history_from="first"`` the user's first items stand for all, and with ``negatives_avoid="task"`` a negative may be an item that
 the user touched at another time; both are what IRanker's public code does.
 
-An item is what is shown of it. Ids with one text (two editions of a film) are one item, called by the first of them in
+An item is what is shown of it, its first ``max_title_chars`` characters. Ids with one text (two editions of a film) are one item, called by the first of them in
 order; the others are counted. So no candidate reads like another one, like an item of the history, or like anything else
 that the user touched. An id with two texts in the files of items is refused.
 
@@ -55,7 +55,7 @@ def interaction_source(format: str, data: Interactions) -> Source:
 def bucket_units(data: Interactions, options: Options, work: Work) -> list[Unit]:
     """Read the items, stream the events into buckets, and give a unit a bucket."""
     buckets = max(1, -(-sum(_raw_bytes(path) for path in data.events) // BUCKET_BYTES))
-    (catalogue,) = work.run([Job(f"{data.dataset}:items", fill_catalogue, (data, options.item_text == "title"))])
+    (catalogue,) = work.run([Job(f"{data.dataset}:items", fill_catalogue, _shown(data, options))])
     jobs = [
         Job(f"{data.dataset}:events:{i}", fill_buckets, (data, path, catalogue, options.seed, buckets))
         for i, path in enumerate(data.events)
@@ -66,6 +66,11 @@ def bucket_units(data: Interactions, options: Options, work: Work) -> list[Unit]
         Unit(f"{data.dataset}:{bucket:04d}", sample_bucket, (catalogue, folders, bucket, cut))
         for bucket in range(buckets)
     ]
+
+
+def _shown(data: Interactions, options: Options) -> tuple[Interactions, bool, int | None]:
+    """Return the arguments of ``fill_catalogue``."""
+    return data, options.item_text == "title", options.max_title_chars
 
 
 def _raw_bytes(path: Path) -> int:

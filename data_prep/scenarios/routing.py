@@ -51,7 +51,7 @@ from data_prep.split import TEST, TRAIN, sides
 from data_prep.tasks import Draft, Dropped, Source, Unit
 from iranker_verl.errors import UserError
 from iranker_verl.ranking import DATASETS, Candidate, RankingTask
-from iranker_verl.ranking.text import one_line
+from iranker_verl.ranking.text import one_line, shorten
 
 ROUTERS = tuple(name for name, scenario in DATASETS.items() if scenario == "routing")
 _ROUNDED = 9  # decimals of a score, so that the order of float operations decides no tie
@@ -289,7 +289,7 @@ def routing_drafts(
             raise UserError(
                 f"{source}: the file of descriptions has none of its LLMs, e.g. {shown(data.llms[0])}; use the same names"
             )
-    candidates = tuple(_candidates(data, described))
+    candidates = tuple(_candidates(data, described, options.max_llm_chars))
     shown_as: dict[str, str] = {}
     for llm in candidates:
         if (other := shown_as.setdefault(llm.text, llm.id)) != llm.id:
@@ -332,11 +332,12 @@ def weights(dataset: str, options: Options) -> tuple[float, float]:
     return quality, thrift
 
 
-def _candidates(data: Outcomes, described: Mapping[str, Described]) -> Iterator[Candidate]:
+def _candidates(data: Outcomes, described: Mapping[str, Described], most: int | None) -> Iterator[Candidate]:
     entries = [described.get(llm, Described()) for llm in data.llms]
     prices = [entry.price for entry in entries]
     if None in prices and data.cost is not None:  # for all or for none, so that what is shown can be compared
         prices = [f"avg cost {Decimal(f'{cost:.3g}'):f}" for cost in data.average_cost]
     for llm, price, entry in zip(data.llms, prices, entries, strict=True):
         name = one_line(llm if price is None else f"{llm}, {price}")
-        yield Candidate(llm, f"{name}: {entry.text}" if entry.text else name)
+        text = f"{name}: {entry.text}" if entry.text else name
+        yield Candidate(llm, text if most is None else shorten(text, most))

@@ -6,9 +6,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from iranker_verl.errors import NOT_JSON, UserError, first_line
+from iranker_verl.files import locked, replacing_folder
+from iranker_verl.provenance import file_digest
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken")  # no pickled weights
@@ -37,6 +41,44 @@ def model_folder(model: str) -> Path:
             f"{model}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub "
             f"({first_line(error)}); give the folder of a model that is on this machine"
         ) from error
+
+
+def trainable_folder(model: str, cache: Path) -> Path:
+    """Return the Hugging Face folder that training starts from: :func:`model_folder`'s, or a GGUF file's weights as one.
+
+    The latter is made once, in ``cache``, in float32. Raise UserError where there is none, or it cannot be read.
+    """
+    file = Path(model)
+    if file.suffix.lower() != ".gguf":
+        return model_folder(model)
+    if not file.is_file():
+        raise UserError(f"{model}: no such GGUF file")
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"{model}: the package that reads GGUF files is not installed; pip install 'iranker-verl[gguf]'"
+        )
+    folder = cache / f"{file.stem}-{str(file_digest(file)['sha256'])[:16]}"
+    with locked(folder, wait=True):
+        if not folder.is_dir():
+            _unpack(file, folder)
+    return folder
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **source)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), **source, dtype=torch.float32)
+    except (
+        Exception
+    ) as error:  # whatever gguf or transformers raise of a file that is none, or of an unknown architecture
+        raise UserError(f"{file}: not a GGUF file that transformers reads ({first_line(error)})") from error
+    with replacing_folder(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _of_checkpoint(path: Path) -> Path:

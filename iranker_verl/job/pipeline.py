@@ -16,6 +16,7 @@ from iranker_verl import preflight, provenance, vllm_cpu
 from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.systems import Role
 from iranker_verl.files import claimed, write_json
+from iranker_verl.inference.models import HUB_NAME, trainable_folder
 from iranker_verl.job import supervise
 from iranker_verl.job.stages import STAGES
 from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
@@ -38,6 +39,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
         wanted = demand(config)
         print(f"{recipe}: the config composes; it asks Ray for {wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs")
         return None
+    _find_model(config)
     preflight.check_machine(config)
     run = Path(config.iranker.run_dir).resolve()
     with claimed(run):
@@ -45,6 +47,15 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
         for name in STAGES:
             Stage(name, run).complete(config)
         return report(config, run)
+
+
+def _find_model(config: DictConfig) -> None:
+    """Set ``actor_rollout_ref.model.path`` to the folder of the base, which may be a name in the Hugging Face cache or a GGUF file."""
+    model = config.actor_rollout_ref.model
+    if config.iranker.base.make is not None or model.path is None or Path(model.path).is_dir():
+        return
+    if HUB_NAME.fullmatch(model.path) or model.path.lower().endswith(".gguf"):
+        model.path = str(trainable_folder(model.path, Path(config.iranker.base.cache)))
 
 
 def _same_run(config: DictConfig, run: Path) -> None:

@@ -113,21 +113,16 @@ def base(config: DictConfig, run: Path) -> None:
     template = templates.load(config.iranker.template)
     train = read_tasks(run / "data" / "train.parquet", template)
     record: dict[str, Any] = {"path": config.actor_rollout_ref.model.path, "about": []}
-    if config.iranker.base.make == "tiny":
+    if config.iranker.base.make is not None:
         from dataclasses import replace
 
-        from iranker_verl.toy.base import STAGES as TINY_STAGES
         from iranker_verl.toy.base import BaseConfig, make_base
+        from iranker_verl.toy.real import REAL
 
-        stages = tuple(replace(s, steps=max(1, round(s.steps * config.iranker.base.effort))) for s in TINY_STAGES)
-        report = make_base(
-            train,
-            template,
-            Path(config.iranker.base.cache),
-            config.iranker.seed,
-            BaseConfig(stages=stages),
-            say,
-        )
+        made = {"tiny": BaseConfig(), "real": REAL}[config.iranker.base.make]
+        effort = config.iranker.base.effort
+        made = replace(made, stages=tuple(replace(s, steps=max(1, round(s.steps * effort))) for s in made.stages))
+        report = make_base(train, template, Path(config.iranker.base.cache), config.iranker.seed, made, say)
         record = {"path": report["path"], "report": report, "about": about_tiny(report, template)}
     tokenizer = ChatTokenizer(Path(record["path"]))
     tasks = train + read_tasks(run / "data" / "test.parquet", template)
@@ -150,19 +145,32 @@ def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str
     """Return what the report says of the tiny base, in plain words; of what was not measured it says nothing."""
     ask, what, drawn, sampled = _ASKED[template.kind]
     best, chances = report["best_of_n"], report["exclusion"]
+    real = any(stage["name"] == "recall" for stage in report.get("stages", ()))
     fits = dice = ""
     if best:  # of held-out tasks, which few training tasks leave none of
         right = 100 * sum(best.values()) / len(best)
         fits = f"Asked which fits best, the base is right in {right:.0f} % of held-out training-side tasks. "
+    if real and (ranked := report["likelihood"]):
+        shares = ", ".join(f"{dataset} {value:.2f}" for dataset, value in ranked.items())
+        fits += f"Ranked by the likelihood of their titles after the history, their candidates have MRR {shares}. "
     if chances:  # of answers that are labels
         dice = f": sampled, it {sampled} with probability {chances['positive']:.2f}, where chance is {chances['random']:.2f}"
+    if real:
+        learned = (
+            f"{report['titles']:,} frequent titles are tokens of their own. Its token embeddings start from co-occurrence counts of the "
+            f"training text; then language modelling over whole histories; other questions than {what} (which label has "
+            f"which title or passage; which fits best; and, at the end of every candidate's line, does this fit); and"
+        )
+    else:
+        learned = (
+            "Its token embeddings start from co-occurrence counts of the training text and its queries from its keys; then three "
+            f"stages: language modelling on the training text; instruction tuning on other questions than {what} (which fits "
+            "best; and, at the end of every candidate's line, does this fit); and"
+        )
     return [
         f"The base is a Qwen2-architecture model of {report['parameters'] / 1e6:.2f} million parameters with a byte-level "
-        f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. Its "
-        "token embeddings start from co-occurrence counts of the training text and its queries from its keys; then three "
-        f"stages: language modelling on the training text; instruction tuning on other questions than {what} (which fits "
-        f"best; and, at the end of every candidate's line, does this fit); and the {what} prompt's format, from uniformly "
-        f"random {drawn}.",
+        f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. {learned} "
+        f"the {what} prompt's format, from uniformly random {drawn}.",
         f"{fits}Asked to {ask}, it has only ever seen dice{dice}. It has not been told which {what} is good, and it has "
         "seen no test task: what changes between before and after is reinforcement learning's.",
     ]

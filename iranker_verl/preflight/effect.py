@@ -235,6 +235,8 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "actor_rollout_ref.model.path", why
     else:
         yield "iranker.base.effort", "no base is made (iranker.base.make=null); leave it out"
+    if "${per_hour:" not in repr(OmegaConf.to_container(config)):
+        yield "iranker.minutes", "the recipe sets nothing by the time that there is (${per_hour:…}); leave it out"
     if ours.curriculum.first_pool is None:
         for name in ("rise", "fall", "patience", "focus"):
             yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from iranker_verl.errors import UserError
@@ -41,7 +41,8 @@ class RankingTask:
 
     ``relevance[i]`` belongs to ``candidates[i]``; one positive is 1.0 among 0.0. It is empty where it is unknown, in serving: such a
     task can be ranked, but neither trained on nor measured. ``history`` holds the ids of the items that the context tells of,
-    oldest first (recommendation; empty elsewhere).
+    oldest first (recommendation; empty elsewhere). ``group`` is what may not stand on both sides of a split (a user, a query;
+    empty where that is unknown).
 
     Raises :class:`UserError` for fewer than two candidates, a repeated id, an empty text, relevance of another length,
     not within ±:data:`RELEVANCE_LIMIT`, or all equal (nothing to rank).
@@ -54,6 +55,7 @@ class RankingTask:
     candidates: tuple[Candidate, ...]
     relevance: tuple[float, ...]
     history: tuple[str, ...] = ()
+    group: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         where = f"task {self.id!r} of {self.dataset!r}"
@@ -133,6 +135,7 @@ class RankingTask:
                 tuple(Candidate(i, t) for i, t in zip(ids, texts, strict=True)),
                 relevance,
                 tuple(str(i) for i in extra.get("history_ids") or ()),
+                str(extra.get("group") or ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

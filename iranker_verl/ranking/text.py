@@ -26,3 +26,11 @@ def printable(text: str) -> str:
 def clean(text: str) -> str:
     """Return ``text`` as :func:`whole` does, on one line, and composed (NFC): what reads alike is one text."""
     return normalize("NFC", one_line(whole(text)))
+
+
+def shorten(text: str, most: int) -> str:
+    """Return ``text``, or as many of its words as fit in ``most`` characters, and ``…``. Only a first word may be cut."""
+    if len(text) <= most:
+        return text
+    words, space, _ = text[: most - 1].rpartition(" ")
+    return f"{words} …" if space else f"{text[: most - 1]}…"

@@ -26,8 +26,8 @@ from iranker_verl.toy import questions, skills
 from iranker_verl.toy.batches import Sampler, accumulate_gradient
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST
-from iranker_verl.toy.tokenizer import train_tokenizer
-from iranker_verl.toy.topics import DIMENSIONS, embeddings, initialise
+from iranker_verl.toy.tokenizer import title_pieces, train_tokenizer
+from iranker_verl.toy.topics import DIMENSIONS, copy_values, embeddings, initialise, look_back
 
 REPORT = "base_report.json"
 # Steps over which a stage's loss is averaged to decide whether it is completed.
@@ -67,6 +67,7 @@ STAGES = (
 class BaseConfig:
     """Sizes of the model and its training.
 
+    The tokenizer has ``vocab`` pieces at most, and ``titles`` more at most, one for each frequent title of the training tasks.
     A step has ``rows`` samples, fewer where they exceed ``tokens``, which bounds its time; samples longer than
     ``max_length`` are left out and counted.
     """
@@ -77,6 +78,9 @@ class BaseConfig:
     kv_heads: int = 2
     feed_forward: int = 256
     vocab: int = 2048
+    titles: int = 0
+    # Heads begin as those that in-context learning has to find first (:mod:`.topics`).
+    circuits: bool = False
     positions: int = 4096
     stages: tuple[Stage, ...] = STAGES
     rows: int = 32
@@ -152,11 +156,15 @@ def _make(
 ) -> dict[str, Any]:
     started = time.monotonic()
     training, validation = hold_out(tasks, config.validation, seed)
-    tokenizer = train_tokenizer(corpus(training, template), config.vocab)
+    titles = title_pieces(training, config.titles) if config.titles else []
+    tokenizer = train_tokenizer(corpus(training, template), config.vocab, titles)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(tokenizer, config)
         initialise(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
+        if config.circuits:
+            copy_values(model)
+            look_back(model, (1, 2))
     parameters = sum(p.numel() for p in model.parameters())
     progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
     sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
@@ -167,11 +175,13 @@ def _make(
     return {
         "parameters": parameters,
         "vocabulary": len(tokenizer),
+        "titles": len(titles),
         "training_tasks": len(training),
         "validation_tasks": len(validation),
         "stages": stages,
         "samples": sampler.drawn - sampler.overlong,
         "overlong": sampler.overlong,
+        "likelihood": skills.likelihood(model, tokenizer, validation),
         "best_of_n": skills.best_of_n(model, tokenizer, validation),
         "exclusion": skills.exclusion_format(model, tokenizer, validation, template),
         "seconds": round(time.monotonic() - started, 1),
@@ -179,14 +189,20 @@ def _make(
 
 
 def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:
-    """Return ``(training, validation)``; for validation ``count`` tasks of each dataset, at most a fifth of it."""
+    """Return ``(training, validation)``; for validation ``count`` tasks of each dataset, at most a fifth of it.
+
+    Where a user gave several tasks, validation has the first of each of ``count`` users, and training has none of these users'.
+    """
     training, validation = [], []
     for dataset, own in by_dataset(tasks).items():
-        order = list(own)
+        groups: dict[str, list[RankingTask]] = {}
+        for task in own:
+            groups.setdefault(task.group or task.id, []).append(task)
+        order = list(groups)
         Random(f"{seed}:{dataset}:validation").shuffle(order)
         held = min(count, len(order) // 5)
-        validation += order[:held]
-        training += order[held:]
+        validation += [groups[name][0] for name in order[:held]]
+        training += [task for name in order[held:] for task in groups[name]]
     return training, validation
 
 

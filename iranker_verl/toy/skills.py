@@ -11,7 +11,7 @@ from iranker_verl.ranking import Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.ranking.templates import Message, Template
-from iranker_verl.toy.questions import BEST
+from iranker_verl.toy.questions import BEST, language
 
 # Tokens of a batch of prompts.
 TOKENS = 8192
@@ -50,6 +50,29 @@ def best_of_n(
         chosen = int(row[labels[: len(task.candidates)]].argmax())
         right.setdefault(task.dataset, []).append(task.relevance[chosen] == max(task.relevance))
     return {dataset: round(sum(values) / len(values), 4) for dataset, values in right.items()}
+
+
+@torch.no_grad()
+def likelihood(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[RankingTask]
+) -> dict[str, float]:
+    """Return, by dataset, the MRR of candidates in the order of their texts' likelihood after the history, as plain text.
+
+    It is what the base knows before it can say it with labels. Of recommendation tasks; the others are left out.
+    """
+    chat = ChatEncoder(tokenizer)
+    found: dict[str, list[float]] = {}
+    for task in (task for task in tasks if task.scenario == "recommendation"):
+        rows = chat.encode_texts([language(task, place).answer for place in range(len(task.candidates))])
+        start = len(chat.encode_texts([f"{task.context};"])[0])
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+        log_probs = model(input_ids=ids, use_cache=False).logits[:, start - 1 : -1].log_softmax(-1)
+        each = log_probs.gather(2, ids[:, start:, None])[..., 0]
+        scores = torch.stack([own[: len(row) - start].sum() for own, row in zip(each, rows, strict=True)])
+        rank = 1 + int((scores > scores[task.target]).sum())
+        found.setdefault(task.dataset, []).append(1 / rank)
+    return {dataset: round(sum(values) / len(values), 4) for dataset, values in found.items()}
 
 
 def exclusion_format(

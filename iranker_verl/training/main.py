@@ -22,8 +22,21 @@ from iranker_verl.training.config.schema import Composed, Recipe
 
 # Where a recipe's defaults list finds verl's ppo_trainer, and ours.
 SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config")
+PER_HOUR = "per_hour"
 # Options whose values are folders, whose names may hold what Hydra's grammar gives another meaning.
 FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_rollout_ref.model.path")
+
+
+def _per_hour(amount: float, *, _root_: DictConfig) -> float:
+    """Return what ``${per_hour:amount}`` is in a recipe: ``amount`` at 60 ``iranker.minutes``, and in proportion.
+
+    It is whole, and 1 or more, where ``amount`` is.
+    """
+    scaled = amount * _root_.iranker.minutes / 60
+    return max(1, round(scaled)) if isinstance(amount, int) else scaled
+
+
+OmegaConf.register_new_resolver(PER_HOUR, _per_hour, replace=True)
 
 
 def compose_recipe(recipe: str | Path, overrides: list[str]) -> DictConfig:

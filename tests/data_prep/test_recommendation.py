@@ -116,6 +116,17 @@ def test_test_users_give_one_task_and_training_users_several(tmp_path, split):
     assert set(groups["train"].values()) == {3} and set(groups["test"].values()) == {1}
 
 
+def test_long_titles_are_shortened_and_items_that_read_alike_then_are_one(tmp_path):
+    data = interactions(tmp_path, [("u", item, time) for time, item in enumerate("abcd")])
+    data.items[0].write_text(
+        "".join(f"{i}\tThe long title of {dict(a='Ann', b='Bob').get(i, i)}\n" for i in "abcdefgh")
+    )
+    options = Options(history=2, candidates=3, max_title_chars=19)
+    tasks, dropped = made(data, options, tmp_path / "out")
+    assert dropped["items: shown like another item"] == 1
+    assert tasks["rec-movie:u"]["context"] == "The long title of …; The long title of c"
+
+
 def test_ties_in_time_keep_the_order_of_the_file_and_of_the_files(tmp_path):
     data = interactions(tmp_path, [("u", "b", 7), ("u", "a", 7)], [("u", "d", 7), ("u", "c", 3)])
     task = only(made(data, SMALL, tmp_path))

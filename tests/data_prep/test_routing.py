@@ -348,6 +348,8 @@ def test_descriptions_and_prices(tmp_path):
     texts = {"big": "big, $3/M: knows it all", "mid": "mid, $0.2 in, $0.3 out per 1M tokens: fair", "tiny": "tiny, 0.1"}
     assert shown(run(results("a"), described=described)[0]) == texts
     assert described["mid"].listed == 0.5
+    short = shown(run(results("a"), Options(max_llm_chars=20), described=described)[0])
+    assert short == {"big": "big, $3/M: knows …", "mid": "mid, $0.2 in, $0.3 …", "tiny": "tiny, 0.1"}
     # Without the price of one, prices are shown of none.
     found, dropped = run(results("a"), described={"big": described["big"], "mid": described["mid"]})
     assert shown(found) == {

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from iranker_verl.errors import UserError
-from iranker_verl.inference.models import SAMPLE, model_folder, model_hash
+from iranker_verl.inference.models import SAMPLE, model_folder, model_hash, trainable_folder
+from tests import tiny_models
 
 
 def hf(folder, weights=b"w"):
@@ -88,3 +89,21 @@ def test_two_models_differ_wherever_their_weights_do(tmp_path):
     (other / "model.safetensors").write_bytes(first)
     (other / "config.json").write_text("{ }")
     assert model_hash(same) != model_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such GGUF file"), (b"GGUF but not really", "not a GGUF file that transformers reads")],
+)
+def test_a_gguf_file_that_cannot_be_read_is_the_users_mistake(tmp_path, content, words):
+    pytest.importorskip("gguf")
+    file = tmp_path / "model.gguf"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        trainable_folder(str(file), tmp_path / "cache")
+    assert not any(path.is_dir() for path in (tmp_path / "cache").glob("*"))
+
+
+def test_a_folder_is_trained_on_as_it_is(tmp_path):
+    assert trainable_folder(str(tiny_models.save(tmp_path / "model")), tmp_path / "cache") == tmp_path / "model"

@@ -41,6 +41,14 @@ def test_a_whole_ranking_excludes_nothing():
     assert "exclu" not in text
 
 
+def test_of_real_data_it_says_what_the_base_knows_before_it_can_say_it():
+    made = {"stages": [{"name": "language"}, {"name": "recall"}], "titles": 1224, "likelihood": {"rec-movie": 0.561}}
+    text = about("label", **made)
+    assert "1,224 frequent titles are tokens of their own" in text and "language modelling over whole histories" in text
+    assert "likelihood of their titles after the history, their candidates have MRR rec-movie 0.56." in text
+    assert "titles" not in about("label")
+
+
 @pytest.mark.parametrize("template", ["think-text", "direct-think-text"])
 def test_what_is_measured_on_labels_is_not_said_of_texts(template):
     assert "it has only ever seen dice. It has not been told" in about(template, exclusion={})

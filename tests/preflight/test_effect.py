@@ -221,6 +221,7 @@ def test_what_nobody_reads_is_refused_in_one_line_with_what_works(override, word
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("iranker.minutes=15", "the recipe sets nothing by the time that there is"),
         ("actor_rollout_ref.model.path=/m", "iranker.base.make=tiny makes its own base; set iranker.base.make=null"),
         ("critic.optim.lr=1e-4", "there is no critic"),
         ("actor_rollout_ref.ref.fsdp_config.param_offload=true", "there is no reference policy"),

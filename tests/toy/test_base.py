@@ -18,9 +18,10 @@ from iranker_verl.toy import BaseConfig, base, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
 from iranker_verl.toy.muon import Muon, orthogonal
-from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of
-from iranker_verl.toy.tokenizer import END, LABELS, train_tokenizer
-from iranker_verl.toy.topics import embeddings
+from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of, recall
+from iranker_verl.toy.skills import likelihood
+from iranker_verl.toy.tokenizer import END, LABELS, title_pieces, train_tokenizer
+from iranker_verl.toy.topics import embeddings, look_back
 from reward_fns.answers import parse_exclusion
 
 TEMPLATE = load("label")
@@ -165,6 +166,81 @@ def test_validation_tasks_are_not_trained_on():
     training, validation = hold_out(TASKS, 5, 1)
     assert len(validation) == 5 and len(training) == 35
     assert not {t.id for t in training} & {t.id for t in validation}
+
+
+def recommendation(number: int, user: int, text: str, context: str = "") -> RankingTask:
+    candidates = (Candidate(text, text), Candidate("other", "Some Other Film (1990)"))
+    task = RankingTask.with_positive(f"r{number}", "recommendation", "rec-movie", context, candidates, text)
+    return replace(task, group=f"u{user}")
+
+
+def test_titles_that_several_users_chose_are_tokens_wherever_they_stand():
+    texts = ["Toy Story (1995)", "Amélie, Le Film (2001)", "Rare Film (1999)", "[REC] Two (2009)", "Ran"]
+    tasks = [recommendation(10 * n + u, u, text) for n, text in enumerate(texts) for u in range(3) if n != 2 or u < 2]
+    assert title_pieces(tasks, 9) == ["Amélie, Le Film (2001)", "Toy Story (1995)"]
+    assert title_pieces(tasks, 1) == ["Amélie, Le Film (2001)"]
+    made = train_tokenizer(corpus(tasks, TEMPLATE), 512, title_pieces(tasks, 9))
+    alone = made.convert_tokens_to_ids("Toy Story (1995)")
+    for text in ("History: Toy Story (1995); Amélie, Le Film (2001)\n[A] Toy Story (1995)\n", "Toy Story (1995)s, Ran"):
+        ids = made(text, add_special_tokens=False)["input_ids"]
+        assert ids.count(alone) == text.count("Toy Story (1995)") - text.count("(1995)s")
+        assert made.decode(ids, skip_special_tokens=True) == text
+
+
+def test_heads_that_look_back_attend_to_one_place_whatever_the_tokens_are():
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a b c"], 512)
+    model = base.new_model(tokenizer, BaseConfig(layers=1))
+    look_back(model, (1, 2))
+    model.set_attn_implementation("eager")
+    weights = model(torch.randint(0, len(tokenizer), (2, 60)), output_attentions=True).attentions[
+        0
+    ]  # row, head, to, from
+    for head, offset in enumerate((1, 2)):
+        assert (weights[:, head].diagonal(-offset, dim1=1, dim2=2)[:, 2:] > 0.9).all()
+    with pytest.raises(ValueError, match="3 offsets, but 2 heads"):
+        look_back(model, (1, 2, 3))
+
+
+def test_of_a_user_who_gave_several_tasks_validation_has_one_and_training_none():
+    tasks = [recommendation(10 * u + n, u, f"Film {u} {n}") for u in range(20) for n in range(4)]
+    training, validation = hold_out(tasks, 40, 1)
+    assert len(validation) == 4 and len(training) == 64
+    assert not {t.group for t in training} & {t.group for t in validation}
+
+
+def test_recall_asks_for_every_candidate_by_its_title_or_words_of_it(tokenizer):
+    passages = tuple(Candidate(str(i), " ".join(f"w{i}x{j}" for j in range(30))) for i in range(4))
+    own = replace(TASKS[0], candidates=passages, relevance=(1.0, 0.0, 0.0, 0.0))
+    for task in (own, recommendation(1, 1, "Toy Story (1995)", context="Heat (1995)")):
+        sample = recall(Random(3), task)
+        shown, asked = sample.messages[0]["content"].split("\nWhich is it:\n")
+        lines = asked.splitlines()
+        answers = [*(verdict for _, verdict in sample.asides), sample.answer]
+        assert sorted(answers) == [f"[{'ABCD'[i]}]" for i in range(len(task.candidates))]
+        for line, answer in zip(lines, answers, strict=True):
+            assert [answer for text in shown.splitlines() if line in text] == [answer]
+            assert next(text for text in shown.splitlines() if line in text).startswith(answer)
+        [row] = encode(tokenizer, [sample])
+        labels = [t for t in row.targets if t in tokenizer.convert_tokens_to_ids(list(LABELS))]
+        assert tokenizer.convert_ids_to_tokens(labels) == answers
+
+
+def test_likelihood_ranks_by_what_comes_after_the_history():
+    """A base that has seen one film after another all the time finds it likelier than any other."""
+    tasks = [recommendation(n, n, "Toy Story (1995)", context="Heat (1995)") for n in range(40)]
+    made = train_tokenizer(corpus(tasks, TEMPLATE), 512, title_pieces(tasks, 9))
+    torch.manual_seed(1)
+    model = base.new_model(made, BaseConfig(layers=1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    sampler = Sampler(tasks, TEMPLATE, made, 200, "1")
+    for _ in range(15):
+        base.accumulate_gradient(model, sampler.step({"language": 1.0}, 8, 600), sampler.pad)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert likelihood(model, made, tasks[:3]) == {"rec-movie": 1.0}
+    swapped = [replace(task, relevance=task.relevance[::-1]) for task in tasks[:3]]
+    assert likelihood(model, made, [*swapped, TASKS[0]]) == {"rec-movie": 0.5}
 
 
 def test_a_base_is_made_loaded_and_found_again(tmp_path):

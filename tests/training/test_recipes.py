@@ -25,7 +25,7 @@ from reward_fns.exclusion import KINDS
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 TINY = ROOT / "recipes" / "tiny_cpu"
-ON_GPUS = [recipe for recipe in RECIPES if recipe.parent != TINY]
+ON_GPUS = [recipe for recipe in RECIPES if not recipe.parent.name.endswith("_cpu")]
 SCENARIOS = {"rec": "rec-", "router": "router-", "passage": "passage-"}
 
 
@@ -91,6 +91,13 @@ def test_a_recipe_for_gpus_is_validated_and_logged_as_it_trains(recipe):
     assert config.data.val_max_samples > 0 and config.data.shuffle  # a random part of all datasets, not the first ones
     assert set(config.trainer.logger) == {"console", "tensorboard"}
     assert compose(recipe, "trainer.logger=[console,wandb,mlflow]").trainer.logger == ["console", "wandb", "mlflow"]
+
+
+@pytest.mark.parametrize(("minutes", "steps", "effort"), [(15, 10, 0.25), (60, 40, 1.0), (180, 120, 3.0)])
+def test_what_a_recipe_sets_by_the_hour_follows_the_minutes_that_there_are(minutes, steps, effort):
+    config = compose(TINY / "real_data.yaml", f"iranker.minutes={minutes}")
+    assert (config.trainer.total_training_steps, config.iranker.base.effort) == (steps, effort)
+    assert type(config.iranker.data.options.max_test) is int
 
 
 def test_a_dry_run_checks_and_starts_nothing(tmp_path, monkeypatch, capsys):

@@ -142,14 +142,6 @@ class LearnedByDataset(ScoringBaseline, Generic[Data, Model]):
         """Return the model of one dataset."""
 
 
-def shorten(text: str, most: int) -> str:
-    """Return ``text``, or as many of its words as fit in ``most`` characters, and ``…``. Only a first word may be cut."""
-    if len(text) <= most:
-        return text
-    words, space, _ = text[: most - 1].rpartition(" ")
-    return f"{words} …" if space else f"{text[: most - 1]}…"
-
-
 def rank_by_score(task: RankingTask, scores: Sequence[float], seed: int) -> Ranking:
     """Return ids by ``scores`` (one a candidate, higher is better); ties in an order that depends on seed and task alone."""
     order = sorted(range(len(task.candidates)), key=lambda i: task.candidates[i].id)

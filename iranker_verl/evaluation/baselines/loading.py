@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iranker_verl.errors import UserError, first_line
-from iranker_verl.evaluation.baselines.base import Context, Unavailable, shorten
+from iranker_verl.evaluation.baselines.base import Context, Unavailable
 from iranker_verl.inference.models import hub_folder
+from iranker_verl.ranking.text import shorten
 
 LIMIT = 512  # most tokens of a pair of query and passage
 

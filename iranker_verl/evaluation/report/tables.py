@@ -11,13 +11,13 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from iranker_verl.evaluation.baselines.base import shorten
 from iranker_verl.evaluation.published import Published, Values
 from iranker_verl.evaluation.report.formats import hundred, number, p_text, percent, signed, stars, whole
 from iranker_verl.evaluation.report.table import GROUP, OURS, PUBLISHED, Row, Table, row
 from iranker_verl.evaluation.statistics import MACRO
 from iranker_verl.evaluation.systems import Role, Roles, main_system, with_role
 from iranker_verl.ranking import DATASETS
+from iranker_verl.ranking.text import shorten
 
 Results = Mapping[str, Any]
 

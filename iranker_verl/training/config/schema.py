@@ -37,7 +37,10 @@ class Base:
     """The model that training starts from."""
 
     make: str | None = option(
-        None, "tiny: make a tiny base model; null: actor_rollout_ref.model.path is the base", choices=("tiny",)
+        None,
+        "make a tiny base model, tiny: as the embedded world needs it, real: as real data does; null: "
+        "actor_rollout_ref.model.path is the base",
+        choices=("tiny", "real"),
     )
     cache: str = option("runs/cache", "where tiny base models are kept")
     effort: float = option(1.0, "share of the tiny base's training steps; below 1 it runs, but learns less", above=0)
@@ -106,6 +109,9 @@ class Recipe:
     gpu_memory: float = option(80.0, "GiB of a GPU, which `iranker plan` counts with", above=0)
     data: Data = option(Data, "what is prepared")
     base: Base = option(Base, "the model that training starts from")
+    minutes: int = option(
+        60, "on 2 CPU cores, for all of the job; it sets what a recipe writes as ${per_hour:…}", least=1
+    )
     token_budget: int | None = option(
         None,
         "end training when the LLM has read and written so many tokens; null: trainer.total_training_steps",

@@ -8,8 +8,9 @@ import tiny_rankers as tiny
 import torch
 
 from iranker_verl.evaluation.baselines import Context, make_baselines
-from iranker_verl.evaluation.baselines.base import Unavailable, shorten
+from iranker_verl.evaluation.baselines.base import Unavailable
 from iranker_verl.evaluation.baselines.loading import unavailable_on_error
+from iranker_verl.ranking.text import shorten
 
 
 @pytest.mark.parametrize(

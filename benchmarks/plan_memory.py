@@ -79,8 +79,7 @@ def child(case: Case | None) -> None:
     from iranker_verl.plan.shape import Shape
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577", "RANK": "0", "WORLD_SIZE": "1"}
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,), mesh_dim_names=("fsdp",))
     libraries = status("VmRSS")
     if case is None:

@@ -27,7 +27,7 @@ define planned
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint supply-chain bench bench-learning doctor clean
+.PHONY: help setup data reproduce train-tiny train-3b train-dranker-3b zero-shot submit smoke evaluate serve test test-fast lint supply-chain bench bench-learning bench-cluster doctor clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## ?/  make \1	/' | expand -t 24
@@ -87,6 +87,9 @@ bench: setup     ## speed, side by side (benchmarks/)
 
 bench-learning: setup ## which algorithm teaches better at equal LLM tokens: all of them, seeds 1, 2 and 3 (hours)
 	@$(BIN)/python -m benchmarks.learning $(ARGS)
+
+bench-cluster: setup ## what a run does when a part of it dies, the disk is full or SIGTERM comes: ten faults, a minute or two each
+	@$(BIN)/python -m benchmarks.cluster_faults $(ARGS)
 
 doctor: setup    ## what is installed, which platform, and whether the tiny recipe fits this machine
 	@$(BIN)/iranker doctor recipes/tiny_cpu

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 MARK = "iranker| "
+WAITS = "waits for episodes of "  # begins what the trainer logs, unmarked, while it waits
 DIED = "died of "  # before the exception that ended a stage
 
 

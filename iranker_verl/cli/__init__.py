@@ -21,6 +21,7 @@ from iranker_verl.cli import (
     report,
     reproduce,
     reward,
+    run,
     score,
     serving,
 )
@@ -45,6 +46,7 @@ for command in (
         serving.rank,
         serving.serve,
     ),
+    *(run.status, run.export),
 ):
     app.command()(command)
 app.command("evaluate-generic", hidden=True)(out_of_domain.evaluate_generic)
@@ -67,9 +69,9 @@ def train(
     ] = False,
 ) -> None:
     """Run a recipe from raw data to report: prepare, base, reinforcement learning, evaluation."""
-    from iranker_verl.job.pipeline import train as run
+    from iranker_verl.job.pipeline import train as run_job
 
-    if report := run(recipe, overrides or [], dry_run=dry_run):
+    if report := run_job(recipe, overrides or [], dry_run=dry_run):
         print(f"   report  {report}")
 
 

@@ -81,6 +81,10 @@ class ChatTokenizer(ChatEncoder):
         super().__init__(tokenizer)
         self._labels: dict[int, LabelTokens] = {}
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer's token ids, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def labels(self, count: int) -> LabelTokens:
         """Return :func:`~iranker_verl.ranking.label_tokens.label_tokens` of this tokenizer. UserError where it has none."""
         if count not in self._labels:

@@ -90,11 +90,9 @@ def _of_checkpoint(path: Path) -> Path:
     if any(exported.glob("*.safetensors")):
         return exported
     if any(actor.glob("model_world_size_*_rank_*.pt")):
-        # Merging reads pickled files, which can run any code: only who trusts them should start that.
         raise UserError(
-            f"{actor}: only the shards of training, no Hugging Face weights; merge them with `python -m verl.model_merger "
-            f"merge --backend fsdp --local_dir {actor} --target_dir FOLDER` and give that FOLDER, or train with hf_model "
-            "in actor_rollout_ref.actor.checkpoint.save_contents"
+            f"{actor}: only the shards of training, no Hugging Face weights; `iranker export RUN --step N --out FOLDER` makes a "
+            "model of them; give that FOLDER"
         )
     raise UserError(f"{path}: no config.json; this is neither a Hugging Face model folder nor a checkpoint of verl")
 

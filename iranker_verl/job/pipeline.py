@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,15 @@ from iranker_verl.evaluation.systems import Role
 from iranker_verl.files import claimed, write_json
 from iranker_verl.inference.models import HUB_NAME, trainable_folder
 from iranker_verl.job import supervise
+from iranker_verl.job.export import write_card
 from iranker_verl.job.stages import STAGES
 from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
 from iranker_verl.preflight.machine import demand
-from iranker_verl.training import checkpoints
+from iranker_verl.training import checkpoints, ending
 from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
+RESTART_DELAY_S = 5.0  # in which Ray frees what a dead driver held
 RESUME = "Run the same command again to continue from the last checkpoint"
 
 
@@ -42,7 +48,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     _find_model(config)
     preflight.check_machine(config)
     run = Path(config.iranker.run_dir).resolve()
-    with claimed(run):
+    with claimed(run), ending_politely(run):
         _same_run(config, run)
         for name in STAGES:
             Stage(name, run).complete(config)
@@ -107,25 +113,83 @@ class Stage:
         if before["done"]:
             print(f"{self.name:>9}  done before, in {before['seconds']:.0f} s", flush=True)
             return
+        env = environment(self.name, self.run)
         if self.name == "rl":
+            self._train(config, env | rl_environment(config, self.run) | dict(os.environ))
+        else:
+            self._run(env)
 
-            def tell(line: str) -> None:
-                print(f"{self.name:>9}  {line}", flush=True)
+    def _train(self, config: DictConfig, env: dict[str, str]) -> None:
+        """Run the stage from the newest whole checkpoint, and after a crash again (``iranker.max_restarts``).
 
-            step = checkpoints.go_on(config, tell)
-            checkpoints.prune(config, tell)
-            if step:
-                tell(f"continuing from the checkpoint of step {step}")
+        Only a restart that reaches a further step than any before it sets the count back, so that a crash that comes again ends.
+        """
+        furthest, restarts = self._last_step(config), 0
+        while True:
+            self._prepare_checkpoints(config)
+            try:
+                return self._run(env)
+            except supervise.StageFailed as failure:
+                step = self._last_step(config)
+                restarts = 1 if step > furthest else restarts + 1
+                furthest = max(step, furthest)
+                if not failure.crashed or restarts > config.iranker.max_restarts:
+                    raise
+                self._tell(str(failure).removesuffix(RESUME))
+                self._tell(
+                    f"restart {restarts} of at most {config.iranker.max_restarts} without a step beyond {furthest}"
+                )
+                time.sleep(RESTART_DELAY_S)
+
+    @staticmethod
+    def _last_step(config: DictConfig) -> int:
+        return max((line["step"] for line in read_metrics(Path(config.iranker.run_dir, "metrics.jsonl"))), default=0)
+
+    def _prepare_checkpoints(self, config: DictConfig) -> None:
+        ending.withdraw(self.run)
+        step = checkpoints.go_on(config, self._tell)
+        checkpoints.prune(config, self._tell)
+        checkpoints.check_room_for_all(config)
+        if step:
+            checkpoints.check_ranks(config, step, self._tell)
+            self._tell(f"continuing from the checkpoint of step {step}")
+
+    def _tell(self, line: str) -> None:
+        print(f"{self.name:>9}  {line}", flush=True)
+
+    def _run(self, env: dict[str, str]) -> None:
+        before = self.record()
         command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
         log = self.run / "logs" / f"{self.name}.log"
         start, peak, done = time.monotonic(), before["peak_rss_bytes"], False
         try:
-            finished = supervise.run(self.name, command, log, hint=RESUME, env=environment(self.name, self.run))
+            finished = supervise.run(self.name, command, log, hint=RESUME, env=env)
             peak, done = max(peak, finished.peak_rss_bytes), True
         finally:
             self._path().parent.mkdir(exist_ok=True)
             seconds = before["seconds"] + time.monotonic() - start
             write_json(self._path(), {"done": done, "seconds": seconds, "peak_rss_bytes": peak})
+
+
+@contextmanager
+def ending_politely(run: Path) -> Iterator[None]:
+    """On a first SIGTERM while reinforcement learning runs, have it save and end; on another one, or in another stage, end."""
+
+    def on_signal(*_: Any) -> None:
+        training = Stage("base", run).record()["done"] and not Stage("rl", run).record()["done"]
+        if not training or ending.requested(run):
+            raise KeyboardInterrupt
+        ending.request(run)
+        print(f"{'run':>9}  SIGTERM: saving the last step and ending; a second one ends at once", flush=True)
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal can be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def environment(stage: str, run: Path) -> dict[str, str]:
@@ -141,9 +205,19 @@ def environment(stage: str, run: Path) -> dict[str, str]:
         "TENSORBOARD_DIR": str(run / "tensorboard"),  # verl's own is one folder for all runs of a recipe
         "WANDB_MODE": "offline",
     }
-    if stage == "rl":
-        defaults |= vllm_cpu.THREADS  # without it Ray cuts every worker down to one thread
     return defaults | dict(os.environ)
+
+
+def rl_environment(config: DictConfig, run: Path) -> dict[str, str]:
+    """Return what the stage ``rl`` has besides: Weights & Biases goes on with one run over all starts; threads on a CPU."""
+    started = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][0]["time"]
+    variables = {
+        "WANDB_RUN_ID": provenance.digest({"run": str(run), "started": started}),
+        "WANDB_RESUME": "allow",
+        "WANDB_DIR": str(run),
+    }
+    # without it Ray cuts every worker down to one thread
+    return variables | (vllm_cpu.THREADS if config.trainer.device == "cpu" else {})
 
 
 def report(config: DictConfig, run: Path) -> Path:
@@ -177,6 +251,7 @@ def report(config: DictConfig, run: Path) -> Path:
         results |= _zero_shot(evaluation, run)
         results["about"].append(_about_zero_shot(results["unseen"]))
     write_json(run / "results.json", results)
+    write_card(config, run)
     return write_report(run)
 
 

@@ -6,7 +6,6 @@ A stage reads ``RUN_DIR/config.yaml`` and the files of the stages before it, and
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from iranker_verl.console import DIED, say
-from iranker_verl.errors import UserError, described, user_error_of
+from iranker_verl.errors import described, user_error_of
 from iranker_verl.files import replacing_folder, write_json
-from iranker_verl.inference.models import STAMP, Stamp
+from iranker_verl.job.export import answers_follow_a_prefix, export
 from iranker_verl.ranking import templates
 from iranker_verl.ranking.templates import Message
 from iranker_verl.training.checkpoints import last_step
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 WORLD_HISTORY = 5
 WORLD_CANDIDATES = 6
 WORLD_TEST_FRACTION = 0.03
+# Prompts that an engine answers at once in an evaluation; vLLM holds back what its cache has no room for.
+CPU_SEQUENCES, GPU_SEQUENCES = 64, 256
 
 
 def prepare(config: DictConfig, run: Path) -> None:
@@ -89,13 +90,6 @@ def prove_unseen(config: DictConfig, run: Path) -> None:
         [Path(f) for f in ([files] if isinstance(files, str) else files)], run / "unseen" / "test.parquet"
     )
     write_json(run / "unseen.json", asdict(found))
-
-
-def answers_follow_a_prefix(model: Path, estimator: str) -> bool:
-    """Return whether labels are several tokens and the policy learns what comes after their common beginning."""
-    from iranker_verl.inference.engine import ChatTokenizer
-
-    return estimator in LABEL_ESTIMATORS and bool(ChatTokenizer(model).labels(2).prefix)
 
 
 def prompt_counter(tokenizer: ChatTokenizer, estimator: str) -> Callable[[list[Message]], int]:
@@ -186,41 +180,14 @@ def rl(config: DictConfig, run: Path) -> None:
     if config.critic.model.path is None:
         config.critic.model.path = _base_path(run)
     main.run(config)
-    export(config, run)
+    export(config, run, run / "model", last_step(Path(config.trainer.default_local_dir)))
 
 
-def export(config: DictConfig, run: Path) -> None:
-    """Copy the last checkpoint's Hugging Face files to ``RUN_DIR/model``, stamped with the template it was trained with."""
-    checkpoints = Path(config.trainer.default_local_dir)
-    if not (step := last_step(checkpoints)):
-        raise UserError(f"{checkpoints}: no checkpoint, so nothing to export; train again from the start")
-    source = checkpoints / f"global_step_{step}" / "actor" / "huggingface"
-    if not any(source.glob("*.safetensors")):
-        raise UserError(f"{source}: no weights; add hf_model to actor_rollout_ref.actor.checkpoint.save_contents")
-    template = templates.load(config.iranker.template)
-    with replacing_folder(run / "model") as part:
-        shutil.copytree(source, part, dirs_exist_ok=True)
-        if config.actor_rollout_ref.model.lora_rank:
-            from iranker_verl.training.lora import merge_adapter
-
-            if not merge_adapter(part, config.actor_rollout_ref.model.lora_alpha):
-                raise UserError(f"{source}: no adapter in the weights, but actor_rollout_ref.model.lora_rank is set")
-        _declare_dtype(part, Path(config.actor_rollout_ref.model.path))
-        constrained = answers_follow_a_prefix(part, config.algorithm.adv_estimator)
-        stamp = Stamp(template.id, template.hash, config.data.max_response_length, constrained)
-        write_json(part / STAMP, {**asdict(stamp), "step": step})
-    say(f"exported step {step} to {run / 'model'}")
-
-
-def _declare_dtype(model: Path, base: Path) -> None:
-    """Copy the ``dtype`` of ``base``'s config.json into ``model``'s, where verl writes bfloat16 whatever was trained.
-
-    Who loads a model and asks for none gets that one (vLLM, transformers 5), so float32 weights were rounded.
-    """
-    config, declared = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (model, base))
-    names = ("dtype", "torch_dtype")  # transformers 5's, and 4's
-    kept = {name: value for name, value in config.items() if name not in names}
-    write_json(model / "config.json", kept | {name: declared[name] for name in names if name in declared})
+def engines(config: DictConfig) -> tuple[int, int]:
+    """Return the engines of an evaluation, one on every GPU that training had or one on a CPU, and what each answers at once."""
+    if config.trainer.device == "cpu":
+        return 1, CPU_SEQUENCES
+    return config.trainer.n_gpus_per_node * config.trainer.nnodes, GPU_SEQUENCES
 
 
 def evaluate(config: DictConfig, run: Path) -> None:
@@ -234,8 +201,18 @@ def evaluate(config: DictConfig, run: Path) -> None:
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
     constrained = answers_follow_a_prefix(Path(_base_path(run)), config.algorithm.adv_estimator)
+    shards, concurrency = engines(config)
     models = [
-        ModelSystem(str(role), Path(model), template, role, config.data.max_response_length, constrained=constrained)
+        ModelSystem(
+            str(role),
+            Path(model),
+            template,
+            role,
+            config.data.max_response_length,
+            concurrency=concurrency,
+            shards=shards,
+            constrained=constrained,
+        )
         for role, model in ((Role.BEFORE, _base_path(run)), (Role.AFTER, run / "model"))
     ]
     held = nullcontext()  # by the job

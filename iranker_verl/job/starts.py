@@ -36,6 +36,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
     ),
     "what is saved, validated, logged and profiled, and how often": (
         *("trainer.save_freq", "trainer.max_actor_ckpt_to_keep", "trainer.max_critic_ckpt_to_keep"),
+        *("*.checkpoint.save_contents", "*.checkpoint.load_contents"),
         *("trainer.test_freq", "trainer.val_before_train", "data.val_max_samples", "data.val_batch_size"),
         *("trainer.logger", "trainer.log_val_generations", "trainer.rollout_data_dir", "trainer.validation_data_dir"),
         *("global_profiler.*", "*.profiler.*"),
@@ -51,6 +52,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         *("*.forward_micro_batch_size", "*.forward_micro_batch_size_per_gpu", "*.forward_max_token_len_per_gpu"),
         *("*.use_dynamic_bsz", "*.log_prob_use_dynamic_bsz"),
     ),
+    "the number of GPUs, among which the same rows are shared": (*("*.n_gpus_per_node", "*.nnodes", "*.fsdp_size"),),
     "memory and scheduling of vLLM, which answers the same": tuple(
         f"actor_rollout_ref.rollout.{name}"
         for name in (
@@ -60,8 +62,14 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
             *("disable_log_stats", "multi_stage_wake_up", "layered_summon", "agent.num_workers"),
         )
     ),
-    "Ray, queues and deadlines": (
-        *("ray_kwargs.*", "transfer_queue.*", "trainer.ray_wait_register_center_timeout", "reward.num_workers"),
+    "Ray, queues, deadlines and restarts": (
+        *(
+            "iranker.max_restarts",
+            "ray_kwargs.*",
+            "transfer_queue.*",
+            "trainer.ray_wait_register_center_timeout",
+            "reward.num_workers",
+        ),
         *("actor_rollout_ref.nccl_timeout", "trainer.v1.sampler.sampler_kwargs.*"),
     ),
 }

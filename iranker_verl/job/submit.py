@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 TRAVELS = ("iranker_verl", "data_prep", "reward_fns", "recipes", "requirements/verl.txt", "setup.py")
 # Of the submitter's environment.
 PASSED = ("VERL_PLATFORM", "OMP_NUM_THREADS", "WANDB_MODE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI", "TENSORBOARD_DIR")
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"  # Ray 2.60 makes one at its first start, and the next head asks for it
 # A user, a password or a key in a URL.
 _CREDENTIALS = re.compile(
     r"://[^/\s]*@|://\S*[?&](?:\w*token|\w*key|password|passwd|secret|sig|signature)=", re.IGNORECASE
@@ -130,6 +131,13 @@ def _address(overrides: Sequence[str]) -> str:
     return address
 
 
+def send_token_if_any() -> None:
+    """Have Ray's client send the token that is here, unless ``RAY_AUTH_MODE`` says otherwise; a head without one ignores it."""
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if named or TOKEN_FILE.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def _check_listens(address: str) -> None:
     """Raise UserError where nobody listens: Ray itself would try for minutes."""
     url = urlsplit(address)
@@ -144,6 +152,7 @@ def _check_listens(address: str) -> None:
 
 def submit(asked: Submission) -> int:
     """Submit and follow the log to its end. Return 0 only where the job succeeded; raise UserError where it did not."""
+    send_token_if_any()
     try:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:

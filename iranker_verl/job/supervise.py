@@ -29,10 +29,23 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # What a line that may say why a stage ended holds, and how many of these are kept.
 TELLING = ("error: ", DIED, "Error", "Exception", "Killed", "SIGKILL")
 LAST_LINES = 2000
+# Of so many of a worker's last lines none is shown twice: two Ray nodes that share a disk each tell what they read there.
+REPEATED = 4
+
+
+# Signals by which somebody ends a process.
+_ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class StageFailed(UserError):
-    """A stage ended with an error; the message names it, the log and the way on."""
+    """A stage ended with an error; the message names it, the log and the way on.
+
+    ``crashed``: the same command may end otherwise. It is False for a user's mistake, and where somebody ended the process.
+    """
+
+    def __init__(self, message: str, *, crashed: bool) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
     peak, measured, spoken = 0, start, start
     telling: deque[str] = deque(maxlen=LAST_LINES)
+    shown: deque[str] = deque(maxlen=REPEATED)
     try:
         with log.open("ab") as file:
             file.write(f"==== {name}: {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -74,7 +88,9 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
                     file.flush()
                     text = _ANSI.sub("", raw.decode(errors="replace")).rstrip()
                     if MARK in text:
-                        print(f"{name:>9}  {text.split(MARK, 1)[1]}", flush=True)
+                        if not (text.startswith("(") and text in shown):
+                            print(f"{name:>9}  {text.split(MARK, 1)[1]}", flush=True)
+                        shown.append(text)
                         spoken = time.monotonic()
                     elif any(word in text for word in TELLING):
                         telling.append(text)
@@ -90,7 +106,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
             process.stdin.close()  # the guard ends what is left
         process.wait()
     if code:
-        raise StageFailed(_message(name, code, telling, log, hint))
+        raise _failure(name, code, telling, log, hint)
     return Finished(time.monotonic() - start, peak)
 
 
@@ -103,14 +119,14 @@ def safe_environment(variables: Mapping[str, str]) -> dict[str, str]:
     return safe
 
 
-def _message(name: str, code: int, lines: Collection[str], log: Path, hint: str) -> str:
+def _failure(name: str, code: int, lines: Collection[str], log: Path, hint: str) -> StageFailed:
     """Return what a stage that ended with ``code`` died of: a user's mistake as it is, else its cause, log and way on."""
     for line in reversed(tuple(lines)):
         if line.startswith("error: "):
-            return line.removeprefix("error: ")
+            return StageFailed(line.removeprefix("error: "), crashed=False)
     raised = last_raised(lines)
     if raised and raised[0] == "UserError" and raised[1]:
-        return raised[1]
+        return StageFailed(raised[1], crashed=False)
     died = [line.removeprefix(DIED) for line in lines if line.startswith(DIED)]
     killed = code - 128 if 128 < code < 128 + signal.NSIG else 0
     if killed == signal.SIGKILL:
@@ -125,7 +141,7 @@ def _message(name: str, code: int, lines: Collection[str], log: Path, hint: str)
         reason = f"its process ended with code {code}"
     if raised and raised[0].endswith("ActorDiedError") and any("SIGKILL" in line for line in lines):
         reason = "a process of Ray's was killed, mostly because memory ran out"
-    return f"{name} stopped: {reason} (log: {log}). {hint}"
+    return StageFailed(f"{name} stopped: {reason} (log: {log}). {hint}", crashed=killed not in _ASKED_TO_END)
 
 
 def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:

@@ -17,6 +17,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.preflight import machine
 from iranker_verl.preflight.effect import check_effect
 from iranker_verl.preflight.nodes import check_nodes
+from iranker_verl.preflight.placement import check_placement, name_cluster
 from iranker_verl.preflight.recipe import check_values
 from iranker_verl.preflight.reward import check_reward
 
@@ -40,11 +41,13 @@ def check(config: DictConfig, named: Collection[str] = ()) -> None:
 
 def check_machine(config: DictConfig) -> None:
     """Check that this machine, and each node of a cluster, has what the recipe asks for. Raise UserError; make the run folder."""
+    name_cluster(config)
     machine.check_here(config)
     machine.check_tokenizer(config)
     machine.check_weights(config)
     machine.check_attention(config)
     machine.check_fits(config)
+    check_placement(config)
     machine.check_room(Path(config.iranker.run_dir).resolve())
     check_nodes(config)
 

@@ -95,10 +95,10 @@ def _check_trainer(config: DictConfig) -> None:
                 f"{name}={value}: elimination episodes are trained by verl's V1 trainer in mode sync; leave it out"
             )
     kept = config.actor_rollout_ref.actor.checkpoint.save_contents or ()
-    if missing := [part for part in ("model", "hf_model") if part not in kept]:
+    if missing := [part for part in ("model", "optimizer", "extra") if part not in kept]:
         raise UserError(
-            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run resumes from, or "
-            "ends with; set it to [model,optimizer,extra,hf_model]"
+            f"actor_rollout_ref.actor.checkpoint.save_contents={list(kept)} lacks {missing[0]}, which a run resumes from; set it to "
+            "[model,optimizer,extra]"
         )
     for name in loggers(config):
         if name not in Tracking.supported_backend:

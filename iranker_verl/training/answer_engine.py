@@ -9,7 +9,7 @@ For ``exclusion_expected`` and ``exclusion_order`` it is the only place with the
 
 Importing this module, ``actor_rollout_ref.model.external_lib=iranker_verl.training.answer_engine``, registers the engine and so
 chooses it: of the engines of the device "cuda" (which the plug-in has verl look for on a CPU too) verl prefers one for the
-present vendor.
+present vendor. It also has checkpoints of another number of ranks load (:mod:`iranker_verl.training.resharding`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from iranker_verl.training import policy_loss
+from iranker_verl.training import resharding as _resharding  # noqa: F401
 
 
 def answer_positions(lengths: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

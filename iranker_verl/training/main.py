@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,11 @@ SEARCH_PATH = ("pkg://verl.trainer.config", "pkg://iranker_verl.training.config"
 PER_HOUR = "per_hour"
 # Options whose values are folders, whose names may hold what Hydra's grammar gives another meaning.
 FOLDERS = ("iranker.data.raw", "iranker.run_dir", "iranker.base.cache", "actor_rollout_ref.model.path")
+
+
+# Of a driver's environment, what Ray's workers get on a running cluster; and what is never sent: Ray's dashboard shows it.
+SENT = ("WANDB_", "MLFLOW_", "TENSORBOARD_DIR", "NCCL_", "GLOO_", "HF_HUB_OFFLINE")
+SECRET = ("KEY", "TOKEN", "PASSWORD", "SECRET")
 
 
 def _per_hour(amount: float, *, _root_: DictConfig) -> float:
@@ -137,8 +144,25 @@ def run(config: DictConfig) -> None:
     """Train. Resume from the last checkpoint in ``trainer.default_local_dir``."""
     from verl.trainer.main_ppo import run_ppo
 
+    option = "ray_kwargs.ray_init.runtime_env.env_vars"
+    variables = worker_environment(os.environ) | dict(OmegaConf.select(config, option) or {})
+    OmegaConf.update(config, option, variables, force_add=True)
     keep_present_folder_out()
     run_ppo(config, task_runner_class())
+
+
+def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what Ray's workers get of a driver's environment: loggers' settings and what NCCL is told, and no keys.
+
+    On a running cluster they do not inherit it. What the job itself has set (``ray job submit``) reaches them without this, and Ray
+    refuses a variable that is given twice.
+    """
+    given = json.loads(variables.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {}).get("env_vars") or {}
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.startswith(SENT) and name not in given and not any(word in name for word in SECRET)
+    }
 
 
 def keep_present_folder_out() -> None:

@@ -91,11 +91,11 @@ def validation(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def time_shares(timing: Mapping[str, float]) -> dict[str, float]:
     """Return verl's timers of a step, in seconds, summed into generate, forward, backward, other and step."""
-    total = timing.get("step", 0.0)
     parts = {
         name: sum(timing.get(k, 0.0) for k in keys)
         for name, keys in (("generate", GENERATE), ("forward", FORWARD), ("backward", BACKWARD))
     }
+    total = timing.get("step", sum(parts.values()))
     return {**{f"time/{k}": v for k, v in parts.items()}, "time/other": total - sum(parts.values()), "time/step": total}
 
 
@@ -105,6 +105,7 @@ class MetricsLog:
     def __init__(self, path: Path, last_step: int) -> None:
         """Open ``path`` to append to; ``last_step`` is that of the checkpoint."""
         self.path = path
+        self.last_step, self._incomplete = last_step, 0  # steps whose line is written, and is to be written again
         make_folder(self.path.parent)
         mark(self.path.parent)
         write_jsonl(self.path, [line for line in read_metrics(self.path) if line["step"] <= last_step])
@@ -114,8 +115,13 @@ class MetricsLog:
         """Return the lines written so far."""
         return read_metrics(self.path)
 
-    def append(self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float]) -> None:
-        """Write the line of ``step`` of ``steps``, from verl's metrics and timers, and log a summary."""
+    def append(
+        self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float], *, complete: bool = True
+    ) -> None:
+        """Write the line of ``step`` of ``steps``, from verl's metrics and timers, in place of an incomplete one of that step.
+
+        A line that is not ``complete`` stands for a step that is saved before it is validated; of the others a summary is logged.
+        """
         ours = ("reward/", "episode/", "survival/", "tokens/")
         verls = (
             "actor/",
@@ -132,20 +138,21 @@ class MetricsLog:
         line |= validation(metrics)
         line |= time_shares(timing)
         line |= {f"verl/{k}": float(v) for k, v in metrics.items() if k.startswith(verls) and _is_number(v)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n")
+        written = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        if step == self._incomplete:
+            write_jsonl(self.path, [*(one for one in self.lines if one["step"] < step), written])
+        else:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(written) + "\n")
+        self.last_step, self._incomplete = step, 0 if complete else step
+        if not complete:
+            return
         failed = f"{lost} episodes failed  " if (lost := int(line.get("verl/elimination/failed_sessions", 0))) else ""
         say(
             f"step {step}/{steps}  skill {line['episode/skill']:.3f}  episode RR {line['episode/rr']:.3f} of {line['episode/candidates']:.1f}  "
             f"malformed {line['reward/malformed']:.1%}  {failed}{line['time/step']:.1f} s "
             f"(generate {line['time/generate']:.1f}, forward {line['time/forward']:.1f}, backward {line['time/backward']:.1f})"
         )
-
-    def add_save(self, seconds: float) -> None:
-        """Add the seconds of saving a checkpoint to the last line, to ``time/other`` and ``time/step``."""
-        *lines, last = self.lines
-        last |= {"time/other": last["time/other"] + seconds, "time/step": last["time/step"] + seconds}
-        write_jsonl(self.path, [*lines, last])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

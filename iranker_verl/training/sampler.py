@@ -8,10 +8,15 @@ killed. Chosen by ``trainer.v1.sampler.custom_sampler.{path,name}``; its options
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from iranker_verl.console import WAITS
+
+LOG_INTERVAL_S = 15.0
 
 
 class Rollout(Protocol):
@@ -29,6 +34,7 @@ class PromptReplayBuffer(ReplayBuffer):
     """
 
     rollout: Rollout | None = None  # set by the trainer
+    on_wait: Callable[[], None] = staticmethod(lambda: None)  # called while it waits, set by the trainer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         options = kwargs.get("sampler_kwargs") or {}
@@ -39,7 +45,7 @@ class PromptReplayBuffer(ReplayBuffer):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """Return a complete batch as verl does; the metrics say how many prompts were run again (usually 0)."""
         self._seen: tuple[int, ...] = ()
-        self._changed_at = time.monotonic()
+        self._changed_at = self._logged_at = time.monotonic()
         self._run_again = 0
         try:
             batch, metrics = super().sample(global_steps, partition_id, batch_size)
@@ -53,6 +59,7 @@ class PromptReplayBuffer(ReplayBuffer):
         return batch, metrics | {f"{self._metrics_prefix(partition_id)}/prompts_run_again": self._run_again}
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        self.on_wait()
         if self.rollout is not None:
             self._run_again += self.rollout.replace_dead_workers(partition_id)
         self._end_idle_wait(partition_id)
@@ -61,6 +68,9 @@ class PromptReplayBuffer(ReplayBuffer):
     def _end_idle_wait(self, partition_id: str) -> None:
         pending, running = len(self.pending_keys[partition_id]), len(self.running_keys[partition_id])
         finished = len(self.finished_keys[partition_id]) + len(self.failure_keys[partition_id])
+        if time.monotonic() - self._logged_at > LOG_INTERVAL_S:
+            self._logged_at = time.monotonic()
+            print(f"{WAITS}{partition_id}: {pending} prompts not begun, {running} run, {finished} done", flush=True)
         seen = (pending, running, finished, len(self.partitions[partition_id]))
         if seen != self._seen:
             self._seen, self._changed_at = seen, time.monotonic()

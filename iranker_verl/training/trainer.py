@@ -10,16 +10,14 @@ What differs from :class:`verl.trainer.ppo.v1.trainer_sync.PPOTrainerSync`, and 
 * with ``iranker.curriculum`` a batch has the tasks that :mod:`iranker_verl.training.curriculum` draws;
 * ``iranker.token_budget`` ends training (:mod:`iranker_verl.training.token_budget`);
 * lines of ``trainer.rollout_data_dir`` tell the prompt of each response (:mod:`iranker_verl.training.rollout_dump`);
-* every step is written to ``metrics.jsonl`` (:mod:`iranker_verl.training.metrics_log`).
+* metrics and checkpoints are written by :mod:`iranker_verl.training.saving`.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,6 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.metric import reduce_metrics
@@ -39,22 +36,20 @@ from verl.workers.utils.padding import response_to_nested
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training import credit, optimizer_steps, policy_loss, rollout_dump, token_budget
 from iranker_verl.training.curriculum import FIRST_POOL, Curriculum, pool_sizes
-from iranker_verl.training.metrics_log import MetricsLog, step_metrics
+from iranker_verl.training.metrics_log import step_metrics
+from iranker_verl.training.saving import SavingTrainer
 from iranker_verl.training.step_record import StepRecord
 
 
-class EliminationTrainer(PPOTrainerSync):
-    """See the module's docstring. Reads ``config.iranker.*`` and writes the run's ``metrics.jsonl``."""
+class EliminationTrainer(SavingTrainer):
+    """See the module's docstring. Reads ``config.iranker.*``."""
 
     def init(self) -> None:
         """Set up as verl does, then resume the metrics file and the curriculum where the last checkpoint left them."""
         super().init()
-        ours = self.config.iranker
-        self._save_due = False
         if self.config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
             largest = max(max(candidates.values()) for candidates in self._pool_sizes.values())
             label_tokens(self.tokenizer, largest)  # an error now and not after the first rollout
-        self.metrics_log = MetricsLog(Path(ours.run_dir, "metrics.jsonl"), last_step=self.global_steps)
         self.curriculum = self._resume_curriculum()
         self._end_by_tokens()
 
@@ -247,24 +242,14 @@ class EliminationTrainer(PPOTrainerSync):
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
-        self.metrics_log.append(global_steps, self.total_training_steps, metrics, timing_raw)
         if self.curriculum is not None:
             self.curriculum.observe(metrics)
         self._end_by_tokens()
-        if self._save_due:
-            self._save_due = False
-            start = time.monotonic()
-            super()._save_checkpoint()
-            self.metrics_log.add_save(time.monotonic() - start)
 
     def _end_by_tokens(self) -> None:
         self.total_training_steps = token_budget.last_step(
             self.config.iranker.token_budget, self.metrics_log.lines, self.total_training_steps
         )
-
-    def _save_checkpoint(self) -> None:
-        """Defer saving until the step's metrics are written: a run that resumes from a checkpoint then has every line up to it."""
-        self._save_due = True
 
 
 def rollout_correction(data: TensorDict, config: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:

@@ -34,7 +34,7 @@ def test_shards_only_are_refused_with_the_way_out(tmp_path):
     (actor / "huggingface").mkdir(parents=True)
     (actor / "huggingface" / "config.json").write_text("{}")  # verl saves it with the shards
     (actor / "model_world_size_2_rank_0.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"verl.model_merger merge --backend fsdp --local_dir .*actor .*hf_model"):
+    with pytest.raises(UserError, match=r"actor: only the shards.*iranker export RUN --step N --out FOLDER"):
         model_folder(str(actor.parent))
 
 

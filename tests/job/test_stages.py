@@ -117,7 +117,8 @@ def test_a_run_folder_of_an_earlier_version_is_refused_in_one_line(tmp_path, wri
     assert "\n" not in str(error.value) and (tmp_path / "run.json").read_text() == written
 
 
-def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tmp_path, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tmp_path, monkeypatch, device):
     from omegaconf import OmegaConf
 
     from iranker_verl.evaluation import evaluate
@@ -129,6 +130,7 @@ def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tm
 
     def evaluate_model(system, tasks, run_dir, **options):
         asked.append((system.name, system.role, system.model.name, run_dir))
+        assert (system.shards, system.concurrency) == ((16, 256) if device == "cuda" else (1, 64))
         played = play_as(system.name, tasks, knows=float(system.role == "after"))
         return dataclasses.replace(played, role=system.role)
 
@@ -140,6 +142,7 @@ def test_the_last_stage_writes_results_json_by_the_orchestrator_of_evaluation(tm
         "iranker": {"template": "label", "seed": 3, "data": {"test_tasks": None}},
         "data": {"max_response_length": 8},
         "algorithm": {"adv_estimator": "exclusion_grpo"},
+        "trainer": {"device": device, "n_gpus_per_node": 8, "nnodes": 2},
     }
     mark(tmp_path)
     stages.evaluate(OmegaConf.create(content), tmp_path)

@@ -55,6 +55,7 @@ HARMLESS = (
     "actor_rollout_ref.rollout.gpu_memory_utilization=0.1",
     "actor_rollout_ref.rollout.max_num_seqs=7",
     "actor_rollout_ref.model.enable_gradient_checkpointing=true",
+    "iranker.max_restarts=5",
     "trainer.save_freq=7",
     "trainer.test_freq=5",
     "trainer.logger=[console,tensorboard]",
@@ -80,7 +81,6 @@ HARMFUL = (
     "actor_rollout_ref.actor.ppo_epochs=1",
     "actor_rollout_ref.model.lora_rank=8",
     "reward.custom_reward_function.path=pkg://reward_fns.direct",
-    "trainer.n_gpus_per_node=2",
 )
 
 
@@ -106,6 +106,12 @@ def test_what_changes_the_result_is_refused_and_nothing_is_written(run, override
     assert "\n" not in str(error.value)
     assert before == {path: path.read_text() for path in before}
     assert result_hash(settings(compose(override))) != result_hash(settings(compose()))
+
+
+def test_the_number_of_gpus_may_change(run):
+    start(run, "trainer.n_gpus_per_node=2", "trainer.nnodes=4")
+    changed = json.loads((run / "run.json").read_text())["starts"][1]["changed"]
+    assert changed["trainer.n_gpus_per_node"] == [1, 2] and changed["trainer.nnodes"] == [1, 4]
 
 
 def test_more_steps_train_on_and_evaluate_the_trained_model_again(run, capsys):

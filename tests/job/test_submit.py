@@ -28,8 +28,9 @@ HEAD = "http://head:8265"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for name in (*submit.PASSED, "RAY_ADDRESS", "PYTHON"):
+    for name in (*submit.PASSED, "RAY_ADDRESS", "PYTHON", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(submit, "TOKEN_FILE", Path("/none"))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,29 @@ def test_a_head_that_is_gone_is_not_followed_for_ever(monkeypatch):
     monkeypatch.setattr(submit, "PATIENCE_S", 0)
     with pytest.raises(RuntimeError, match=r"cannot be reached any more \(.*1006\); the job may go on"):
         asyncio.run(submit._follow(Unsteady(), "job"))
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "mode"),
+    [
+        (False, {}, None),
+        (True, {}, "token"),
+        (False, {"RAY_AUTH_TOKEN": "secret"}, "token"),
+        (True, {"RAY_AUTH_MODE": "disabled"}, "disabled"),
+    ],
+    ids=["none", "in a file", "in the environment", "turned off"],
+)
+def test_the_token_that_is_here_is_sent_unless_the_user_says_otherwise(monkeypatch, tmp_path, file, variables, mode):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(submit, "TOKEN_FILE", tmp_path / "auth_token")
+    if file:
+        submit.TOKEN_FILE.write_text("secret")
+    submit.send_token_if_any()
+    assert os.environ.get("RAY_AUTH_MODE") == mode
 
 
 def test_a_head_that_is_not_there_is_said_at_once():

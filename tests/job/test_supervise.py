@@ -48,6 +48,21 @@ def test_progress_goes_to_the_console_and_everything_to_the_log(log, capsys):
     assert 0 < finished.seconds < 60
 
 
+def test_what_two_nodes_tell_of_one_worker_is_shown_once(log, capsys):
+    lines = [
+        "(W pid=7) iranker| step 1",
+        "(W pid=7) iranker| step 2",
+        "(W pid=7) iranker| step 1",
+        "iranker| a",
+        "iranker| a",
+    ]
+    stage(f"print({chr(10).join(lines)!r})", log)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "prepare  " + w for w in ("step 1", "step 2", "a", "a")
+    ]
+    assert log.read_text().count("step 1") == 2
+
+
 def test_the_log_of_an_earlier_attempt_is_kept(log):
     stage("print('first')", log)
     stage("print('second')", log)
@@ -177,6 +192,23 @@ def test_whatever_a_stage_dies_of_is_its_message(log, way):
     code, words = WAYS_TO_DIE[way]
     message = failure(code, log)
     assert message.startswith(words) if words.endswith((" ", "(", "node")) else message == words
+
+
+@pytest.mark.parametrize(
+    ("code", "crashed"),
+    [
+        ("import sys; sys.exit('error: prompt 3 is too long')", False),
+        (f"print('(TaskRunner pid=7) {USER}'); 1/0", False),
+        *((f"import os, signal; os.kill(os.getpid(), signal.{name})", False) for name in ("SIGTERM", "SIGHUP")),
+        *((f"import os, signal; os.kill(os.getpid(), signal.{name})", True) for name in ("SIGKILL", "SIGSEGV")),
+        ("1/0", True),
+        ("import os; os._exit(7)", True),
+    ],
+)
+def test_only_after_a_crash_may_the_same_command_end_otherwise(log, code, crashed):
+    with pytest.raises(StageFailed) as error:
+        stage(code, log)
+    assert error.value.crashed is crashed
 
 
 def test_a_very_long_error_is_cut(log):

@@ -149,15 +149,17 @@ def test_means_of_nothing():
     assert math.isnan(step_metrics([])["episode/rr"])
 
 
-def test_a_checkpoint_counts_as_the_rest_of_its_step(tmp_path):
+def test_a_step_that_is_saved_before_it_is_validated_has_its_line_at_once_and_one_line_in_the_end(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, 0)
     append(log, 1)
-    append(log, 2)
-    log.add_save(0.25)
-    first, second = read_metrics(path)
-    assert (first["time/other"], first["time/step"]) == (0.5, 1.0)
-    assert (second["time/other"], second["time/step"], second["time/generate"]) == (0.75, 1.25, 0.5)
+    capsys.readouterr()
+    log.append(2, 9, OURS | {"tokens/step": 7.0}, {"gen": 0.5, "update_actor": 0.25}, complete=False)
+    assert capsys.readouterr().out == ""
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    assert (read_metrics(path)[1]["tokens/step"], read_metrics(path)[1]["time/step"]) == (7.0, 0.75)
+    append(log, 2, **{"val-aux/rec-movie/rr/mean@1": 0.5})
+    assert [line.get("val/mrr") for line in read_metrics(path)] == [None, 0.5]
     append(log, 3)
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 3]
 

@@ -69,7 +69,7 @@ def test_every_recipe_composes_and_is_valid(recipe):
     assert rollout.val_kwargs.temperature == 0 and not rollout.val_kwargs.do_sample
     # metrics.jsonl has the entropy: from the old log-probs, or else from the update
     assert config.actor_rollout_ref.actor.calculate_entropy or not config.algorithm.rollout_correction.bypass_mode
-    assert "hf_model" in config.actor_rollout_ref.actor.checkpoint.save_contents
+    assert config.actor_rollout_ref.actor.checkpoint.save_contents == ["model", "optimizer", "extra"]
 
 
 def test_recipes_write_to_folders_of_their_own():
@@ -363,7 +363,7 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("actor_rollout_ref.rollout.temperature=0", "temperature=0"),
         ("trainer.save_freq=-1", "save_freq=-1"),
         ("trainer.test_freq=often", "test_freq=often"),
-        ("actor_rollout_ref.actor.checkpoint.save_contents=[model]", "lacks hf_model"),
+        ("actor_rollout_ref.actor.checkpoint.save_contents=[model]", "lacks optimizer"),
         ("trainer.logger=[console,nothing]", "trainer.logger=nothing: of wandb"),
         ("+reward.custom_reward_function.reward_kwargs.kind=nonsense", "nonsense"),
         ("+reward.custom_reward_function.reward_kwargs.knid=graded", "knid"),

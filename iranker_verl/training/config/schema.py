@@ -112,6 +112,9 @@ class Recipe:
     minutes: int = option(
         60, "on 2 CPU cores, for all of the job; it sets what a recipe writes as ${per_hour:…}", least=1
     )
+    max_restarts: int = option(
+        0, "times in a row that training starts again after a crash without getting further than before", least=0
+    )
     token_budget: int | None = option(
         None,
         "end training when the LLM has read and written so many tokens; null: trainer.total_training_steps",

@@ -59,6 +59,10 @@ def check_effect(config: DictConfig, named: Collection[str]) -> None:
         value = OmegaConf.select(config, name)
         if value is None or name in CHOICES:
             continue
+        if (
+            name == "iranker.base.effort" and "iranker.base.make" in named
+        ):  # a recipe's, whose base a person has exchanged
+            continue
         for option, why in modes:
             if name == option or (option.endswith(".") and name.startswith(option)):
                 raise UserError(f"{name}={value} has no effect: {why}")

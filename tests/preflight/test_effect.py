@@ -247,6 +247,13 @@ def test_episodes_of_one_call_are_for_the_order_alone():
         check_effect(_with(config, "algorithm.adv_estimator=exclusion_grpo"), ["iranker.one_call"])
 
 
+def test_a_recipes_own_base_can_be_exchanged_for_a_model():
+    config = _with(compose(TINY), "iranker.base.make=null")
+    check_effect(config, ["iranker.base.effort", "iranker.base.make"])
+    with pytest.raises(UserError, match="no base is made"):
+        check_effect(config, ["iranker.base.effort"])
+
+
 def test_the_embedded_world_is_not_sized_where_raw_data_is_given():
     config = _with(_with(compose(TINY), "iranker.data.raw=/raw"), "iranker.data.world.users=30")
     with pytest.raises(UserError, match=r"iranker\.data\.raw is set"):

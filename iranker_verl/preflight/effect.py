@@ -59,9 +59,8 @@ def check_effect(config: DictConfig, named: Collection[str]) -> None:
         value = OmegaConf.select(config, name)
         if value is None or name in CHOICES:
             continue
-        if (
-            name == "iranker.base.effort" and "iranker.base.make" in named
-        ):  # a recipe's, whose base a person has exchanged
+        # a recipe's own option, where a person has exchanged the recipe's base for a model
+        if name == "iranker.base.effort" and "iranker.base.make" in named:
             continue
         for option, why in modes:
             if name == option or (option.endswith(".") and name.startswith(option)):

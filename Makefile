@@ -79,6 +79,7 @@ supply-chain: setup ## build/supply-chain: a bill of materials (CycloneDX), lice
 
 bench: setup     ## speed, side by side (benchmarks/)
 	@$(BIN)/python -m benchmarks.rl_step
+	@$(BIN)/python -m benchmarks.driver_step
 	@$(BIN)/python -m benchmarks.data_prep
 	@$(BIN)/python -m benchmarks.reward
 	@$(BIN)/python -m benchmarks.evaluation

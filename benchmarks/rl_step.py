@@ -1,7 +1,8 @@
 """The update of a tiny policy on a CPU: verl's own engine against ours, side by side in one run (``make bench``).
 
-Both compute the same log-probs and gradients (``tests/training/test_answer_engine.py``) of the same micro-batch, in turns;
-the median of several rounds is printed, in seconds and as a ratio.
+Both compute the same log-probs and gradients (``tests/training/test_answer_engine.py``) of the same micro-batch, in turns. verl's
+takes it as a stock single-turn update, rows padded; ours as steps of episodes, rows packed, and the driver's order of rows and
+step-level advantages are counted with it. The median of several rounds is printed, in seconds of the processor and as a ratio.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from benchmarks.driver_step import records
+from iranker_verl.training import credit, optimizer_steps
 from iranker_verl.training.answer_engine import AnswerOnlyEngine
+from iranker_verl.training.step_record import StepRecord
 
 
-def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorDict:
+def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int, packed: bool = False) -> TensorDict:
     """Return rows of ``prompt`` - 5 to ``prompt`` + 5 tokens and ``answer`` tokens of response."""
     generator = torch.Generator().manual_seed(0)
     lengths = [prompt - 5 + i % 11 for i in range(rows)]
@@ -36,7 +40,7 @@ def micro_batch(rows: int, prompt: int, answer: int, vocabulary: int) -> TensorD
         },
         batch_size=rows,
     )
-    for key, value in {"use_remove_padding": False, "calculate_entropy": False, "temperature": 1.0}.items():
+    for key, value in {"use_remove_padding": packed, "calculate_entropy": False, "temperature": 1.0}.items():
         tu.assign_non_tensor_data(batch, key, value)
     return batch
 
@@ -51,11 +55,20 @@ def engine_of(engine_class: type, model: Qwen2ForCausalLM) -> Any:
 
 def update_seconds(engine: Any, batch: TensorDict) -> float:
     """Return the seconds of forward, log-probs and backward of one micro-batch."""
-    start = time.perf_counter()
+    start = time.process_time()
     inputs, arguments = engine.prepare_model_inputs(batch)
     output = engine.prepare_model_outputs(engine.module(**inputs, use_cache=False), arguments, batch, None)
     output["log_probs"].values().sum().backward()
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def credit_seconds(rows: int, batch: TensorDict) -> float:
+    """Return the seconds of the driver for the order of the rows and their step-level advantages."""
+    stored, lengths = records(rows), batch["input_ids"].offsets().diff().tolist()
+    start = time.process_time()
+    optimizer_steps.order_rows(lengths, parts=1, ranks=1)
+    credit.step_advantages([StepRecord.from_dict(record) for record in stored], prior=8.0, normalise="batch")
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -75,19 +88,24 @@ def main() -> None:
         num_key_value_heads=2,
         tie_word_embeddings=True,
     )
-    model = Qwen2ForCausalLM(config)
-    batch = micro_batch(arguments.rows, arguments.prompt, arguments.answer, config.vocab_size)
-    engines = [engine_of(engine_class, model) for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine)]
+    sizes = (arguments.rows, arguments.prompt, arguments.answer, config.vocab_size)
+    engines, batches = [], []
+    for engine_class, attention in ((FSDPEngineWithLMHead, "sdpa"), (AnswerOnlyEngine, "packed")):
+        torch.manual_seed(0)
+        model: Any = Qwen2ForCausalLM._from_config(config, attn_implementation=attention)
+        engines.append(engine_of(engine_class, model))
+        batches.append(micro_batch(*sizes, packed=attention == "packed"))
     engines[1].hook_head()
-    times: list[list[float]] = [[], []]
-    for engine in engines:
-        update_seconds(engine, batch)  # warm-up
-    for _ in range(arguments.rounds):
-        for engine, seconds in zip(engines, times, strict=True):
-            seconds.append(update_seconds(engine, batch))
-    theirs, ours = map(statistics.median, times)
+    times: list[list[float]] = [[], [], []]
+    for round in range(arguments.rounds + 1):
+        seconds = [update_seconds(*one) for one in zip(engines, batches, strict=True)]
+        seconds.append(credit_seconds(arguments.rows, batches[1]))
+        for kept, one in zip(times, seconds, strict=True):
+            kept += [one] if round else []  # the first is to warm up
+    theirs, ours, credited = map(statistics.median, times)
     print(
-        f"update of {arguments.rows} rows: verl's engine {theirs:.3f} s, ours {ours:.3f} s, ratio {theirs / ours:.1f}"
+        f"update of {arguments.rows} rows: verl's single-turn {theirs:.3f} s, ours {ours:.3f} s and {credited:.4f} s of credit; "
+        f"a trained token costs {(ours + credited) / theirs:.2f} of verl's"
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from data_prep.schema import open_rows
+from data_prep.work import map_in_processes
 from iranker_verl.errors import UserError
-from iranker_verl.ranking import RankingTask
-from iranker_verl.ranking.templates import Message, Template
+from iranker_verl.ranking.templates import Message, Template, check_hash
 
 CountTokens = Callable[[list[Message]], int]
 _WAY_OUT = {
@@ -18,30 +23,64 @@ _WAY_OUT = {
 }
 
 
-def check_lengths(tasks: Iterable[RankingTask], template: Template, count_tokens: CountTokens, limit: int) -> int:
-    """Return the tokens of the longest first prompt (an episode's longest). Raise UserError where that is above ``limit``.
+class _Longest(NamedTuple):
+    """The longest of several prompts, and how many are above the limit."""
 
-    ``count_tokens`` takes the chat messages and returns their length after the model's chat template.
+    tokens: int = 0
+    task: str = ""
+    scenario: str = ""
+    over: int = 0
+
+
+def check_files(files: Sequence[Path], template: Template, count_tokens: CountTokens, limit: int) -> int:
+    """Return the tokens of the longest prompt in prepared ``files``, which all were made with ``template``.
+
+    Row groups are read one at a time, by a process for each CPU where there are several. ``count_tokens`` takes the chat
+    messages and returns their length after the model's chat template; it can be pickled. Raise UserError where a prompt is
+    longer than ``limit``, and where rows were made with another template.
     """
-    return _check(((t.id, t.scenario, template.messages(template.start(t))) for t in tasks), count_tokens, limit)
+    pieces = [(file, group) for file in files for group in range(open_rows(file).num_row_groups)]
+    measure = partial(_longest_of_group, template=template, count_tokens=count_tokens, limit=limit)
+    return _checked(map_in_processes(measure, pieces), limit)
 
 
 def refuse_long_rows(rows: pa.Table, count_tokens: CountTokens, limit: int) -> None:
     """Do the same for rows in the schema of prepared data."""
-    infos, prompts = rows["extra_info"].to_pylist(), rows["prompt"].to_pylist()
-    _check(((i["task_id"], i["scenario"], p) for i, p in zip(infos, prompts, strict=True)), count_tokens, limit)
+    infos = rows["extra_info"]
+    names = zip(*(pc.struct_field(infos, name).to_pylist() for name in ("task_id", "scenario")), strict=True)
+    _checked([_longest(names, rows["prompt"].to_pylist(), count_tokens, limit)], limit)
 
 
-def _check(prompts: Iterable[tuple[str, str, list[Message]]], count_tokens: CountTokens, limit: int) -> int:
-    longest, over, worst = 0, 0, ("", "")
-    for id, scenario, messages in prompts:
-        length = count_tokens(messages)
-        over += length > limit
-        if length > longest:
-            longest, worst = length, (id, scenario)
+def _longest_of_group(piece: tuple[Path, int], template: Template, count_tokens: CountTokens, limit: int) -> _Longest:
+    path, group = piece
+    names = ("task_id", "scenario", "template_id", "template_hash")
+    rows = open_rows(path).read_row_group(group, columns=["prompt", *(f"extra_info.{name}" for name in names)])
+    infos = rows["extra_info"].to_pylist()
+    for id, hash in {(info["template_id"], info["template_hash"]) for info in infos}:
+        check_hash(template, id, hash, str(path))
+    named = ((info["task_id"], info["scenario"]) for info in infos)
+    return _longest(named, rows["prompt"].to_pylist(), count_tokens, limit)
+
+
+def _longest(
+    names: Iterable[tuple[str, str]], prompts: Iterable[list[Message]], count_tokens: CountTokens, limit: int
+) -> _Longest:
+    found = _Longest()
+    for (task, scenario), messages in zip(names, prompts, strict=True):
+        tokens, over = count_tokens(messages), found.over
+        over += tokens > limit
+        found = _Longest(tokens, task, scenario, over) if tokens > found.tokens else found._replace(over=over)
+    return found
+
+
+def _checked(found: Iterable[_Longest], limit: int) -> int:
+    longest, over = _Longest(), 0
+    for one in found:
+        over += one.over
+        longest = max(longest, one, key=lambda which: which.tokens)
     if over:
         raise UserError(
-            f"the prompt of task {worst[0]!r} has {longest} tokens, the limit is {limit} "
-            f"({over} prompts are too long); {_WAY_OUT[worst[1]]}, or allow longer prompts"
+            f"the prompt of task {longest.task!r} has {longest.tokens} tokens, the limit is {limit} "
+            f"({over} prompts are too long); {_WAY_OUT[longest.scenario]}, or allow longer prompts"
         )
-    return longest
+    return longest.tokens

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,25 @@ SCHEMA = pa.schema(
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a prepared file. Raise UserError for a missing, truncated or foreign one."""
-    try:
-        file = pq.ParquetFile(path)
-        if missing := [f for f in SCHEMA.names if f not in file.schema_arrow.names]:
-            raise UserError(f"{path}: column {missing[0]!r} is missing; this is not a file of `iranker prepare`")
+    file = open_rows(path)
+    with _readable(path):
         for batch in file.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
+
+
+def open_rows(path: Path) -> pq.ParquetFile:
+    """Return a prepared file, open. Raise UserError for a missing, truncated or foreign one."""
+    with _readable(path):
+        file = pq.ParquetFile(path)
+    if missing := [f for f in SCHEMA.names if f not in file.schema_arrow.names]:
+        raise UserError(f"{path}: column {missing[0]!r} is missing; this is not a file of `iranker prepare`")
+    return file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `iranker prepare` first") from error
     except (pa.ArrowException, OSError) as error:

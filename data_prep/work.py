@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from iranker_verl.errors import UserError
 from iranker_verl.files import replacing_folder
@@ -24,6 +24,9 @@ from iranker_verl.processes import die_with_parent
 
 # Below this much input, starting processes takes longer than they save.
 WORTH_PROCESSES_BYTES = 64 << 20
+FEW = 4  # calls of a second or more
+
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class Interrupted(UserError):
@@ -92,6 +95,22 @@ def processes_for(files: Sequence[Path]) -> int:
     return len(os.sched_getaffinity(0)) if size > WORTH_PROCESSES_BYTES else 1
 
 
+def map_in_processes(call: Callable[[T], R], of: Sequence[T]) -> Iterator[R]:
+    """Yield ``call`` of each, in order: of four or more, by a process for each CPU. What it takes and returns can be pickled."""
+    if len(of) < FEW:
+        yield from map(call, of)
+        return
+    with _pool(min(len(os.sched_getaffinity(0)), len(of))) as pool:
+        yield from pool.map(call, of)
+
+
+def _pool(count: int) -> ProcessPoolExecutor:
+    # spawn: pyarrow's threads do not survive a fork
+    return ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
+    )
+
+
 def _do(job: Job, folder: Path) -> str:
     place = folder / job.folder_name
     with replacing_folder(place) as part:
@@ -100,10 +119,7 @@ def _do(job: Job, folder: Path) -> str:
 
 
 def _with_processes(jobs: Sequence[Job], folder: Path, count: int) -> Iterator[str]:
-    # spawn: pyarrow's threads do not survive a fork
-    pool = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
-    )
+    pool = _pool(count)
     try:
         for done in [pool.submit(_do, job, folder) for job in jobs]:
             yield done.result()

@@ -135,5 +135,5 @@ def test_flash_attention_that_is_not_there_is_refused_before_anything_starts(mon
     asked = OmegaConf.create({"actor_rollout_ref": {"model": {"override_config": override}}})
     if not refused:
         return machine.check_attention(asked)
-    with pytest.raises(UserError, match=r"flash_attn is not installed.*attn_implementation=sdpa"):
+    with pytest.raises(UserError, match=r"flash_attn is not installed.*attn_implementation=packed"):
         machine.check_attention(asked)

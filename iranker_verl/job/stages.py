@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,32 +99,42 @@ def prompt_counter(tokenizer: ChatTokenizer, estimator: str) -> Callable[[list[M
     return lambda messages: len(tokenizer.encode(messages)) + prefix
 
 
-def base(config: DictConfig, run: Path) -> None:
-    """Make the model that reinforcement learning starts from (``iranker.base.make``), or check it."""
-    from data_prep.lengths import check_lengths
-    from data_prep.schema import read_tasks
+def count_prompt(model: Path, estimator: str, messages: list[Message]) -> int:
+    """Return the tokens of a rollout's prompt; it can be sent to another process, which then reads the tokenizer once."""
+    return _prompt_counter(model, estimator)(messages)
+
+
+@lru_cache(maxsize=1)
+def _prompt_counter(model: Path, estimator: str) -> Callable[[list[Message]], int]:
     from iranker_verl.inference.engine import ChatTokenizer
 
+    return prompt_counter(ChatTokenizer(model), estimator)
+
+
+def base(config: DictConfig, run: Path) -> None:
+    """Make the model that reinforcement learning starts from (``iranker.base.make``), or check it."""
+    from data_prep.lengths import check_files
+
     template = templates.load(config.iranker.template)
-    train = read_tasks(run / "data" / "train.parquet", template)
     record: dict[str, Any] = {"path": config.actor_rollout_ref.model.path, "about": []}
     if config.iranker.base.make is not None:
         from dataclasses import replace
 
+        from data_prep.schema import read_tasks
         from iranker_verl.toy.base import BaseConfig, make_base
         from iranker_verl.toy.real import REAL
 
         made = {"tiny": BaseConfig(), "real": REAL}[config.iranker.base.make]
         effort = config.iranker.base.effort
         made = replace(made, stages=tuple(replace(s, steps=max(1, round(s.steps * effort))) for s in made.stages))
+        train = read_tasks(run / "data" / "train.parquet", template)
         report = make_base(train, template, Path(config.iranker.base.cache), config.iranker.seed, made, say)
         record = {"path": report["path"], "report": report, "about": about_tiny(report, template)}
-    tokenizer = ChatTokenizer(Path(record["path"]))
-    tasks = train + read_tasks(run / "data" / "test.parquet", template)
+    files = [run / "data" / f"{split}.parquet" for split in ("train", "test")]
     if config.iranker.data.test_tasks:
-        tasks += read_tasks(test_folder(config, run) / "test.parquet", template)
-    count_tokens = prompt_counter(tokenizer, config.algorithm.adv_estimator)
-    longest = check_lengths(tasks, template, count_tokens, config.data.max_prompt_length)
+        files.append(test_folder(config, run) / "test.parquet")
+    count_tokens = partial(count_prompt, Path(record["path"]), config.algorithm.adv_estimator)
+    longest = check_files(files, template, count_tokens, config.data.max_prompt_length)
     say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
     write_json(run / "base.json", record | {"longest_prompt": longest})
 

@@ -50,7 +50,7 @@ MAY_CHANGE: dict[str, tuple[str, ...]] = {
         *("*.ppo_micro_batch_size", "*.ppo_micro_batch_size_per_gpu", "*.ppo_max_token_len_per_gpu"),
         *("*.log_prob_micro_batch_size", "*.log_prob_micro_batch_size_per_gpu", "*.log_prob_max_token_len_per_gpu"),
         *("*.forward_micro_batch_size", "*.forward_micro_batch_size_per_gpu", "*.forward_max_token_len_per_gpu"),
-        *("*.use_dynamic_bsz", "*.log_prob_use_dynamic_bsz"),
+        *("*.use_dynamic_bsz", "*.log_prob_use_dynamic_bsz", "*.use_remove_padding", "*.attn_implementation"),
     ),
     "the number of GPUs, among which the same rows are shared": (*("*.n_gpus_per_node", "*.nnodes", "*.fsdp_size"),),
     "memory and scheduling of vLLM, which answers the same": tuple(

@@ -119,8 +119,7 @@ def check_attention(config: Any) -> None:
     if lacks_flash(config):
         raise UserError(
             f"the recipe asks for {FLASH}, but the package flash_attn is not installed. Set "
-            "++actor_rollout_ref.model.override_config.attn_implementation=sdpa and "
-            "actor_rollout_ref.model.use_remove_padding=false (and the same of critic.model), or install it"
+            "++actor_rollout_ref.model.override_config.attn_implementation=packed (and the same of critic.model), or install it"
         )
 
 

@@ -166,10 +166,10 @@ def _check_label_estimator(config: DictConfig) -> None:
             f"algorithm.adv_estimator={estimator} is for answers that are a label alone, and the template "
             f"{template.id} asks for others; take iranker.template=label, or exclusion_grpo"
         )
-    if model.external_lib != ENGINE or model.use_remove_padding:
+    if model.external_lib != ENGINE or actor.ulysses_sequence_parallel_size > 1:
         raise UserError(
-            f"algorithm.adv_estimator={estimator} reads all labels' log-probs: set "
-            f"actor_rollout_ref.model.external_lib={ENGINE} and actor_rollout_ref.model.use_remove_padding=false"
+            f"algorithm.adv_estimator={estimator} reads all labels' log-probs: set actor_rollout_ref.model.external_lib={ENGINE} "
+            "and actor_rollout_ref.actor.ulysses_sequence_parallel_size=1"
         )
     if actor.policy_loss.loss_mode != "vanilla":
         raise UserError(
@@ -212,3 +212,28 @@ def _check_batches(config: DictConfig) -> None:
                 f"data.train_batch_size={config.data.train_batch_size} is not a multiple of {name}.ppo_mini_batch_size="
                 f"{role.ppo_mini_batch_size} (both count tasks)"
             )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    policy = config.actor_rollout_ref
+    for name, by_tokens, most in (
+        ("actor_rollout_ref.actor.ppo", actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu),
+        *(
+            (
+                f"actor_rollout_ref.{role}.log_prob",
+                policy[role].log_prob_use_dynamic_bsz,
+                policy[role].log_prob_max_token_len_per_gpu,
+            )
+            for role in ("rollout", "ref")
+        ),
+        ("critic.ppo_infer", True, config.critic.ppo_infer_max_token_len_per_gpu),
+    ):
+        if by_tokens and most < longest:
+            raise UserError(
+                f"{name}_max_token_len_per_gpu={most} is less than data.max_prompt_length + data.max_response_length, {longest}: "
+                f"a micro-batch has at least one row; raise it to {longest} or more"
+            )
+    attention = (policy.model.override_config or {}).get("attn_implementation")
+    if actor.ulysses_sequence_parallel_size > 1 and attention == "packed":
+        raise UserError(
+            "actor_rollout_ref.actor.ulysses_sequence_parallel_size above 1 needs flash-attn: set "
+            "actor_rollout_ref.model.override_config.attn_implementation=flash_attention_2, or leave the size at 1"
+        )

@@ -13,7 +13,7 @@ from iranker_verl.training import verl_version
 
 
 def apply() -> None:
-    """Load value heads with torch's own attention instead. Nothing changes where ``flash_attn`` can be imported."""
+    """Load value heads with the attention that ``critic.model`` names. Nothing changes where ``flash_attn`` can be imported."""
     if find_spec("flash_attn"):  # first: transformers takes seconds to import
         return
     import transformers
@@ -26,7 +26,11 @@ def apply() -> None:
 
     def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("attn_implementation") == "flash_attention_2":
-            kwargs["attn_implementation"] = "sdpa"
+            # the critic's worker gets a config that is made elsewhere, where verl imports critic.model.external_lib
+            from iranker_verl.training import packed_attention as _packed_attention  # noqa: F401 (registers it)
+
+            named = getattr(kwargs.get("config"), "_attn_implementation", None)
+            kwargs["attn_implementation"] = named if named and named != "flash_attention_2" else "sdpa"
         return original(cls, *args, **kwargs)
 
     from_pretrained.patched = True  # type: ignore[attr-defined]

@@ -125,6 +125,8 @@ class MetricsLog:
         ours = ("reward/", "episode/", "survival/", "tokens/")
         verls = (
             "actor/",
+            "perf/computed_over_real_tokens",
+            "perf/slowest_rank_over_mean",
             "critic/",
             "credit/",
             "elimination/",

@@ -25,20 +25,24 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl import DataProto
-from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_add_to_batch
+from verl.trainer.ppo import padding_utils
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
-from verl.workers.utils.padding import response_to_nested
+from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
+from iranker_verl.console import say
 from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.training import credit, optimizer_steps, policy_loss, rollout_dump, token_budget
 from iranker_verl.training.curriculum import FIRST_POOL, Curriculum, pool_sizes
 from iranker_verl.training.metrics_log import step_metrics
+from iranker_verl.training.rollout_correction import rollout_correction
 from iranker_verl.training.saving import SavingTrainer
 from iranker_verl.training.step_record import StepRecord
+
+# verl's own padding rows have 128 tokens, more than many a real row.
+padding_utils.SYNTHETIC_PADDING_SEQ_LEN = optimizer_steps.PADDING_TOKENS
 
 
 class EliminationTrainer(SavingTrainer):
@@ -105,15 +109,24 @@ class EliminationTrainer(SavingTrainer):
         sizes = [p.log_prob_micro_batch_size_per_gpu for p in passes if not p.log_prob_use_dynamic_bsz]
         return optimizer_steps.batch_multiple(self.config.data.train_batch_size, self._roles, sizes, dp_size)
 
-    def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
-        """Balance the ranks as verl does, and then order each rank's rows by :func:`optimizer_steps.split_by_length`."""
-        batch = super()._balance_batch(batch, *args, **kwargs)
-        steps = {self._steps_per_epoch(role) for role in self._roles}
-        by_tokens = self.config.actor_rollout_ref.actor.use_dynamic_bsz  # the critic's always are
-        if len(steps) > 1 or by_tokens or any(role.shuffle for role in self._roles):
-            return batch
-        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
-        batch.reorder(optimizer_steps.split_by_length([tag["seq_len"] for tag in batch.tags], ranks, steps.pop()))
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *_: Any, **__: Any) -> KVBatchMeta:
+        """Pad the batch, and order its rows by :func:`optimizer_steps.order_rows`.
+
+        With verl's own order, what an optimiser step learns from depends on the number of ranks.
+        """
+        info = self.actor_rollout_wg._dispatch_info
+        if "actor" not in info:
+            info["actor"] = self.actor_rollout_wg._query_dispatch_info("actor")
+        ranks = max(info["actor"]) + 1
+        multiple = self._get_required_batch_multiple(ranks)
+        batch = padding_utils.upsample_batch_to_divisible_size(batch, multiple, self.tokenizer.eos_token_id)
+        parts = optimizer_steps.parts(self.config.data.train_batch_size, self._roles)
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        order = optimizer_steps.order_rows(lengths, parts, ranks)
+        metrics |= log_seqlen_unbalance(lengths, order.reshape(ranks, -1).tolist(), "global_seqlen")
+        batch.reorder(order.tolist())
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        metrics["perf/slowest_rank_over_mean"] = optimizer_steps.slowest_over_mean(lengths, parts, ranks)
         return batch
 
     def _update_settings(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:
@@ -138,7 +151,10 @@ class EliminationTrainer(SavingTrainer):
                 "distillation_only": False,
             }
         )
-        output = rename_dict(self.actor_rollout_wg.update_actor(batch)["metrics"], "actor/")
+        update = self.actor_rollout_wg.update_actor(batch)["metrics"]
+        if computed := update.pop(optimizer_steps.COMPUTED_TOKENS, None):  # of every micro-batch
+            metrics["perf/computed_over_real_tokens"] = sum(computed) / (actor.ppo_epochs * _real_tokens(batch))
+        output = rename_dict(update, "actor/")
         output["perf/mfu/actor"] = output.pop("actor/mfu")
         metrics.update(reduce_metrics(output))
         metrics["training/optimizer_steps"] = self._steps_per_epoch(actor) * actor.ppo_epochs
@@ -193,10 +209,9 @@ class EliminationTrainer(SavingTrainer):
 
     def _rollout_metrics(self, batch: KVBatchMeta, steps: Sequence[StepRecord]) -> dict[str, float]:
         requested = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
-        lengths = [tag["seq_len"] for tag, is_real in zip(batch.tags, _is_real(batch), strict=True) if is_real]
         return {
             "elimination/failed_sessions": requested - len({step.session for step in steps}),
-            "tokens/step": sum(lengths),
+            "tokens/step": _real_tokens(batch),
             **step_metrics(steps),
         }
 
@@ -236,6 +251,27 @@ class EliminationTrainer(SavingTrainer):
             (inputs, outputs, gts, scores), extra = rollout_dump.real_rows(columns, extra["uid"], self._ranking)
         super()._dump_generations(inputs, outputs, gts, scores, extra, dump_path)
 
+    # ------------------------------------------------------------------ validation
+
+    def _val_metrics_update(
+        self,
+        data_sources: list,
+        sample_uids: list,
+        reward_extra_infos_dict: dict,
+        sample_turns: list,
+        expected_acc_counts: dict | None = None,
+    ) -> dict[str, Any]:
+        """Return verl's metrics, and the sessions that failed: verl leaves them out of its means without a word."""
+        metrics = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
+        )
+        failed = sum((expected_acc_counts or {}).values()) - len(sample_uids)
+        if failed:
+            say(
+                f"validation: {failed} episodes failed and are in no mean; the cause is above, at 'Error in _run_prompt'"
+            )
+        return metrics | {"val-aux/failed_sessions": failed}
+
     # ------------------------------------------------------------------ the end of a step
 
     def _compute_metrics(
@@ -252,22 +288,6 @@ class EliminationTrainer(SavingTrainer):
         )
 
 
-def rollout_correction(data: TensorDict, config: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """Return verl's correction for a vLLM whose log-probs differ from the actor's, as verl's own estimators apply it.
-
-    ``data`` has the jagged ``response_mask``, ``old_log_probs`` and ``rollout_log_probs``. Return what verl's actor reads,
-    (rows, tokens): the ``response_mask`` without what ``rollout_rs`` rejects, and with ``rollout_is`` its
-    ``rollout_is_weights``; and the metrics ``rollout_corr/…``. Both are empty in bypass mode, where vLLM's log-probs are the
-    old ones.
-    """
-    if config is None or config.get("bypass_mode") or data.get("rollout_log_probs", None) is None:
-        return {}, {}
-    batch = DataProto(batch=data.to_padded_tensor())
-    batch, metrics = compute_rollout_correction_and_add_to_batch(batch, config)
-    names = {"response_mask", "rollout_is_weights"}.intersection(batch.batch.keys())
-    return {name: batch.batch[name] for name in names}, metrics
-
-
 # ---------------------------------------------------------------------- TransferQueue
 
 
@@ -279,6 +299,10 @@ def _plain(values: Any) -> list[Any]:
 def _is_real(batch: KVBatchMeta) -> list[bool]:
     """Return of each row whether it is real; verl pads a batch with copies that have no gradient."""
     return [not tag.get("is_padding", False) for tag in batch.tags]
+
+
+def _real_tokens(batch: KVBatchMeta) -> int:
+    return sum(tag["seq_len"] for tag, is_real in zip(batch.tags, _is_real(batch), strict=True) if is_real)
 
 
 def _get(batch: KVBatchMeta, *fields: str) -> TensorDict:
@@ -293,7 +317,14 @@ def _get_real(batch: KVBatchMeta, *fields: str) -> TensorDict:
 
 def _put(batch: KVBatchMeta, mask: torch.Tensor, **fields: torch.Tensor) -> KVBatchMeta:
     """Store padded (rows, response tokens) tensors; return verl's new metadata, which lists them. ``mask`` is jagged."""
-    return _store(batch, {name: response_to_nested(values.to(torch.float32), mask) for name, values in fields.items()})
+    return _store(batch, {name: to_nested(values.to(torch.float32), mask) for name, values in fields.items()})
+
+
+def to_nested(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return padded (rows, tokens) values as a jagged tensor with the lengths of ``like``; verl's own loops over rows."""
+    offsets = like.offsets()
+    valid = torch.arange(values.shape[1]) < offsets.diff()[:, None]
+    return torch.nested.nested_tensor_from_jagged(values[valid], offsets)
 
 
 def _store(batch: KVBatchMeta, nested: dict[str, torch.Tensor]) -> KVBatchMeta:

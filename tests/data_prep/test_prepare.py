@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 
 from data_prep import assemble, spool
 from data_prep import prepare as prepare_module
-from data_prep.lengths import check_lengths, refuse_long_rows
+from data_prep.lengths import check_files, refuse_long_rows
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.scenarios import recommendation as sampler
@@ -275,28 +276,34 @@ def words(messages):
     return sum(len(m["content"].split()) for m in messages)
 
 
-def test_prompts_that_are_too_long(raw, tmp_path):
-    out, _said = tmp_path / "out", []
+@pytest.mark.parametrize("processes", [False, True])
+def test_prompts_that_are_too_long(raw, tmp_path, monkeypatch, processes):
+    if processes:
+        monkeypatch.setattr(assemble, "ROW_GROUP", 20)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    out = tmp_path / "out"
     prepare(raw, out, LABEL, SMALL)
-    tasks = read_tasks(out / "train.parquet") + read_tasks(out / "test.parquet")
-    lengths = {t.id: words(row["prompt"]) for f in ("train", "test") for t, row in zip(
-        read_tasks(out / f"{f}.parquet"), read_rows(out / f"{f}.parquet"), strict=True)}  # fmt: skip
-    longest = max(lengths.values())
-    assert check_lengths(tasks, LABEL, words, longest) == longest
-    worst = next(t for t in tasks if lengths[t.id] == longest)
-    over = sum(n == longest for n in lengths.values())
+    files = [out / "train.parquet", out / "test.parquet"]
+    rows = [row for file in files for row in read_rows(file)]
+    lengths = [words(row["prompt"]) for row in rows]
+    longest = max(lengths)
+    assert check_files(files, LABEL, words, longest) == longest
+    worst = rows[lengths.index(longest)]["extra_info"]["task_id"]
     with pytest.raises(UserError) as error:
-        check_lengths(tasks, LABEL, words, longest - 1)
+        check_files(files, LABEL, words, longest - 1)
     assert str(error.value).startswith(
-        f"the prompt of task '{worst.id}' has {longest} tokens, the limit is {longest - 1} ({over} prompts are too long)"
+        f"the prompt of task '{worst}' has {longest} tokens, the limit is {longest - 1} ({lengths.count(longest)} prompts are too long)"
     )
     assert "prepare with a smaller" in str(error.value)
-    assert check_lengths([], LABEL, words, 1) == 0
-    # what may refuse rows does so before anything is published
+    with pytest.raises(UserError, match="this run uses think-label"):
+        check_files(files, THINK, words, longest)
+
+
+def test_prompts_are_counted_before_anything_is_published(raw, tmp_path):
     with pytest.raises(UserError, match="the limit is 5"):
         prepare(raw, tmp_path / "new", LABEL, SMALL, inspect=lambda rows: refuse_long_rows(rows, words, 5))
-    assert beside(tmp_path / "new") == ["out", "raw"]
-    prepare(raw, tmp_path / "new", LABEL, SMALL, inspect=lambda rows: refuse_long_rows(rows, words, longest))
+    assert beside(tmp_path / "new") == ["raw"]
+    prepare(raw, tmp_path / "new", LABEL, SMALL, inspect=lambda rows: refuse_long_rows(rows, words, 5000))
 
 
 @pytest.mark.parametrize("kind", ["episodes", "states"])

@@ -73,7 +73,7 @@ def test_a_preset_sets_what_the_machine_is_and_nothing_that_changes_the_result(p
             "optimizer_offload",
             "offload_policy",
         ),
-        *("ppo_micro_batch_size_per_gpu", "ppo_max_token_len_per_gpu", "ppo_infer_max_token_len_per_gpu"),
+        *("ppo_max_token_len_per_gpu", "ppo_infer_max_token_len_per_gpu"),
         *("gpu_memory_utilization", "max_num_seqs", "num_workers"),
     }
     config = compose("iranker_3b", preset)

@@ -260,3 +260,23 @@ def test_what_all_answers_begin_with_is_put_at_the_end_of_the_prompt():
     assert all(request.text.endswith("[") for request in requests)
     assert [o.reward_score for o in outputs] == [1.0, 1.0]
     assert all(o.prompt_ids[-1] == ord("[") and o.response_ids[0] != ord("[") for o in outputs)
+
+
+def test_a_hundred_candidates_and_prompts_of_8000_tokens_go_through_to_advantages():
+    from iranker_verl.training import credit, optimizer_steps
+
+    texts = [f"candidate {i} " + "word " * 12 for i in range(100)]
+    task = make(texts=texts, positive=99)
+    outputs, requests = run(task, ["[A]"] * 99, split="train", counterfactual=True, prompt_limit=8192)
+    assert len(outputs) == 99 and max(len(o.prompt_ids) for o in outputs) > 7500
+    records = steps(outputs)
+    assert [s.pool_size for s in records] == list(range(100, 1, -1))
+    assert [len(s.counterfactual_rewards) for s in records] == list(range(101, 2, -1))
+    assert "[CV]" in requests[0].text  # the hundredth label
+    advantages, _ = credit.step_advantages(records, prior=8.0, normalise="batch")
+    assert len(advantages) == 99 and all(math.isfinite(a) for a in advantages)
+    lengths = [len(o.prompt_ids) + len(o.response_ids) for o in outputs] + [optimizer_steps.PADDING_TOKENS]
+    order = optimizer_steps.order_rows(lengths, parts=2, ranks=5)
+    assert (
+        sorted(order) == list(range(100)) and optimizer_steps.slowest_over_mean([lengths[i] for i in order], 2, 5) < 1.1
+    )

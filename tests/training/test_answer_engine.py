@@ -1,4 +1,4 @@
-"""The CPU engine's log-probs and gradients are verl's own, for the answer's tokens."""
+"""The engine's log-probs and gradients are verl's own, for the answer's tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
 ANSWERS = [[3, 2], [4], [17, 18, 2]]
 
 
-def micro_batch() -> TensorDict:
+def micro_batch(packed: bool = False) -> TensorDict:
     from verl.utils import tensordict_utils as tu
 
     rows = [p + a for p, a in zip(PROMPTS, ANSWERS, strict=True)]
@@ -34,7 +34,7 @@ def micro_batch() -> TensorDict:
         batch_size=len(rows),
     )
     for key, value in {
-        "use_remove_padding": False,
+        "use_remove_padding": packed,
         "use_fused_kernels": False,
         "calculate_entropy": True,
         "temperature": 0.7,
@@ -48,20 +48,21 @@ def watch(engine, model) -> None:
     engine.hook_head()
 
 
-def test_the_head_sees_the_answers_alone() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_head_sees_the_answers_alone(packed: bool) -> None:
     """Of prompts of all lengths: what costs memory with 152,000 words is the answers' tokens, and nothing of the prompts'."""
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
-    engine, model = object.__new__(AnswerOnlyEngine), tiny_models.qwen2(40)
+    engine, model = object.__new__(AnswerOnlyEngine), tiny_models.qwen2(40, attn_implementation="packed")
     engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
     watch(engine, model)
-    inputs, _ = engine.prepare_model_inputs(micro_batch())
+    inputs, _ = engine.prepare_model_inputs(micro_batch(packed))
     assert model(**inputs, use_cache=False).logits.shape == (1, sum(map(len, ANSWERS)), 40)
     # and where an option asks verl's own engine, it is left alone
-    batch = micro_batch()
+    batch = micro_batch(packed)
     batch.pop("responses")
     inputs, _ = engine.prepare_model_inputs(batch)
-    assert model(**inputs, use_cache=False).logits.shape == (3, 9, 40)
+    assert model(**inputs, use_cache=False).logits.shape == ((1, 18, 40) if packed else (3, 9, 40))
 
 
 def test_answer_positions_by_hand() -> None:
@@ -78,14 +79,14 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
 
     results = {}
-    for engine_class in (FSDPEngineWithLMHead, AnswerOnlyEngine):
+    for engine_class, packed in ((FSDPEngineWithLMHead, False), (AnswerOnlyEngine, False), (AnswerOnlyEngine, True)):
         torch.manual_seed(1)
-        model = tiny_models.qwen2(40)
+        model = tiny_models.qwen2(40, attn_implementation="packed" if packed else "sdpa")
         engine = object.__new__(engine_class)
         engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
         if engine_class is AnswerOnlyEngine:
             watch(engine, model)
-        batch = micro_batch()
+        batch = micro_batch(packed)
         inputs, arguments = engine.prepare_model_inputs(batch)
         outputs = engine.prepare_model_outputs(model(**inputs, use_cache=False), arguments, batch, None)
         picked = {}
@@ -97,10 +98,11 @@ def test_same_log_probs_entropy_and_gradients_as_verls_own() -> None:
             picked[name] = torch.cat(parts)
         picked["log_probs"].sum().backward()
         gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
-        results[engine_class] = (picked["log_probs"].detach(), picked["entropy"].detach(), gradients)
-    for theirs, ours in zip(*results.values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert len(results[AnswerOnlyEngine][0]) == 6
+        results[engine_class, packed] = (picked["log_probs"].detach(), picked["entropy"].detach(), gradients)
+    for theirs, padded, packed in zip(*results.values(), strict=True):
+        torch.testing.assert_close(padded, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(packed, theirs, rtol=1e-4, atol=1e-5)
+    assert len(results[AnswerOnlyEngine, True][0]) == 6
 
 
 def reference(model, prompt: list[int], answer: list[int], tokens: list[int], values: list[float]) -> torch.Tensor:
@@ -111,7 +113,8 @@ def reference(model, prompt: list[int], answer: list[int], tokens: list[int], va
     return sum(chance * known.get(word, values[-1]) for word, chance in enumerate(chances)).log()
 
 
-def test_the_first_token_stands_for_all_exclusions() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_first_token_stands_for_all_exclusions(packed: bool) -> None:
     """verl's loss over what the engine returns has the gradient of the mean value's logarithm, and of the answer's end as it was sampled."""
     from iranker_verl.training import policy_loss
     from iranker_verl.training.answer_engine import AnswerOnlyEngine
@@ -127,12 +130,12 @@ def test_the_first_token_stands_for_all_exclusions() -> None:
     gradients = []
     for ours in (True, False):
         torch.manual_seed(1)
-        model = tiny_models.qwen2(40)
+        model = tiny_models.qwen2(40, attn_implementation="packed")
         if ours:
             engine = object.__new__(AnswerOnlyEngine)
             engine.__dict__.update(pad_to_length=False, engine_config=SimpleNamespace(entropy_checkpointing=False))
             watch(engine, model)
-            batch = micro_batch()
+            batch = micro_batch(packed)
             batch["old_log_probs"] = nested(old)
             batch[policy_loss.LABEL_TOKENS], batch[policy_loss.LABEL_VALUES] = nested(tokens), nested(values)
             inputs, arguments = engine.prepare_model_inputs(batch)

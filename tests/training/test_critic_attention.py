@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("verl")
@@ -22,9 +24,12 @@ def test_the_critic_asks_for_flash_attention_only_where_it_is_installed(monkeypa
     assert auto.from_pretrained("path", attn_implementation="flash_attention_2", torch_dtype="x") == "model"
     auto.from_pretrained("path", attn_implementation="eager")
     auto.from_pretrained("path")
+    named = SimpleNamespace(_attn_implementation="packed")
+    auto.from_pretrained("path", config=named, attn_implementation="flash_attention_2")
     wanted = "flash_attention_2" if installed else "sdpa"
     assert seen == [
         (auto, ("path",), {"attn_implementation": wanted, "torch_dtype": "x"}),
         (auto, ("path",), {"attn_implementation": "eager"}),
         (auto, ("path",), {}),
+        (auto, ("path",), {"config": named, "attn_implementation": "flash_attention_2" if installed else "packed"}),
     ]

@@ -1,18 +1,28 @@
 """Optimiser steps are counted in tasks, whatever the number of rows."""
 
+import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iranker_verl.training.optimizer_steps import batch_multiple, split_by_length, steps_per_epoch, update_settings
+from benchmarks.row_lengths import sample_rows
+from iranker_verl.training.optimizer_steps import (
+    PADDING_TOKENS,
+    batch_multiple,
+    order_rows,
+    steps_per_epoch,
+    update_settings,
+)
 
 
 def role(mini=4, micro=2, dynamic=False):
     return SimpleNamespace(
         ppo_mini_batch_size=mini,
         ppo_micro_batch_size_per_gpu=micro,
+        ppo_max_token_len_per_gpu=4096,
         use_dynamic_bsz=dynamic,
         ppo_epochs=3,
         data_loader_seed=7,
@@ -55,15 +65,47 @@ def test_dynamic_batches_need_no_multiple_of_a_micro_batch():
     assert batch_multiple(16, [role(mini=4, micro=32, dynamic=True)], [], ranks=2) == 4 * 2
 
 
-@given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 6))
-def test_mini_batches_have_their_share_of_every_length(data, ranks, steps, rows):
-    lengths = data.draw(st.lists(st.integers(1, 50), min_size=ranks * steps * rows, max_size=ranks * steps * rows))
-    order = split_by_length(lengths, ranks, steps)
-    share = steps * rows
-    for rank in range(ranks):
-        own = order[rank * share : (rank + 1) * share]
-        assert sorted(own) == list(range(rank * share, (rank + 1) * share))  # a rank keeps its rows
-        parts = [[lengths[i] for i in own[first : first + rows]] for first in range(0, share, rows)]
-        assert all(part == sorted(part) for part in parts)
-        for index in range(rows - 1):  # no part has a row that is longer than the next row of another
-            assert max(part[index] for part in parts) <= min(part[index + 1] for part in parts)
+batches = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5)).flatmap(
+    lambda shape: st.tuples(
+        st.just(shape[:2]), st.lists(st.integers(1, 50), min_size=(n := shape[0] * shape[1] * shape[2]), max_size=n)
+    )
+)
+
+
+@given(batches)
+def test_parts_have_their_share_of_every_length_and_the_same_rows_for_any_number_of_ranks(batch):
+    (parts, ranks), lengths = batch
+    order = order_rows(lengths, parts, ranks).reshape(ranks, parts, -1)
+    assert sorted(order.flatten()) == list(range(len(lengths)))
+    alone = order_rows(lengths, parts, ranks=1).reshape(parts, -1)
+    for part in range(parts):
+        assert sorted(order[:, part].flatten()) == sorted(alone[part])
+        assert all(lengths[i] <= lengths[j] for rows in order[:, part] for i, j in itertools.pairwise(rows))
+    shares = [[lengths[i] for i in rows] for rows in alone]
+    for index in range(len(shares[0]) - 1):  # no part has a row that is longer than the next row of another
+        assert max(share[index] for share in shares) <= min(share[index + 1] for share in shares)
+
+
+@given(batches)
+def test_ranks_of_a_part_differ_by_less_than_two_of_its_rows(batch):
+    (parts, ranks), lengths = batch
+    tokens = np.array(lengths)[order_rows(lengths, parts, ranks)].reshape(ranks, parts, -1).sum(-1)
+    assert (tokens.max(0) - tokens.min(0)).max() < 2 * max(lengths)
+
+
+def test_on_one_rank_the_order_is_that_of_rows_sorted_by_length_and_distributed_round_robin():
+    lengths = np.random.default_rng(0).integers(60, 140, 128 * 4).tolist()
+    by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    assert order_rows(lengths, parts=8, ranks=1).tolist() == [i for part in range(8) for i in by_length[part::8]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8, 16, 24, 32, 64])
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [("tiny_cpu", 8), ("iranker_3b", 2), ("iranker_3b_episodes", 2), ("iranker_1_5b_single_gpu", 1)],
+)
+def test_a_batch_computes_at_most_15_percent_more_tokens_than_it_has_on_1_to_64_ranks(recipe, steps, ranks):
+    tokens = np.array(sample_rows(recipe, seed=ranks)).sum(1)
+    padding = -len(tokens) % batch_multiple(steps, [role(mini=1, micro=None, dynamic=True)], [], ranks)
+    assert padding < steps * ranks
+    assert (tokens.sum() + PADDING_TOKENS * padding) / tokens.sum() <= 1.15

@@ -292,11 +292,17 @@ def test_a_wrong_override_is_one_line_that_names_it(overrides, words):
         ("actor_rollout_ref.actor.policy_loss.loss_mode=gspo", "loss_mode=gspo"),
         ("algorithm.rollout_correction.rollout_is=token", "rollout_is"),
         ("algorithm.rollout_correction.rollout_rs=seq_sum_k1", "rollout_rs"),
-        ("actor_rollout_ref.model.use_remove_padding=true", "use_remove_padding"),
+        ("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", "ulysses_sequence_parallel_size=1"),
     ],
 )
 def test_what_the_expected_estimator_stands_on(override, word):
     assert word in refused(TINY, "algorithm.adv_estimator=exclusion_expected", override)
+
+
+def test_rows_are_cut_over_gpus_by_flash_attn_alone():
+    assert "needs flash-attn" in refused(
+        "recipes/iranker_3b", "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +330,9 @@ def test_what_the_expected_estimator_stands_on(override, word):
         ("reward.custom_reward_function.path=pkg://nothing", "custom_reward_function"),
         ("data=3", "override"),
         ("=1", "override"),
-        ("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=null", "ppo_micro_batch_size"),
+        ("actor_rollout_ref.actor.use_dynamic_bsz=false", "ppo_micro_batch_size"),
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100", "has at least one row"),
+        ("critic.ppo_infer_max_token_len_per_gpu=100", "critic.ppo_infer_max_token_len_per_gpu=100 is less"),
         ("trainer.n_gpus_per_node=0", "n_gpus_per_node"),
         ("algorithm.use_kl_in_reward=true", "use_kl_loss"),
         ("actor_rollout_ref.actor.ppo_epochs=0", "ppo_epochs"),

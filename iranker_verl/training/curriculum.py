@@ -151,9 +151,14 @@ class Curriculum:
         all_tasks, all_wanted = sum(tasks.values()), sum(wanted.values())
         fair = {dataset: tasks[dataset] / all_tasks for dataset in tasks}
         share = {d: (1 - self.focus) * fair[d] + self.focus * wanted[d] / all_wanted for d in tasks}
-        over = {d: share[d] - MOST * fair[d] for d in tasks if share[d] > MOST * fair[d]}
-        free = 1 - sum(fair[d] for d in over)  # what is cut off goes to the others, by their numbers of tasks
-        return {d: MOST * fair[d] if d in over else share[d] + sum(over.values()) * fair[d] / free for d in tasks}
+        capped: set[str] = set()
+        while over := {d for d in tasks if d not in capped and share[d] > MOST * fair[d] + 1e-12}:
+            capped |= over
+            share |= {d: MOST * fair[d] for d in over}
+            others = [d for d in tasks if d not in capped]
+            spare = (1 - sum(share.values())) / sum(fair[d] for d in others)
+            share |= {d: share[d] + spare * fair[d] for d in others}  # what is cut off, by their numbers of tasks
+        return share
 
     def draw(self, size: int) -> list[int]:
         """Return the row indices of the next ``size`` tasks.

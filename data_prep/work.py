@@ -26,7 +26,8 @@ from iranker_verl.processes import die_with_parent
 WORTH_PROCESSES_BYTES = 64 << 20
 FEW = 4  # calls of a second or more
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Interrupted(UserError):

@@ -82,11 +82,11 @@ def phases(roles: Sequence[Role], engine: Engine, machine: Machine) -> list[Phas
         others = _add(*(parts for name, parts in waiting.items() if name != role.name))
         found.append(Phase(f"{role.name} scores", _add(context, others, asleep, _scoring(role))))
     for name in ("critic", "actor"):
-        if role := by_name.get(name):
+        if learner := by_name.get(name):
             others = _add(*(parts for other, parts in waiting.items() if other != name))
             found += [
-                Phase(f"{name} update", _add(context, others, asleep, training(role))),
-                Phase(f"{name} optimiser", _add(context, others, asleep, stepping(role, foreach=not machine.cpu))),
+                Phase(f"{name} update", _add(context, others, asleep, training(learner))),
+                Phase(f"{name} optimiser", _add(context, others, asleep, stepping(learner, foreach=not machine.cpu))),
             ]
     if machine.cpu:
         return [Phase(one.name, one.parts | _held(one.parts)) for one in found]

@@ -75,7 +75,7 @@ def _attend(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (one.repeat_interleave(repeats, 1) for one in (key, value))
-    rows, _, tokens, _ = query.shape
+    rows, tokens = query.shape[0], query.shape[2]
     bias = (query.new_empty(rows, 1, tokens, tokens),) if rows > 1 else ()
     return _Attention.apply(query, key, value, *bias).transpose(1, 2).contiguous(), None
 

@@ -74,7 +74,7 @@ def copy_values(model: Qwen2ForCausalLM) -> None:
     equal to keys, is :func:`initialise`'s.
     """
     config = model.config
-    shared = config.num_attention_heads // config.num_key_value_heads
+    shared = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
     for layer in model.model.layers:
         attention = layer.self_attn
         rows, width = attention.v_proj.weight.shape
@@ -96,7 +96,7 @@ def look_back(model: Qwen2ForCausalLM, offsets: Sequence[int]) -> None:
     """
     config, attention = model.config, model.model.layers[0].self_attn
     size = config.hidden_size // config.num_attention_heads
-    shared = config.num_attention_heads // config.num_key_value_heads
+    shared = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
     if len(offsets) > shared:
         raise ValueError(f"{len(offsets)} offsets, but {shared} heads share a key")
     frequencies = model.model.rotary_emb.inv_freq.float()

@@ -69,7 +69,7 @@ def packed_attention(
     ``query``: (batch, heads, tokens, dimensions); ``key`` and ``value`` may have fewer heads. ``kwargs`` has ``position_ids``.
     Raise NotImplementedError for packed rows of a model with a sliding window.
     """
-    position_ids = kwargs.get("position_ids")
+    position_ids: Any = kwargs.get("position_ids")
     packed = attention_mask is None and len(query) == 1 and position_ids is not None
     rows = rows_of(position_ids) if packed and position_ids.shape[-1] == query.shape[2] else None
     if rows is None:
@@ -80,15 +80,16 @@ def packed_attention(
         if not _GROUPED:
             key, value = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (key, value))
         flat = [x[0].transpose(0, 1) for x in (query, key, value)]  # (tokens, heads, dimensions)
-        ends = (rows.offsets, rows.offsets, rows.longest, rows.longest)
-        return varlen_attn(*flat, *ends, scale=scaling, **_CAUSAL, **_GROUPED)[None], None
+        ends: Any = (rows.offsets, rows.offsets, rows.longest, rows.longest)
+        attend: Any = varlen_attn
+        return attend(*flat, *ends, scale=scaling, **_CAUSAL, **_GROUPED)[None], None
     shape = (int(rows.row[-1]) + 1, rows.longest)
     # padding comes after a row's tokens, so the causal mask keeps it out
-    padded = [
+    queries, keys, values = (
         x.new_zeros(*shape, *x.shape[1::2]).index_put((rows.row, rows.column), x[0].transpose(0, 1)).transpose(1, 2)
         for x in (query, key, value)
-    ]
-    output, _ = sdpa_attention_forward(module, *padded, None, dropout, scaling)
+    )
+    output, _ = sdpa_attention_forward(module, queries, keys, values, None, dropout, scaling)
     return output[rows.row, rows.column][None], None
 
 
@@ -98,7 +99,8 @@ def _flash_takes(query: torch.Tensor) -> bool:
 
 def _mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
     """Return sdpa's mask of padded rows; packed rows need none, (tokens, tokens), as the attention keeps them apart."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    of: Any = sdpa_mask
+    return None if attention_mask is None else of(*args, attention_mask=attention_mask, **kwargs)
 
 
 AttentionInterface.register(NAME, packed_attention)

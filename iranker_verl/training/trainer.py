@@ -322,7 +322,7 @@ def _put(batch: KVBatchMeta, mask: torch.Tensor, **fields: torch.Tensor) -> KVBa
 
 def to_nested(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return padded (rows, tokens) values as a jagged tensor with the lengths of ``like``; verl's own loops over rows."""
-    offsets = like.offsets()
+    offsets: torch.Tensor = like.offsets()  # type: ignore[attr-defined]  # a jagged tensor has them
     valid = torch.arange(values.shape[1]) < offsets.diff()[:, None]
     return torch.nested.nested_tensor_from_jagged(values[valid], offsets)
 

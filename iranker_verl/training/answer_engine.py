@@ -62,7 +62,12 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
     def initialize(self) -> None:
         """Build the model as verl does, and hook its head."""
         super().initialize()
+        self.forget_attention()
         self.hook_head()
+
+    def forget_attention(self) -> None:
+        """Keep the name of the attention out of saved configurations: verl writes it there, and others do not know ours."""
+        vars(self.module.config).pop("attn_implementation", None)
 
     def hook_head(self) -> None:
         """Give the language model's head the hidden states that predict responses, (1, tokens, hidden), in place of all.

@@ -65,6 +65,24 @@ def test_the_head_sees_the_answers_alone(packed: bool) -> None:
     assert model(**inputs, use_cache=False).logits.shape == ((1, 18, 40) if packed else (3, 9, 40))
 
 
+def test_a_saved_configuration_names_no_attention(tmp_path) -> None:
+    """What is trained with ours is loaded, exported and served by those who do not know it."""
+    from transformers import AutoConfig
+    from verl.utils.model import update_model_config
+
+    from iranker_verl.training.answer_engine import AnswerOnlyEngine
+
+    engine, model = object.__new__(AnswerOnlyEngine), tiny_models.qwen2(40, attn_implementation="packed")
+    update_model_config(model.config, {"attn_implementation": "packed"})  # as verl does with override_config
+    assert "packed" in model.config.to_json_string()
+    engine.module = model
+    engine.forget_attention()
+    model.config.save_pretrained(tmp_path)
+    assert "packed" not in (tmp_path / "config.json").read_text()
+    assert AutoConfig.from_pretrained(tmp_path)._attn_implementation is None
+    assert model.config._attn_implementation == "packed"  # for training
+
+
 def test_answer_positions_by_hand() -> None:
     from iranker_verl.training.answer_engine import answer_positions
 

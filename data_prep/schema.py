@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iranker_verl.errors import NOT_JSON, UserError, first_line
+from iranker_verl.errors import NO_FILE, NOT_JSON, UserError, first_line
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
@@ -142,7 +142,7 @@ def read_manifest(folder: Path, *needed: str) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except NO_FILE as error:
         raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`") from error
     except NOT_JSON as error:
         raise UserError(f"{path}: not valid JSON ({error}); prepare the data again") from error

@@ -15,6 +15,8 @@ _WRAPPERS = ("RayTaskError", "CalledProcessError", "EngineDeadError", "ActorDied
 
 # What parsers of JSON raise for a text that is none; of thousands of brackets in each other it is a RecursionError.
 NOT_JSON = (ValueError, RecursionError)
+# What opening a file raises where there is none: a folder of its name is none either.
+NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class UserError(Exception):

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from iranker_verl import vllm_cpu
-from iranker_verl.errors import NOT_JSON, UserError, first_line
+from iranker_verl.errors import NO_FILE, NOT_JSON, UserError, first_line
 from iranker_verl.inference.orphans import ProcessGuard, remove_shared_memory, shared_memory_of
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
@@ -118,7 +118,7 @@ def check_model(model: Path) -> dict[str, Any]:
         raise UserError(f"{model}: no such model folder")
     try:
         config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except NO_FILE as error:
         raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder") from error
     except NOT_JSON as error:
         raise UserError(f"{model}/config.json: not valid JSON ({error})") from error

@@ -348,7 +348,7 @@ def test_folders_that_are_none(tmp_path, sides):
         with pytest.raises(UserError, match="not a manifest of this version"):
             inspect(folder)
     (folder / "manifest.json").write_text("[1]")
-    with pytest.raises(UserError, match="not a manifest of this version"):
+    with pytest.raises(UserError, match="not a JSON object"):
         inspect(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "test.parquet").write_bytes((folder / "test.parquet").read_bytes()[:500])

@@ -15,7 +15,7 @@ CLUSTER = Path(__file__).parents[2] / "recipes" / "cluster"
 
 
 def test_the_rayjob_runs_a_recipe_with_overrides_that_compose():
-    job = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())["spec"]
+    job = yaml.safe_load((CLUSTER / "rayjob.yml").read_text())["spec"]
     words = shlex.split(job["entrypoint"])
     assert words[1:4] == ["-m", "iranker_verl.cli", "train"]
     config = compose_recipe(words[4].removeprefix("/iranker/"), words[5:])

@@ -118,13 +118,13 @@ def test_more_steps_train_on_and_evaluate_the_trained_model_again(run, capsys):
     for system in ("before", "after"):
         Journal(of_system(run, system), {"model": system}).finish([{"a": 1}], {"seconds": 1})
     start(run, f"{STEPS}=40")
-    assert done(run) == {"prepare", "base"} and f"{STEPS} was 20, is now 40" in capsys.readouterr().out
+    assert done(run) == {"prepare", "base"} and f"{STEPS} was 16, is now 40" in capsys.readouterr().out
     assert of_system(run, "before").exists() and not list(run.glob("episodes-after*"))
     assert pipeline.Stage("rl", run).record()["seconds"] == 5.0
 
 
 def test_fewer_steps_than_are_taken_are_refused(run):
-    with pytest.raises(UserError, match=rf"{STEPS} was 20, is now 10: it may only grow"):
+    with pytest.raises(UserError, match=rf"{STEPS} was 16, is now 10: it may only grow"):
         start(run, f"{STEPS}=10")
 
 

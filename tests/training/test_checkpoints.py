@@ -122,7 +122,8 @@ def test_room_is_counted_by_the_newest_whole_checkpoint(tmp_path, config, monkey
 def test_before_the_first_checkpoint_its_size_is_counted_from_the_base(tmp_path, monkeypatch, overrides, bytes_each):
     weights = save(tmp_path / "other", 1) / "huggingface"  # ten parameters
     run = f"iranker.run_dir={tmp_path / 'run'}"
-    config = compose_recipe("recipes/tiny_cpu", [run, f"actor_rollout_ref.model.path={weights}", *overrides])
+    path = f"actor_rollout_ref.model.path={weights}"
+    config = compose_recipe("recipes/tiny_cpu", [run, path, "trainer.save_freq=10", *overrides])
     assert checkpoints.save_bytes(config) == 10 * bytes_each
     # two are kept, one is saved meanwhile, and one more where the best is kept
     for steps, validated, count in ((20, -1, 2), (60, -1, 3), (60, 10, 4)):

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import NOT_JSON, UserError
+from iranker_verl.errors import NO_FILE, NOT_JSON, UserError
 from iranker_verl.files import claimed, write_json, write_jsonl
 
 TRACES, MANIFEST = "traces.jsonl", "manifest.json"
@@ -71,7 +71,7 @@ def read_traces(folder: Path) -> Store:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): texts may hold U+2028
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except NO_FILE as error:
         raise UserError(f"{folder}: no {TRACES} or no {MANIFEST}; this is no store of `iranker cot collect`") from error
     except NOT_JSON as error:
         raise UserError(f"{folder}: not valid JSON in UTF-8 ({error}); {_AGAIN}") from error

@@ -2,7 +2,7 @@
 
     python -m benchmarks.cluster_faults [--only vllm,sigterm] [--out FOLDER]
 
-Data and base are made once; each fault has a copy of that run, is dealt when the first checkpoint is there, and the run is watched until
+Data and base are made once; each fault has a copy of that run, is injected when the first checkpoint is there, and the run is watched until
 its training is done or it has ended. A fault in which the run ends is followed by the same command, as a user would give it. Printed are,
 for each fault: whether the run healed, restarted itself or ended; the seconds until it took its next step or ended; the steps that were
 taken again; and its last words. A minute or two each.

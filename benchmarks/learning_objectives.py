@@ -217,7 +217,7 @@ def train(
     """Train once and return the line of the run."""
     base, training, development = seed_folder(seed)
     torch.manual_seed(seed)
-    dice = random.Random(f"{seed}:{objective}:{schedule}")
+    rng = random.Random(f"{seed}:{objective}:{schedule}")
     policy = Policy(base)
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     for index, task in enumerate(training):
@@ -234,14 +234,14 @@ def train(
         tasks = []
         for index in curriculum.draw(TASKS):
             task = training[index]
-            whole = dice.random() < full
+            whole = rng.random() < full
             tasks.append(task if whole else shortened(task, curriculum.size[task.dataset], f"{seed}:{step}"))
-        schedules = [dice.choice(SCHEDULES[schedule]) for _ in tasks]
+        schedules = [rng.choice(SCHEDULES[schedule]) for _ in tasks]
         rr, calls = policy.episodes(tasks, schedules, greedy=False)
         observe(curriculum, tasks, rr)
         read += sum(len(c.ids) + 2 for c in calls)
         weights = credit.row_weights([c.record for c in calls]).tolist()
-        update(policy, optimizer, list(zip(calls, weights, strict=True)), OBJECTIVES[objective], epochs, steps, dice)
+        update(policy, optimizer, list(zip(calls, weights, strict=True)), OBJECTIVES[objective], epochs, steps, rng)
         step += 1
         seconds += time.monotonic() - begun
         if "middle" not in line and read >= tokens / 2:
@@ -274,11 +274,11 @@ def update(
     objective: Objective,
     epochs: int,
     steps: int,
-    dice: random.Random,
+    rng: random.Random,
 ) -> None:
     """Take the optimiser steps of a batch."""
     for _ in range(epochs):
-        dice.shuffle(rows)
+        rng.shuffle(rows)
         for part in range(steps):
             mine = sorted(rows[part::steps], key=lambda row: len(row[0].ids))
             middle = -(-len(mine) // 2)

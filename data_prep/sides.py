@@ -61,7 +61,7 @@ class Sides:
         if options.split != "test":
             self._find_leaks(groups, scenario, options)
         self._find_equal_examples(shown)
-        self._contradicted = _contradicted(folders)
+        self._contradicted = _contradicted(folders) if "passage" in scenario.values() else set[tuple[str, str]]()
 
     def _decide(self, name: str, side: str, groups: Iterable[str]) -> None:
         self._side |= {(name, group): side for group in groups}
@@ -171,21 +171,17 @@ def _contradicted(folders: Sequence[Path]) -> set[tuple[str, str]]:
         pa.Table.from_batches([batch]).filter(passages).select(["dataset", "group"])
         for batch in read_columns(folders, ["dataset", "scenario", "group"])
     ]
-    if not parts:
-        return set()
     counted = pa.concat_tables(parts).group_by(["dataset", "group"]).aggregate([([], "count_all")])
     again = pc.unique(counted.filter(pc.field("count_all") > 1)["group"])
+    if not len(again):
+        return set()
     graded = []
-    for batch in (
-        read_columns(folders, ["dataset", "scenario", "group", "candidates", "relevance"]) if len(again) else ()
-    ):
+    for batch in read_columns(folders, ["dataset", "scenario", "group", "candidates", "relevance"]):
         rows = pa.Table.from_batches([batch]).filter(passages & pc.field("group").isin(again)).combine_chunks()
         row = pc.list_parent_indices(rows["candidates"])
         columns = {name: rows[name].take(row) for name in ("dataset", "group")}
         columns |= {name: pc.list_flatten(rows[name]) for name in ("candidates", "relevance")}
         graded.append(pa.table(columns))
-    if not graded:
-        return set()
     keys = ["dataset", "group", "candidates"]
     found = pa.concat_tables(graded).group_by(keys).aggregate([("relevance", "min"), ("relevance", "max")])
     found = found.filter(pc.field("relevance_min") < pc.field("relevance_max"))

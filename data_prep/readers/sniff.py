@@ -108,8 +108,8 @@ def sniff(path: Path) -> RawFile:
         with path.open("rb") as file:
             magic = file.read(8)
         if packed := next((name for start, name in _PACKED.items() if magic.startswith(start)), ""):
-            way_out = "a spreadsheet; save it as CSV" if suffix in _SHEETS else f"packed as {packed}; unpack it"
-            return RawFile(path, problem=way_out)
+            advice = "a spreadsheet; save it as CSV" if suffix in _SHEETS else f"packed as {packed}; unpack it"
+            return RawFile(path, problem=advice)
         if suffix == ".parquet" or magic.startswith(b"PAR1"):
             with parquet_file(path) as parquet:
                 return RawFile(path, PARQUET, tuple(parquet.schema_arrow.names))

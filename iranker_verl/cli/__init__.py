@@ -114,9 +114,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="print the vers
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # half an emoji, or a letter that the terminal's encoding lacks, ends nothing
+        if isinstance(stream, io.TextIOWrapper):
+            # half an emoji, or a letter that the terminal's encoding lacks, ends nothing
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 # Parts of a GPU's memory (iranker_verl/plan/memory.py), as columns.
-COLUMNS = {
-    **{"weights": "weights", "gradients": "grads", "optimiser": "optim.", "gathered": "gath.", "activations": "activ."},
-    **{
-        "logits": "logits",
-        "vLLM": "vLLM",
-        "KV cache": "KV",
-        "CUDA": "CUDA",
-        "libraries": "libraries",
-        "allocator": "allocator",
-    },
-}
+PARTS = (
+    *("weights", "gradients", "optimiser", "gathered", "activations", "logits"),
+    *("vLLM", "KV cache", "CUDA", "libraries", "allocator"),
+)
+SHORT = {"gradients": "grads", "optimiser": "optim.", "gathered": "gath.", "activations": "activ.", "KV cache": "KV"}
 
 
 @with_options_of(Rates, "rates")
@@ -98,8 +92,8 @@ def _tables(made: Plan, rates: Rates, scaled: list[Scaled]) -> Iterator[Part]:
 
 def _phases(made: Plan) -> Part:
     machine, peak = made.machine, made.peak
-    parts = [part for part in COLUMNS if any(part in phase.parts for phase in made.phases)]
-    shown = table("GiB", *(COLUMNS[part] for part in parts), "total")
+    parts = [part for part in PARTS if any(part in phase.parts for phase in made.phases)]
+    shown = table("GiB", *(SHORT.get(part, part) for part in parts), "total")
     shown.columns[0].no_wrap = True
     for phase in made.phases:
         shown.add_row(phase.name, *(_gib(phase.parts.get(part, 0)) for part in parts), _gib(phase.total))

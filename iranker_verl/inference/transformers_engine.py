@@ -5,12 +5,11 @@ It needs no vLLM and is slow. Use :class:`iranker_verl.inference.engine.Engine` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iranker_verl.errors import UserError
-from iranker_verl.inference.engine import ChatTokenizer, Generation, check_model
+from iranker_verl.inference.engine import ChatTokenizer, Generation, Messages, check_model
 
 
 class TransformersEngine:
@@ -41,12 +40,7 @@ class TransformersEngine:
         del self._model
 
     async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        *,
-        seed: int | None = None,
+        self, messages: Messages, max_new_tokens: int, temperature: float = 0.0, *, seed: int | None = None
     ) -> Generation:
         """Return the greedy answer to chat ``messages``. Raise ValueError for another temperature."""
         if temperature or seed is not None:
@@ -58,7 +52,7 @@ class TransformersEngine:
         new = tuple(answer[0, len(ids) :].tolist())
         return Generation(self.tokenizer.decode(new), new, len(ids))
 
-    async def rank_labels(self, messages: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], Generation]:
+    async def rank_labels(self, messages: Messages, count: int) -> tuple[list[int], Generation]:
         """Return the indices of the first ``count`` labels, the likeliest answer first, and the one token that it cost."""
         labels = self.tokenizer.labels(count)
         ids = [*self.tokenizer.encode(messages), *labels.prefix]

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from iranker_verl.console import say
 from iranker_verl.errors import UserError, first_line
@@ -22,6 +22,7 @@ from iranker_verl.evaluation.systems import Role
 from iranker_verl.files import locked, replacing_folder, write_json, write_text
 from iranker_verl.inference.models import STAMP, Stamp, trained_with
 from iranker_verl.job.model_card import model_card
+from iranker_verl.job.starts import read_config
 from iranker_verl.ranking import templates
 from iranker_verl.training import checkpoints
 from iranker_verl.training.credit import LABEL_ESTIMATORS
@@ -50,14 +51,10 @@ def export_run(
     """
     if check not in CHECKS:
         raise UserError(f"--check {check}: one of {', '.join(CHECKS)}")
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run}: no config.yaml; this is no folder of `iranker train`")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    config = read_config(run)
     config.trainer.default_local_dir = str(run / "checkpoints")  # the folder may have been moved
     config.iranker.run_dir = str(run)
-    config.actor_rollout_ref.model.path = _base_path(run)
+    config.actor_rollout_ref.model.path = base_path(run)
     number = _step_of(config, run, step)
     with locked(out):
         export(config, run, out, number, license_name, log)
@@ -107,13 +104,14 @@ def export(
 def write_card(config: DictConfig, run: Path) -> None:
     """Write the card of ``RUN/model`` again, once the run has results."""
     config = config.copy()
-    config.actor_rollout_ref.model.path = _base_path(run)
+    config.actor_rollout_ref.model.path = base_path(run)
     model = run / "model"
     if (stamp := trained_with(model)) is not None and (step := _exported_step(model)) is not None:
         write_text(model / "README.md", model_card(config, run, step, stamp))
 
 
-def _base_path(run: Path) -> str:
+def base_path(run: Path) -> str:
+    """Return the folder of the model that a run's reinforcement learning starts from."""
     return str(json.loads((run / "base.json").read_text(encoding="utf-8"))["path"])
 
 

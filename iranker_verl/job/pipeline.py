@@ -209,7 +209,7 @@ def environment(stage: str, run: Path) -> dict[str, str]:
 
 
 def rl_environment(config: DictConfig, run: Path) -> dict[str, str]:
-    """Return what the stage ``rl`` has besides: Weights & Biases goes on with one run over all starts; threads on a CPU."""
+    """Return what the stage ``rl`` has besides: one run of Weights & Biases over all starts; threads on a CPU."""
     started = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][0]["time"]
     variables = {
         "WANDB_RUN_ID": provenance.digest({"run": str(run), "started": started}),
@@ -232,6 +232,7 @@ def report(config: DictConfig, run: Path) -> Path:
     stages = {name: Stage(name, run).record() for name in STAGES}
     steps = read_metrics(run / "metrics.jsonl")
     seconds = {name: record["seconds"] for name, record in stages.items()}
+    started = json.loads((run / "run.json").read_text(encoding="utf-8"))
     results = evaluation | {
         "seed": config.iranker.seed,
         "versions": provenance.versions(),
@@ -244,9 +245,9 @@ def report(config: DictConfig, run: Path) -> Path:
         "base": base.get("report"),
         "about": [*base["about"], _about_rl(config, len(steps))],
         "config": OmegaConf.to_container(config.iranker, resolve=True),
-        "run_hash": json.loads((run / "run.json").read_text(encoding="utf-8"))["hash"],
+        "run_hash": started["hash"],
+        "starts": started["starts"],
     }
-    results["starts"] = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"]
     if config.iranker.data.test_tasks:
         results |= _zero_shot(evaluation, run)
         results["about"].append(_about_zero_shot(results["unseen"]))

@@ -5,7 +5,6 @@ A stage reads ``RUN_DIR/config.yaml`` and the files of the stages before it, and
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,12 +14,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from iranker_verl.console import DIED, say
 from iranker_verl.errors import described, user_error_of
 from iranker_verl.files import replacing_folder, write_json
-from iranker_verl.job.export import answers_follow_a_prefix, export
+from iranker_verl.job.export import answers_follow_a_prefix, base_path, export
+from iranker_verl.job.starts import read_config
 from iranker_verl.ranking import templates
 from iranker_verl.ranking.templates import Message
 from iranker_verl.training.checkpoints import last_step
@@ -121,10 +121,10 @@ def base(config: DictConfig, run: Path) -> None:
         from dataclasses import replace
 
         from data_prep.schema import read_tasks
-        from iranker_verl.toy.base import BaseConfig, make_base
-        from iranker_verl.toy.real import REAL
+        from iranker_verl.toy.base import make_base
+        from iranker_verl.toy.real import BASES
 
-        made = {"tiny": BaseConfig(), "real": REAL}[config.iranker.base.make]
+        made = BASES[config.iranker.base.make]
         effort = config.iranker.base.effort
         made = replace(made, stages=tuple(replace(s, steps=max(1, round(s.steps * effort))) for s in made.stages))
         train = read_tasks(run / "data" / "train.parquet", template)
@@ -187,9 +187,9 @@ def rl(config: DictConfig, run: Path) -> None:
     from iranker_verl.training import main
 
     check_nodes(config)  # again: now there are data
-    config.actor_rollout_ref.model.path = _base_path(run)
+    config.actor_rollout_ref.model.path = base_path(run)
     if config.critic.model.path is None:
-        config.critic.model.path = _base_path(run)
+        config.critic.model.path = base_path(run)
     main.run(config)
     export(config, run, run / "model", last_step(Path(config.trainer.default_local_dir)))
 
@@ -211,7 +211,7 @@ def evaluate(config: DictConfig, run: Path) -> None:
     prove_unseen(config, run)
     train = read_tasks(run / "data" / "train.parquet", template)
     test = read_tasks(test_folder(config, run) / "test.parquet", template)
-    constrained = answers_follow_a_prefix(Path(_base_path(run)), config.algorithm.adv_estimator)
+    constrained = answers_follow_a_prefix(Path(base_path(run)), config.algorithm.adv_estimator)
     shards, concurrency = engines(config)
     models = [
         ModelSystem(
@@ -224,14 +224,10 @@ def evaluate(config: DictConfig, run: Path) -> None:
             shards=shards,
             constrained=constrained,
         )
-        for role, model in ((Role.BEFORE, _base_path(run)), (Role.AFTER, run / "model"))
+        for role, model in ((Role.BEFORE, base_path(run)), (Role.AFTER, run / "model"))
     ]
     held = nullcontext()  # by the job
     evaluate_systems([*STANDARD, *models], test, run, train=train, seed=config.iranker.seed, hold=held, log=say)
-
-
-def _base_path(run: Path) -> str:
-    return str(json.loads((run / "base.json").read_text(encoding="utf-8"))["path"])
 
 
 STAGES: dict[str, Callable[[DictConfig, Path], None]] = {
@@ -245,8 +241,7 @@ STAGES: dict[str, Callable[[DictConfig, Path], None]] = {
 def main() -> None:
     """Run the stage that the command line names; end with one line of what it died of."""
     stage, run = sys.argv[1], Path(sys.argv[2])
-    config = OmegaConf.load(run / "config.yaml")
-    assert isinstance(config, DictConfig)
+    config = read_config(run)
     try:
         STAGES[stage](config, run)
     except Exception as error:

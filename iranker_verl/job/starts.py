@@ -167,6 +167,16 @@ def last_start(run: Path) -> dict[str, Any]:
         raise UserError(f"{run} holds a run of an earlier version of iranker; {_WAY_OUT}") from error
 
 
+def read_config(run: Path) -> DictConfig:
+    """Return the config in force of the run in a folder (:func:`write_start`). Raise UserError where there is no run."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: no config.yaml; this is no folder of `iranker train`")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
 def write_start(
     config: DictConfig, run: Path, starts: list[dict[str, Any]], changed: list[Difference], step: int
 ) -> None:

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from iranker_verl.console import MARK, WAITS
 from iranker_verl.errors import UserError
+from iranker_verl.job.starts import read_config
 from iranker_verl.training import checkpoints
 from iranker_verl.training.metrics_log import read_metrics
 
@@ -44,11 +43,7 @@ def read_status(run: Path) -> dict[str, Any]:
     ``stage`` is the first that is not done, None where all are; ``doing`` the last line that it told, and ``waiting`` what the rollout
     waits for, where that was told. Rates are medians over the last ``RECENT`` steps.
     """
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run}: no config.yaml; this is no folder of `iranker train`")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    config = read_config(run)
     folder = run / "checkpoints"
     lines = read_metrics(run / "metrics.jsonl")
     last: dict[str, Any] = lines[-1] if lines else {}

@@ -188,7 +188,7 @@ def submit(asked: Submission) -> int:
 async def _follow(client: Any, name: str) -> Any:
     """Print the log as it comes, and return Ray's description of the job when it has ended.
 
-    Where the connection is lost before, it is made again, and the log goes on after what was printed. Raise RuntimeError where
+    Where the connection is lost before, it is made again, and the log continues after what was printed. Raise RuntimeError where
     the head cannot be reached for :data:`PATIENCE_S`.
     """
     from aiohttp import ClientError

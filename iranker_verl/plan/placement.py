@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.plan.peak import Batch
 from iranker_verl.plan.shape import Shape, find_config
 from iranker_verl.preflight.recipe import ENGINE
+from iranker_verl.training.checkpoints import has_critic
 
 # Tensors of the size of the weights that an optimiser keeps.
 STATES = {"AdamW": 2, "Adam": 2, "SGD": 0}
@@ -88,27 +88,20 @@ def machine_of(config: DictConfig) -> Machine:
 def shape_of(config: DictConfig) -> Shape:
     """Return the shape of the policy's model. Raise UserError where it is not known."""
     model = config.actor_rollout_ref.model
-    described = _tiny() if config.iranker.base.make is not None else find_config(str(model.path))
+    make = config.iranker.base.make
+    described = find_config(str(model.path)) if make is None else _made(str(make))
     if model.get("lora", {}).get("rank", 0):
         raise UserError("actor_rollout_ref.model.lora is another engine's; set actor_rollout_ref.model.lora_rank")
     return Shape.of(described, lora_rank=int(model.lora_rank))
 
 
-def _tiny() -> dict[str, Any]:
-    """Return the ``config.json`` of the tiny base, which a run makes (:mod:`iranker_verl.toy.base`)."""
-    from iranker_verl.toy.base import BaseConfig
+def _made(name: str) -> dict[str, Any]:
+    """Return the ``config.json`` of a base that a run makes (:mod:`iranker_verl.toy`), with the most tokens that it may know."""
+    from iranker_verl.toy.base import architecture
+    from iranker_verl.toy.real import BASES
 
-    sizes = BaseConfig()
-    return {
-        "model_type": "qwen2",
-        "vocab_size": sizes.vocab,
-        "hidden_size": sizes.hidden,
-        "intermediate_size": sizes.feed_forward,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "num_key_value_heads": sizes.kv_heads,
-        "tie_word_embeddings": True,
-    }
+    sizes = BASES[name]
+    return {"model_type": "qwen2", **architecture(sizes, sizes.vocab + sizes.titles)}
 
 
 def roles_of(config: DictConfig) -> list[Role]:
@@ -172,15 +165,6 @@ def _reference(config: DictConfig) -> Role:
         score=_batch(config, policy.model, *scores),
         **_engine(config, ref.fsdp_config, None),
     )
-
-
-def has_critic(config: DictConfig) -> bool:
-    """Return whether a recipe has a critic."""
-    from verl.trainer.ppo.utils import need_critic
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # verl says that there is none
-        return bool(need_critic(config))
 
 
 def _engine(config: DictConfig, engine: DictConfig, optimiser: DictConfig | None) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from iranker_verl.errors import UserError
 from iranker_verl.plan import memory
 from iranker_verl.plan.duration import Step, step_of
 from iranker_verl.plan.memory import GIB, Parts, Phase
-from iranker_verl.plan.placement import Machine, Work, engine_of, has_critic, machine_of, roles_of, work_of
+from iranker_verl.plan.placement import Machine, Work, engine_of, machine_of, roles_of, work_of
 from iranker_verl.plan.rates import Rates
+from iranker_verl.training.checkpoints import has_critic
 
 Options = dict[str, Any]
 

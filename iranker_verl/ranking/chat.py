@@ -61,9 +61,13 @@ class ChatEncoder:
 
         Raise UserError for a content that holds a marker which cannot be told from the template's own.
         """
+        return self.render(messages)[1]
+
+    def render(self, messages: Messages) -> tuple[str, list[int]]:
+        """Return :meth:`text` and :meth:`encode` of ``messages``; the chat template is filled in once."""
         text = self.text(messages)
         [ids] = self.ids([text])
-        return ids if self.is_plain(messages, ids) else self._apart(messages, text)
+        return text, ids if self.is_plain(messages, ids) else self._apart(messages, text)
 
     def is_plain(self, messages: Messages, ids: Iterable[int]) -> bool:
         """Return whether ``ids``, of these messages, hold the template's own markers and no others."""

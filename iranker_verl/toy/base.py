@@ -221,6 +221,19 @@ def plain_texts(tasks: Sequence[RankingTask]) -> list[str]:
     return [questions.language(task).answer for task in tasks[:: max(1, len(tasks) // 8000)]]
 
 
+def architecture(config: BaseConfig, vocabulary: int) -> dict[str, Any]:
+    """Return what sets the number of a tiny base's parameters, in the words of ``Qwen2Config``."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.feed_forward,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "tie_word_embeddings": True,
+    }
+
+
 def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
     """Return a model with random weights from torch's present seed.
 
@@ -228,14 +241,8 @@ def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2Fo
     """
     model = Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=config.hidden,
-            intermediate_size=config.feed_forward,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
+            **architecture(config, len(tokenizer)),
             max_position_embeddings=config.positions,
-            tie_word_embeddings=True,
             initializer_range=0.04,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

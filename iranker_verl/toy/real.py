@@ -20,3 +20,5 @@ STAGES = (
     Stage("format", 280, (("language", 0.05), ("best", 0.45), ("exclusion", 0.5))),
 )
 REAL = BaseConfig(titles=6000, circuits=True, rows=80, max_length=2040, stages=STAGES)
+# What ``iranker.base.make`` makes, by its name.
+BASES = {"tiny": BaseConfig(), "real": REAL}

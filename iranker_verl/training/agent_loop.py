@@ -46,8 +46,9 @@ State = Elimination | DirectRanking
 
 @dataclass(frozen=True)
 class Response:
-    """One response of the policy: the token ids to train on, and their text, which is only read."""
+    """One response of the policy: the token ids to train on, and texts of prompt and response, which are only read."""
 
+    prompt: str
     prompt_ids: list[int]
     token_ids: list[int]
     log_probs: list[float] | None
@@ -139,14 +140,12 @@ class RankingAgentLoop(AgentLoopBase):
         self, row: dict[str, Any], state: State, session: str, sampling_params: dict[str, Any], priority: int
     ) -> tuple[Response, StepRecord]:
         """Request one response, score it and advance ``state``."""
-        messages = self.template.messages(state)
-        response = await self._generate(messages, session, sampling_params, priority)
+        response = await self._generate(self.template.messages(state), session, sampling_params, priority)
         truth = state.ground_truth()
-        prompt = self.chat.text(messages)
-        parts = await self._reward(row, prompt, response.text, truth)
+        parts = await self._reward(row, response.prompt, response.text, truth)
         counterfactual: tuple[float, ...] = ()
         if self.needs_counterfactual_rewards and row["extra_info"]["split"] == "train":
-            counterfactual = await self._counterfactual_rewards(row, prompt, truth)
+            counterfactual = await self._counterfactual_rewards(row, response.prompt, truth)
         relevance = dict(zip((c.id for c in state.pool), relevance_of(truth)[1], strict=True))
         expected = parts.get("expected")
         if expected is None:  # a reward function of a user's own
@@ -172,7 +171,7 @@ class RankingAgentLoop(AgentLoopBase):
     ) -> Response:
         """Return the policy's response to ``messages``, cut to the response limit."""
         # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
-        prompt_ids = await self.loop.run_in_executor(None, self.chat.encode, messages)
+        prompt, prompt_ids = await self.loop.run_in_executor(None, self.chat.render, messages)
         prompt_ids = self._cap_text_prompt_length([*prompt_ids, *self.answer_prefix])
         answer = await self.server_manager.generate(
             request_id=session, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
@@ -184,7 +183,7 @@ class RankingAgentLoop(AgentLoopBase):
         if not ids:  # an aborted request; verl cannot train on an empty row
             ids, log_probs = [tokenizer.eos_token_id], [0.0] if log_probs is not None else None
         text = tokenizer.decode([*self.answer_prefix, *ids], skip_special_tokens=True)
-        return Response(prompt_ids, ids, log_probs, text, answer.extra_fields)
+        return Response(prompt, prompt_ids, ids, log_probs, text, answer.extra_fields)
 
     async def _reward(self, row: Mapping[str, Any], prompt: str, text: str, truth: dict[str, Any]) -> dict[str, Any]:
         """Return the parts of the reward of a response, among them ``score``.

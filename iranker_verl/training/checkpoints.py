@@ -54,14 +54,18 @@ def saved_steps(checkpoints: Path) -> list[int]:
     return sorted(int(match[1]) for path in found if (match := _FOLDER.fullmatch(path.name)))
 
 
-def roles(config: Any) -> dict[str, Any]:
-    """Return the configs of what is saved, by the name of its folder."""
+def has_critic(config: Any) -> bool:
+    """Return whether a recipe has a critic."""
     from verl.trainer.ppo.utils import need_critic
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # verl says here that there is no critic
-        learns = need_critic(config)
-    return {"actor": config.actor_rollout_ref.actor} | ({"critic": config.critic} if learns else {})
+        warnings.simplefilter("ignore")  # verl says here that there is none
+        return bool(need_critic(config))
+
+
+def roles(config: Any) -> dict[str, Any]:
+    """Return the configs of what is saved, by the name of its folder."""
+    return {"actor": config.actor_rollout_ref.actor} | ({"critic": config.critic} if has_critic(config) else {})
 
 
 def lack_of(folder: Path, config: Any) -> str | None:
@@ -112,7 +116,7 @@ def check_ranks(config: Any, step: int, log: Callable[[str], None] = say) -> Non
         if saved.fsdp != 2 or role.strategy != "fsdp2" or loads[name] not in RESHARDING:
             raise UserError(
                 f"{folder} was saved by {saved.ranks} GPUs and there are {now}; only FSDP2's shards are loaded into another number: "
-                f"go on with {saved.ranks}, or train from the start with strategy=fsdp2 and external_lib={RESHARDING[0]} of {name}"
+                f"continue with {saved.ranks}, or train from the start with strategy=fsdp2 and external_lib={RESHARDING[0]} of {name}"
             )
         log(f"the {name} of {saved.ranks} GPUs is loaded into {now}")
 

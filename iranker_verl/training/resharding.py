@@ -1,8 +1,8 @@
-"""Load a checkpoint into another number of ranks than saved it, so that a run goes on with more GPUs or fewer.
+"""Load a checkpoint into another number of ranks than saved it, so that a run resumes with more GPUs or fewer.
 
 verl 0.9.1 looks for files of its present number of ranks (``FSDPCheckpointManager.load_checkpoint``). Importing this module, which
 ``actor_rollout_ref.model.external_lib`` and ``critic.model.external_lib`` do in every worker, has verl's engine use
-:class:`ReshardingManager`. Weights, optimiser and learning rate go on as they were; random numbers of ranks that are new begin again.
+:class:`ReshardingManager`. Weights, optimiser and learning rate are as they were; random numbers of ranks that are new begin again.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class ReshardingManager(FSDPCheckpointManager):
         self.optimizer.load_state_dict({"state": state, "param_groups": shards[0]["param_groups"]})
 
     def _load_extra(self, folder: Path, ranks: int) -> None:
-        def read(
-            rank: int,
-        ) -> dict[str, Any]:  # as verl reads this file of the run's own; it is not one of tensors alone
+        def read(rank: int) -> dict[str, Any]:
+            # as verl reads this file of the run's own; it is not one of tensors alone
             return torch.load(folder / f"extra_state_world_size_{ranks}_rank_{rank}.pt", weights_only=False)
 
         if (schedule := read(0)["lr_scheduler"]) is not None and self.lr_scheduler is not None:

@@ -53,8 +53,7 @@ class PromptReplayBuffer(ReplayBuffer):
             if "no materializable trajectories" not in str(error):
                 raise
             raise RuntimeError(  # verl's own names an option that has no effect here
-                f"all {batch_size} prompts of a batch failed, as when vLLM has died; the cause is above, at 'Error in _run_prompt'. "
-                "Give the same command to resume"
+                f"all {batch_size} prompts of a batch failed, as when vLLM has died; the log has the cause, at 'Error in _run_prompt'"
             ) from None
         return batch, metrics | {f"{self._metrics_prefix(partition_id)}/prompts_run_again": self._run_again}
 

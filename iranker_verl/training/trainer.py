@@ -34,7 +34,7 @@ from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 from iranker_verl.console import say
 from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.training import credit, optimizer_steps, policy_loss, rollout_dump, token_budget
+from iranker_verl.training import credit, optimizer_steps, policy_loss, rollout_dump, token_budget, verl_version
 from iranker_verl.training.curriculum import FIRST_POOL, Curriculum, pool_sizes
 from iranker_verl.training.metrics_log import step_metrics
 from iranker_verl.training.rollout_correction import rollout_correction
@@ -42,6 +42,7 @@ from iranker_verl.training.saving import SavingTrainer
 from iranker_verl.training.step_record import StepRecord
 
 # verl's own padding rows have 128 tokens, more than many a real row.
+verl_version.require("the length of padding rows")
 padding_utils.SYNTHETIC_PADDING_SEQ_LEN = optimizer_steps.PADDING_TOKENS
 
 
@@ -125,8 +126,8 @@ class EliminationTrainer(SavingTrainer):
         order = optimizer_steps.order_rows(lengths, parts, ranks)
         metrics |= log_seqlen_unbalance(lengths, order.reshape(ranks, -1).tolist(), "global_seqlen")
         batch.reorder(order.tolist())
-        lengths = [tag["seq_len"] for tag in batch.tags]
-        metrics["perf/slowest_rank_over_mean"] = optimizer_steps.slowest_over_mean(lengths, parts, ranks)
+        ordered = [lengths[row] for row in order]
+        metrics["perf/slowest_rank_over_mean"] = optimizer_steps.slowest_over_mean(ordered, parts, ranks)
         return batch
 
     def _update_settings(self, batch: KVBatchMeta, role: Any) -> dict[str, Any]:

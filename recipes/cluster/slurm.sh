@@ -10,7 +10,7 @@
 #SBATCH --open-mode=append
 # sbatch recipes/cluster/slurm.sh RECIPE iranker.run_dir=/shared/folder [override=value …]
 # A Ray head on the first node, workers on the others, and the recipe on all of them. 180 s before its time ends, or when it is
-# preempted, the run saves and ends, and is queued again; the same job then goes on from its last checkpoint.
+# preempted, the run saves and ends, and is queued again; the same job then resumes from its last checkpoint.
 set -euo pipefail
 root=${IRANKER_ROOT:-$SLURM_SUBMIT_DIR}
 PATH="$root/.venv/bin:$PATH"

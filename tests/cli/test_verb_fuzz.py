@@ -76,7 +76,7 @@ def evaluated(folder):
 
 
 def reported(folder):
-    """What ``report``, and an evaluation that goes on, read."""
+    """What ``report``, and an evaluation that is resumed, read."""
     for one in finished(folder):
         records_of(one.lines(), one.path, one.system)
     read_results(folder)

@@ -44,7 +44,7 @@ def test_killed_worker_then_the_same_command_gives_a_complete_report(start, tmp_
     assert not job.strays()
     assert not (run / "report.html").exists()
 
-    # the same command goes on
+    # the same command resumes
     job = start(*command)
     assert job.wait(420) == 0, job.text[-3000:]
     assert "continuing from the checkpoint of step 1" in job.text

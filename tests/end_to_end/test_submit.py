@@ -124,7 +124,7 @@ trainer:
 
 @pytest.mark.slow
 def test_a_recipe_on_a_real_head(head, tmp_path):
-    """From raw data to report on a cluster that goes on; then a job that fails.
+    """From raw data to report on a cluster that keeps running; then a job that fails.
 
     Nearly all of its time is the start of processes one after the other: eight of Ray's that import verl and vLLM, and vLLM three
     times. On a busy machine each takes half a minute.

@@ -293,3 +293,11 @@ def test_a_recipe_on_a_cpu_is_planned_too():
     made = planner.plan(compose(recipe=ROOT / "recipes" / "tiny_cpu" / "ppo.yaml"), Rates())
     assert made.problem is None and "libraries" in made.peak.parts
     assert OmegaConf.is_config(compose()) and made.hours == 0
+
+
+def test_the_base_of_real_data_is_planned_with_the_tokens_of_its_titles():
+    tiny, real = (
+        roles_of(compose(recipe=f"recipes/tiny_cpu/{name}.yaml"))[0].shape for name in ("tiny_cpu", "real_data")
+    )
+    assert (tiny.vocabulary, real.vocabulary) == (2048, 2048 + 6000)
+    assert (tiny.layers, tiny.hidden) == (real.layers, real.hidden)

@@ -44,9 +44,7 @@ def run_episode(
     loop.score = get_custom_reward_fn(loop.config)
     loop.needs_counterfactual_rewards, loop.answer_prefix = counterfactual, [ord(c) for c in answer_prefix]
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)
-    loop.chat = SimpleNamespace(
-        encode=lambda messages: [ord(c) for c in messages[-1]["content"]], text=lambda messages: messages[-1]["content"]
-    )
+    loop.chat = SimpleNamespace(render=lambda messages: (text := messages[-1]["content"], [ord(c) for c in text]))
     loop.tokenizer = SimpleNamespace(
         eos_token_id=EOS, decode=lambda ids, skip_special_tokens: "".join(chr(i) for i in ids if i != EOS)
     )

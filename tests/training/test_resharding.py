@@ -1,4 +1,4 @@
-"""A checkpoint goes on, and is exported, whatever number of ranks saved it."""
+"""A checkpoint is resumed from, and exported, whatever number of ranks saved it."""
 
 import os
 import re

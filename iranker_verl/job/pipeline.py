@@ -27,6 +27,7 @@ from iranker_verl.job.stages import STAGES
 from iranker_verl.job.starts import check_changes, goes_further, last_start, settings, write_start
 from iranker_verl.preflight.machine import demand
 from iranker_verl.training import checkpoints, ending
+from iranker_verl.training.credit import SUPERVISED
 from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
@@ -48,7 +49,7 @@ def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path |
     _find_model(config)
     preflight.check_machine(config)
     run = Path(config.iranker.run_dir).resolve()
-    with claimed(run), ending_politely(run):
+    with claimed(run), ending_politely(run, saves=config.algorithm.adv_estimator != SUPERVISED):
         _same_run(config, run)
         for name in STAGES:
             Stage(name, run).complete(config)
@@ -172,12 +173,15 @@ class Stage:
 
 
 @contextmanager
-def ending_politely(run: Path) -> Iterator[None]:
-    """On a first SIGTERM while reinforcement learning runs, have it save and end; on another one, or in another stage, end."""
+def ending_politely(run: Path, saves: bool = True) -> Iterator[None]:
+    """On a first SIGTERM while reinforcement learning runs, have it save and end; on another one, or in another stage, end.
+
+    Training that does not ``saves`` on request, supervision, ends at once.
+    """
 
     def on_signal(*_: Any) -> None:
         training = Stage("base", run).record()["done"] and not Stage("rl", run).record()["done"]
-        if not training or ending.requested(run):
+        if not saves or not training or ending.requested(run):
             raise KeyboardInterrupt
         ending.request(run)
         print(f"{'run':>9}  SIGTERM: saving the last step and ending; a second one ends at once", flush=True)
@@ -277,6 +281,11 @@ def _about_zero_shot(unseen: dict[str, Any]) -> str:
 
 def _about_rl(config: DictConfig, steps: int) -> str:
     rollout, data, actor = config.actor_rollout_ref.rollout, config.data, config.actor_rollout_ref.actor
+    if config.algorithm.adv_estimator == SUPERVISED:
+        return (
+            f"Supervision: {steps} steps of verl's SFT trainer, each of {data.train_batch_size} worked answers to training prompts, "
+            f"learning rate {actor.optim.lr:g}. Test tasks are used for the evaluation before and after, and for nothing else."
+        )
     return (
         f"Reinforcement learning: {steps} steps of verl on Ray, each {data.train_batch_size} "
         f"training tasks with {rollout.n} vLLM rollout{'s' * (rollout.n > 1)} (temperature {rollout.temperature:g}), one row an "

@@ -24,7 +24,7 @@ from iranker_verl.job.starts import read_config
 from iranker_verl.ranking import templates
 from iranker_verl.ranking.templates import Message
 from iranker_verl.training.checkpoints import last_step
-from iranker_verl.training.credit import LABEL_ESTIMATORS
+from iranker_verl.training.credit import LABEL_ESTIMATORS, SUPERVISED
 
 if TYPE_CHECKING:
     from iranker_verl.inference.engine import ChatTokenizer
@@ -129,7 +129,7 @@ def base(config: DictConfig, run: Path) -> None:
         made = replace(made, stages=tuple(replace(s, steps=max(1, round(s.steps * effort))) for s in made.stages))
         train = read_tasks(run / "data" / "train.parquet", template)
         report = make_base(train, template, Path(config.iranker.base.cache), config.iranker.seed, made, say)
-        record = {"path": report["path"], "report": report, "about": about_tiny(report, template)}
+        record = {"path": report["path"], "report": report, "about": about_tiny(report, template, learner(config))}
     files = [run / "data" / f"{split}.parquet" for split in ("train", "test")]
     if config.iranker.data.test_tasks:
         files.append(test_folder(config, run) / "test.parquet")
@@ -146,7 +146,14 @@ _ASKED = {
 }
 
 
-def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str]:
+def learner(config: DictConfig) -> str:
+    """Return what a recipe trains by, in plain words."""
+    return "supervision" if config.algorithm.adv_estimator == SUPERVISED else "reinforcement learning"
+
+
+def about_tiny(
+    report: dict[str, Any], template: templates.Template, learner: str = "reinforcement learning"
+) -> list[str]:
     """Return what the report says of the tiny base, in plain words; of what was not measured it says nothing."""
     ask, what, drawn, sampled = _ASKED[template.kind]
     best, chances = report["best_of_n"], report["exclusion"]
@@ -177,12 +184,12 @@ def about_tiny(report: dict[str, Any], template: templates.Template) -> list[str
         f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. {learned} "
         f"the {what} prompt's format, from uniformly random {drawn}.",
         f"{fits}Asked to {ask}, it has only ever seen dice{dice}. It has not been told which {what} is good, and it has "
-        "seen no test task: what changes between before and after is reinforcement learning's.",
+        f"seen no test task: what changes between before and after is {learner}'s.",
     ]
 
 
 def rl(config: DictConfig, run: Path) -> None:
-    """Reinforcement learning with verl; then the last checkpoint as a Hugging Face folder, ``RUN_DIR/model``."""
+    """Train with verl, by reinforcement or supervision; then the last checkpoint as a Hugging Face folder, ``RUN_DIR/model``."""
     from iranker_verl.preflight.nodes import check_nodes
     from iranker_verl.training import main
 
@@ -190,8 +197,22 @@ def rl(config: DictConfig, run: Path) -> None:
     config.actor_rollout_ref.model.path = base_path(run)
     if config.critic.model.path is None:
         config.critic.model.path = base_path(run)
-    main.run(config)
+    if config.algorithm.adv_estimator == SUPERVISED:
+        _supervise(config, run)
+    else:
+        main.run(config)
     export(config, run, run / "model", last_step(Path(config.trainer.default_local_dir)))
+
+
+def _supervise(config: DictConfig, run: Path) -> None:
+    from iranker_verl.job.worked_answers import write_worked_answers
+    from iranker_verl.training import supervised
+
+    file, template = run / "worked_answers.parquet", templates.load(config.iranker.template)
+    traces = None if config.iranker.data.traces is None else Path(config.iranker.data.traces)
+    count = write_worked_answers(file, run / "data", template, config.iranker.seed, traces)
+    say(f"{count} worked answers")
+    supervised.run(config, file)
 
 
 def engines(config: DictConfig) -> tuple[int, int]:

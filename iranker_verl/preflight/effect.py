@@ -42,6 +42,11 @@ HANDED_ON = (
 )
 # Names that verl's own defaults lists read.
 CHOICES = ("model_engine",)
+# Groups and options of the actor that supervision has of it (training/supervised.py).
+SUPERVISED_READS = (
+    *("optim", "fsdp_config", "strategy", "checkpoint", "profiler"),
+    *("use_dynamic_bsz", "ppo_max_token_len_per_gpu", "ppo_micro_batch_size_per_gpu"),
+)
 # Options of the critic that verl's V1 trainer does not hand to its engine (trainer_base.py, EngineConfig.use_dynamic_bsz).
 _OF_CRITICS_BATCHES = (
     *("use_dynamic_bsz", "ppo_micro_batch_size", "ppo_micro_batch_size_per_gpu", "ppo_max_token_len_per_gpu"),
@@ -169,6 +174,10 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
             "actor_rollout_ref.ref.",
             "there is no reference policy; set actor_rollout_ref.actor.use_kl_loss=true, or leave it out",
         )
+    if estimator == credit.SUPERVISED:
+        yield from _off_by_supervision(config)
+    elif ours.data.traces is not None:
+        yield "iranker.data.traces", f"it is for algorithm.adv_estimator={credit.SUPERVISED}; leave it out"
     if not algorithm.use_kl_in_reward:
         why = "algorithm.use_kl_in_reward is false; the KL loss has actor_rollout_ref.actor.kl_loss_coef"
         yield from (("algorithm.kl_ctrl.", why), ("algorithm.kl_penalty", why))
@@ -251,6 +260,26 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
             "iranker.data.world.",
             "iranker.data.raw is set, so the embedded world is not used; leave one of the two out",
         )
+
+
+def _off_by_supervision(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield what supervision, which rolls nothing out, does not read."""
+    why = f"algorithm.adv_estimator={credit.SUPERVISED} teaches worked answers and rolls nothing out; leave it out"
+    actor, taken = "actor_rollout_ref.actor", set(SUPERVISED_READS)
+    for group in (
+        "iranker.credit",
+        "iranker.curriculum",
+        "actor_rollout_ref.rollout",
+        "actor_rollout_ref.ref",
+        "reward",
+    ):
+        yield f"{group}.", why
+    for name in ("iranker.token_budget", "iranker.one_call", "trainer.test_freq", "trainer.val_before_train"):
+        yield name, why
+    for name in (f"algorithm.{key}" for key in config.algorithm if key != "adv_estimator"):
+        yield from _both(name, why)
+    for name in (f"{actor}.{key}" for key in config.actor_rollout_ref.actor if key not in taken):
+        yield from _both(name, why)
 
 
 def _both(name: str, why: str) -> Iterator[tuple[str, str]]:

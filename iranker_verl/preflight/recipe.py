@@ -143,6 +143,10 @@ def _check_estimator(config: DictConfig) -> None:
             f"algorithm.adv_estimator={estimator} compares the rollouts of a task: actor_rollout_ref.rollout.n=1 has nothing "
             "to compare; set it to 2 or more (and data.train_batch_size to as many tasks fewer)"
         )
+    if estimator == credit.SUPERVISED and config.trainer.nnodes > 1:
+        raise UserError(
+            f"algorithm.adv_estimator={estimator} trains on one machine (verl's SFT trainer, one process a GPU); set trainer.nnodes=1"
+        )
     if estimator in credit.LABEL_ESTIMATORS:
         _check_label_estimator(config)
     # verl turns the critic on by itself for its own gae, unless it is told not to

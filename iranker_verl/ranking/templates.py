@@ -155,9 +155,13 @@ class Template:
         return window if self.kind == "exclusion" else None
 
     def _messages(self, task: RankingTask, texts: Sequence[str]) -> list[Message]:
+        return self.around(self.question(task.dataset, task.scenario, task.context, texts))
+
+    def around(self, question: str) -> list[Message]:
+        """Return the chat messages around a user message: the system's before it, and how the answer begins after it."""
         head = [{"role": "system", "content": self.system}] if self.system else []
-        user = {"role": "user", "content": self.question(task.dataset, task.scenario, task.context, texts)}
-        return [*head, user, *([{"role": "assistant", "content": self.begin}] if self.begin else [])]
+        begun = [{"role": "assistant", "content": self.begin}] if self.begin else []
+        return [*head, {"role": "user", "content": question}, *begun]
 
     def question(self, dataset: str, scenario: str, context: str, texts: Sequence[str]) -> str:
         """Return the user message with ``texts``, in this order, as the candidates."""

@@ -9,6 +9,7 @@
                          policy's own probabilities
 ``exclusion_order``      :mod:`iranker_verl.training.policy_loss`: the same label teaches the whole order that it implies, so
                          that a model can exclude several candidates, or all, in one call
+``supervised``           :mod:`iranker_verl.training.supervised`: no reinforcement learning, but verl's SFT trainer on worked answers
 any other                verl's own: ``gae`` treats each row as an episode (the published training), ``grpo`` gives the
                          advantage of a session's last row to all its rows
 =======================  ==============================================================================================
@@ -40,7 +41,9 @@ NORMALISERS: dict[str, tuple[str, ...]] = {
     GRPO_ESTIMATOR: ("batch", "group", "none"),
     GAE_ESTIMATOR: ("batch", "none"),
 }
-ESTIMATORS = (*NORMALISERS, *LABEL_ESTIMATORS)
+# No estimator, but worked answers in place of the policy's own (:mod:`iranker_verl.training.supervised`).
+SUPERVISED = "supervised"
+ESTIMATORS = (*NORMALISERS, *LABEL_ESTIMATORS, SUPERVISED)
 
 # The values of iranker.credit.weights: how the rows of a batch weigh in the loss.
 WEIGHTS = ("session", "rr", "none")

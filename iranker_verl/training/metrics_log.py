@@ -115,6 +115,12 @@ class MetricsLog:
         """Return the lines written so far."""
         return read_metrics(self.path)
 
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write a step's line as it is."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.last_step = line["step"]
+
     def append(
         self, step: int, steps: int, metrics: Mapping[str, Any], timing: Mapping[str, float], *, complete: bool = True
     ) -> None:
@@ -144,8 +150,7 @@ class MetricsLog:
         if step == self._incomplete:
             write_jsonl(self.path, [*(one for one in self.lines if one["step"] < step), written])
         else:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(written) + "\n")
+            self.write(written)
         self.last_step, self._incomplete = step, 0 if complete else step
         if not complete:
             return

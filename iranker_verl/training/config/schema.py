@@ -28,6 +28,10 @@ class Data:
     test_tasks: list[str] | None = option(
         None, "datasets to test on, of scenarios that `tasks` has none of (zero-shot); null: what is trained on"
     )
+    traces: str | None = option(
+        None,
+        "what algorithm.adv_estimator=supervised teaches: a store of `iranker cot collect`; null: worked answers to the training rows",
+    )
     options: Preparation = option(Preparation, "options of preparation (data_prep/options.py)")
     world: World = option(World, "size of the embedded world (data_prep/world)")
 

@@ -76,7 +76,7 @@ def main() -> None:
     timed("reorder", lambda: batch.reorder(order.tolist()))
     steps = timed("records", lambda: [StepRecord.from_dict(record) for record in stored])
     timed("advantages", lambda: credit.step_advantages(steps, prior=8.0, normalise="batch"))
-    timed("session weights", lambda: credit.session_weights([step.session for step in steps]))
+    timed("session weights", lambda: credit.row_weights(steps))
     timed("metrics", lambda: step_metrics(steps))
     timed("nested advantages", lambda: to_nested(torch.ones(rows, 4), mask))
     print(f"{rows} rows: {total:.2f} s in all")

@@ -20,7 +20,7 @@ every token of the response. They know nothing of verl or torch. Row weights go 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -105,35 +105,28 @@ def step_advantages(
     _check(steps, normalise, NORMALISERS[GRPO_ESTIMATOR])
     reward = np.array([s.reward for s in steps])
     expected = np.array([s.expected_reward for s in steps])
-    pools: list[Hashable] = [(s.task, s.candidate_ids) for s in steps]
-    sizes: list[Hashable] = [(s.task, s.pool_size) for s in steps]
-    same_pool = _counts_of_others(pools) > 0
-    # The keys of a pool are tuples and those of a size numbers, so the two kinds cannot be confused.
-    by_pool, by_size = _sums_of_others(pools, reward), _sums_of_others(sizes, reward)
-    total = np.where(same_pool, by_pool, by_size)
-    others = np.where(same_pool, _counts_of_others(pools), _counts_of_others(sizes))
+    by_pool = _Groups([(s.task, s.candidate_ids) for s in steps], reward)
+    by_size = _Groups([(s.task, s.pool_size) for s in steps], reward)
+    same_pool = by_pool.others > 0
+    total = np.where(same_pool, by_pool.sum_of_others, by_size.sum_of_others)
+    others = np.where(same_pool, by_pool.others, by_size.others)
     weight = prior + others
     # prior = 0 and no others: there is only the expected reward to compare with
     baseline = np.where(weight > 0, (prior * expected + total) / np.where(weight > 0, weight, 1.0), expected)
     advantage = reward - baseline
     spread = float(advantage.std())
-    group_spread = np.where(same_pool, _group_spreads(pools, reward), _group_spreads(sizes, reward))
     if normalise == "batch":
         advantage = _divide(advantage, spread)
     elif normalise == "group":
-        advantage = _divide(advantage, group_spread)
-    groups = {
-        (pool if is_same else size): deviation
-        for pool, size, is_same, number, deviation in zip(pools, sizes, same_pool, others, group_spread, strict=True)
-        if number
-    }
+        advantage = _divide(advantage, np.where(same_pool, by_pool.spread, by_size.spread))
+    compared = np.append(by_pool.spread_of(same_pool), by_size.spread_of(~same_pool & (others > 0)))
     metrics = {
         "credit/same_pool_share": float(same_pool.mean()),
         "credit/alone_share": float((others == 0).mean()),
         "credit/zero_share": _zero_share(advantage),
         "credit/spread": spread,
-        "credit/groups": float(len(groups)),
-        "credit/zero_variance_groups": float(sum(deviation <= MIN_SPREAD for deviation in groups.values())),
+        "credit/groups": float(len(compared)),
+        "credit/zero_variance_groups": float((compared <= MIN_SPREAD).sum()),
     }
     return advantage, metrics
 
@@ -277,27 +270,29 @@ def _check(steps: Sequence[StepRecord], normalise: str, known: tuple[str, ...]) 
         raise ValueError("no rows to give credit to")
 
 
-def _counts_of_others(keys: Sequence[Hashable]) -> np.ndarray:
-    """Return for every row the number of other rows with its key."""
-    count = Counter(keys)
-    return np.array([count[key] - 1 for key in keys])
+class _Groups:
+    """Rows with one key, compared with each other.
 
+    Attributes:
+        others: of each row, the number of other rows with its key.
+        sum_of_others: the sum of their rewards.
+        spread: the sample standard deviation of the rewards of all rows with its key; 0 for a row alone.
+    """
 
-def _sums_of_others(keys: Sequence[Hashable], rewards: np.ndarray) -> np.ndarray:
-    """Return for every row the sum of the rewards of other rows with its key."""
-    total: dict[Hashable, float] = defaultdict(float)
-    for key, reward in zip(keys, rewards, strict=True):
-        total[key] += reward
-    return np.array([total[key] for key in keys]) - rewards
+    def __init__(self, keys: Sequence[Hashable], rewards: np.ndarray) -> None:
+        """Group by ``keys``; the arrays have the shape of ``rewards``, ``(rows,)``."""
+        numbers: dict[Hashable, int] = {}
+        self._group = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        size = np.bincount(self._group)
+        total = np.bincount(self._group, rewards)
+        squares = np.bincount(self._group, (rewards - (total / size)[self._group]) ** 2)
+        self.others = size[self._group] - 1
+        self.sum_of_others = total[self._group] - rewards
+        self.spread = np.sqrt(squares / np.maximum(size - 1, 1))[self._group]
 
-
-def _group_spreads(keys: Sequence[Hashable], rewards: np.ndarray) -> np.ndarray:
-    """Return for every row the sample standard deviation of the rewards of all rows with its key; 0 for a row alone."""
-    members: dict[Hashable, list[float]] = defaultdict(list)
-    for key, reward in zip(keys, rewards, strict=True):
-        members[key].append(float(reward))
-    spread = {key: float(np.std(values, ddof=1)) if len(values) > 1 else 0.0 for key, values in members.items()}
-    return np.array([spread[key] for key in keys])
+    def spread_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the spread of each group that has a row in the mask ``rows``."""
+        return self.spread[rows][np.unique(self._group[rows], return_index=True)[1]]
 
 
 def _divide(advantage: np.ndarray, spread: np.ndarray | float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU runs where there is none, and two ranks learn what one learns."""
+"""The benchmarks of an update and of the driver run, on a CPU in small, and two ranks learn what one learns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("verl")
 
-from benchmarks import update_gpu
+from benchmarks import driver_step, update_gpu
 from tests.training.rank_gradients import save_gradients
 
 CPU = (
@@ -28,6 +28,12 @@ def test_the_gpus_benchmark_runs_on_a_cpu_with_a_small_shape(capsys):
         f"update, {name}" for name, *_ in update_gpu.UPDATES
     ]
     assert all("tokens/s" in line and "peak memory" in line for line in lines if line.startswith("update"))
+
+
+def test_the_drivers_benchmark_times_every_part(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["driver_step", "1024"])
+    driver_step.main()
+    assert len(capsys.readouterr().out.splitlines()) == 9
 
 
 @pytest.mark.slow

@@ -53,6 +53,8 @@ JUDGED = 8
 MOST = 2.0
 # The column of a training batch that says with how many candidates an episode begins.
 FIRST_POOL = "first_pool"
+# Rows whose texts are in memory at once, where their candidates are counted.
+BLOCK = 10_000
 
 
 def skill(rr: float, candidates: float) -> float:
@@ -71,11 +73,13 @@ def pool_sizes(dataset: Any) -> dict[str, dict[int, int]]:
 
     ``dataset`` is the Hugging Face data set of prepared rows (:mod:`data_prep.schema`) that verl's ``RLHFDataset`` holds.
     """
-    table = dataset.select_columns(["data_source", "reward_model"]).with_format("arrow")[:]
-    candidates = pc.list_value_length(pc.struct_field(table["reward_model"], ["ground_truth", "candidates"]))
+    columns = dataset.select_columns(["data_source", "reward_model"]).with_format("arrow")
     sizes: dict[str, dict[int, int]] = defaultdict(dict)
-    for index, (source, size) in enumerate(zip(table["data_source"].to_pylist(), candidates.to_pylist(), strict=True)):
-        sizes[source][index] = size
+    index = count()
+    for table in columns.iter(BLOCK):  # all texts of a million tasks at once would be gigabytes
+        candidates = pc.list_value_length(pc.struct_field(table["reward_model"], ["ground_truth", "candidates"]))
+        for source, size in zip(table["data_source"].to_pylist(), candidates.to_pylist(), strict=True):
+            sizes[source][next(index)] = size
     return dict(sizes)
 
 

@@ -192,7 +192,9 @@ def test_nothing_to_take_away(size):
     assert shortened(task, size, "") is task
 
 
-def test_pool_sizes_are_by_dataset_and_row():
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_pool_sizes_are_by_dataset_and_row(monkeypatch, block):
+    monkeypatch.setattr("iranker_verl.training.curriculum.BLOCK", block)
     sizes = [("rec-movie", 3), ("passage-5", 2), ("rec-movie", 4)]
     rows = [{"data_source": d, "reward_model": {"ground_truth": {"candidates": ["x"] * n}}} for d, n in sizes]
     assert pool_sizes(Dataset.from_list(rows)) == {"rec-movie": {0: 3, 2: 4}, "passage-5": {1: 2}}

@@ -271,14 +271,14 @@ class Work:
 def work_of(config: DictConfig, prompt: float | None = None, answer: float | None = None) -> Work:
     """Return the work of a step.
 
-    An episode has a row for each exclusion, up to the number of candidates less one. Where ``prompt`` and ``answer``, in
+    An episode has a row for each exclusion, up to the number of candidates less one, times ``iranker.branch``. Where ``prompt`` and ``answer``, in
     tokens, are not given, prompts fill three quarters of their limit and answers half of theirs.
     """
     data, options = config.data, config.iranker.data.options
     rows = (options.candidates or Options.candidates) - 1 if options.rows == "episodes" else 1
     return Work(
         episodes=int(data.train_batch_size) * int(config.actor_rollout_ref.rollout.n),
-        rows=int(rows),
+        rows=int(rows) * int(config.iranker.branch),
         prompt=prompt if prompt is not None else 0.75 * data.max_prompt_length,
         answer=answer if answer is not None else 0.5 * data.max_response_length,
     )

@@ -202,6 +202,10 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield f"iranker.credit.{name}", f"it is for {', '.join(read_by)}, not for {estimator}; leave it out"
     if estimator != credit.ORDER_ESTIMATOR:
         yield "iranker.one_call", f"it is for {credit.ORDER_ESTIMATOR}, not for {estimator}; leave it out"
+    if estimator != credit.GRPO_ESTIMATOR:
+        yield "iranker.branch", f"it is for {credit.GRPO_ESTIMATOR}, not for {estimator}; leave it out"
+    if estimator in credit.LABEL_ESTIMATORS:
+        yield "iranker.credit.overlong", f"{estimator} takes the rewards of labels, not of responses; leave it out"
     if estimator in credit.ESTIMATORS or estimator == "gae":
         yield "iranker.credit.session_reward", f"{estimator} takes the reward of every exclusion; leave it out"
     yield from _off_by_size(policy)

@@ -77,6 +77,11 @@ def _check_data(config: DictConfig) -> None:
             "iranker.curriculum goes by the reciprocal ranks of whole episodes; with iranker.data.options.rows=states set "
             "iranker.curriculum.first_pool=null (states are of all pool sizes anyway)"
         )
+    if (buffer := config.iranker.credit.overlong) is not None and buffer >= data.max_response_length:
+        raise UserError(
+            f"iranker.credit.overlong={buffer} is not less than data.max_response_length={data.max_response_length}: responses of all "
+            "lengths would lose reward"
+        )
     needed = data.max_prompt_length + data.max_response_length
     if rollout.max_model_len is not None and rollout.max_model_len < needed:
         raise UserError(

@@ -17,8 +17,10 @@ that of the last step, so it holds the metrics of the whole episode, which are e
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
@@ -33,7 +35,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.ranking import DirectRanking, Elimination, RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
 from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.ranking.templates import Message, check_hash, load
+from iranker_verl.ranking.templates import check_hash, load
 from iranker_verl.training.credit import LABEL_ESTIMATORS, ORDER_ESTIMATOR
 from iranker_verl.training.curriculum import FIRST_POOL, shortened
 from iranker_verl.training.step_record import StepRecord
@@ -79,6 +81,7 @@ class RankingAgentLoop(AgentLoopBase):
         self.score = score
         ordered = self.config.algorithm.adv_estimator == ORDER_ESTIMATOR
         self.one_call = self.config.iranker.one_call if ordered else 0.0
+        self.branch, self.overlong = self.config.iranker.branch, self.config.iranker.credit.overlong
         self.needs_counterfactual_rewards = self.config.algorithm.adv_estimator in LABEL_ESTIMATORS
         # what every answer begins with, so that the first token of a response is its label's own
         self.answer_prefix = list(label_tokens(self.tokenizer, 2).prefix) if self.needs_counterfactual_rewards else []
@@ -96,13 +99,13 @@ class RankingAgentLoop(AgentLoopBase):
         steps: list[tuple[Response, StepRecord]] = []
         # verl keeps an id's requests on one vLLM replica, which has the beginning of the prompt in its cache
         session = uuid4().hex
-        while len(steps) < longest and not state.done and not (training and _is_decided(state)):
-            steps.append(await self._step(row, state, session, sampling_params, priority))
+        while len(state.steps) < longest and not state.done and not (training and _is_decided(state)):
+            steps += await self._step(row, state, session, sampling_params, priority)
         metrics = episode_metrics(state)
         ended: dict[str, Any] = {
             "reciprocal_rank": metrics["rr"],
             "calls": len(state.steps),
-            "most_calls": longest,
+            "most_calls": longest * (self.branch if training else 1),
             "whole": not one_call or len(state.task.candidates) == 2,
         }
         outputs = [to_output(response, replace(record, **ended), metrics) for response, record in steps]
@@ -138,9 +141,20 @@ class RankingAgentLoop(AgentLoopBase):
 
     async def _step(
         self, row: dict[str, Any], state: State, session: str, sampling_params: dict[str, Any], priority: int
-    ) -> tuple[Response, StepRecord]:
-        """Request one response, score it and advance ``state``."""
-        response = await self._generate(self.template.messages(state), session, sampling_params, priority)
+    ) -> list[tuple[Response, StepRecord]]:
+        """Request the responses to a state (``iranker.branch``) and score them; advance ``state`` by the first of them."""
+        count = self.branch if row["extra_info"]["split"] == "train" else 1
+        # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
+        prompt, ids = await self.loop.run_in_executor(None, self.chat.render, self.template.messages(state))
+        ids = self._cap_text_prompt_length([*ids, *self.answer_prefix])
+        responses = await asyncio.gather(
+            *(self._generate(prompt, ids, session, sampling_params, priority) for _ in range(count))
+        )
+        records = [await self._record(row, deepcopy(state), response) for response in responses[1:]]
+        return list(zip(responses, [await self._record(row, state, responses[0]), *records], strict=True))
+
+    async def _record(self, row: dict[str, Any], state: State, response: Response) -> StepRecord:
+        """Return the record of a response, by which ``state`` is advanced."""
         truth = state.ground_truth()
         parts = await self._reward(row, response.prompt, response.text, truth)
         counterfactual: tuple[float, ...] = ()
@@ -152,11 +166,15 @@ class RankingAgentLoop(AgentLoopBase):
             expected = fmean(graded_values(list(relevance.values()))) if isinstance(state, Elimination) else 0.0
         step = state.step(response.text)
         lowest = state.steps[-1].excluded if isinstance(state, Elimination) else state.ranking()[-1]
-        record = StepRecord(
+        late = 0.0
+        if self.overlong is not None and row["extra_info"]["split"] == "train":
+            late = overlong_penalty(len(response.token_ids), self.rollout_config.response_length, self.overlong)
+            parts = {**parts, "overlong": -late}
+        return StepRecord(
             task=str(row["uid"]),
             session=f"{row['uid']}_{row['session_id']}",
             candidate_ids=step.pool,
-            reward=float(parts["score"]),
+            reward=float(parts["score"]) - late,
             expected_reward=float(expected),
             counterfactual_rewards=counterfactual,
             reward_parts={name: float(value) for name, value in parts.items() if isinstance(value, int | float)},
@@ -164,15 +182,11 @@ class RankingAgentLoop(AgentLoopBase):
             positive_survived=relevance[lowest] < max(relevance.values()),
             dataset=str(row["data_source"]),
         )
-        return response, record
 
     async def _generate(
-        self, messages: list[Message], session: str, sampling_params: dict[str, Any], priority: int
+        self, prompt: str, prompt_ids: list[int], session: str, sampling_params: dict[str, Any], priority: int
     ) -> Response:
-        """Return the policy's response to ``messages``, cut to the response limit."""
-        # Not verl's ct_build_initial_tokens: there a text that holds <|im_end|> would end the turn.
-        prompt, prompt_ids = await self.loop.run_in_executor(None, self.chat.render, messages)
-        prompt_ids = self._cap_text_prompt_length([*prompt_ids, *self.answer_prefix])
+        """Return the policy's response to a prompt, cut to the response limit."""
         answer = await self.server_manager.generate(
             request_id=session, prompt_ids=prompt_ids, sampling_params=dict(sampling_params), priority=int(priority)
         )
@@ -212,6 +226,18 @@ class RankingAgentLoop(AgentLoopBase):
                 f"{self.rollout_config.prompt_length}; prepare the data again with shorter tasks, or raise the limit"
             )
         return prompt_ids
+
+
+def overlong_penalty(tokens: int, most: int, buffer: int) -> float:
+    """Return what a response of so many tokens loses of its reward: 0 until ``most - buffer`` tokens, and 1 at ``most``, linearly.
+
+    DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13). A response of ``most`` tokens is cut off, and its reasoning may have
+    been right: without a warning on the way there it is noise to be punished for it.
+
+    >>> [overlong_penalty(tokens, 1024, 256) for tokens in (700, 768, 896, 1024)]
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    return min(1.0, max(0.0, (tokens - most + buffer) / buffer))
 
 
 def _is_decided(state: State) -> bool:

@@ -20,7 +20,7 @@ every token of the response. They know nothing of verl or torch. Row weights go 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -247,7 +247,10 @@ def row_weights(steps: Sequence[StepRecord | None], weights: str = "session") ->
     if weights == "none":
         return np.array([float(step is not None) for step in steps])
     omega = _omega(real)
-    return np.array([a_session * omega[step.pool_size] if step is not None else 0.0 for step in steps])
+    answers = Counter((step.session, step.pool_size) for step in real)  # of each state (iranker.branch)
+    return np.array(
+        [a_session * omega[s.pool_size] / answers[s.session, s.pool_size] if s is not None else 0.0 for s in steps]
+    )
 
 
 def _omega(steps: Sequence[StepRecord]) -> dict[int, float]:

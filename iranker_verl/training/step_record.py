@@ -30,8 +30,8 @@ class StepRecord:
         dataset: verl's ``data_source``, e.g. ``rec-movie``.
         reciprocal_rank: Of the best candidate at the end of the episode; equal in all its steps.
         calls: LLM calls of the whole episode; equal in all its steps.
-        most_calls: LLM calls that the episode can take, whatever the responses: N - 1 where it begins with N candidates and each
-            call excludes one. Equal in all its steps.
+        most_calls: Responses that the episode can take, whatever they are: N - 1 where it begins with N candidates and each excludes
+            one, times ``iranker.branch``. Equal in all its steps.
         whole: Whether the episode ran until its best candidate's rank was known; equal in all its steps.
     """
 

@@ -70,6 +70,7 @@ class WorkedAnswers(Dataset):
 class Checkpoints(CheckpointHandler):
     """Checkpoints in the layout of reinforcement learning's (:mod:`iranker_verl.training.checkpoints`)."""
 
+    engine: Any
     recipe: DictConfig
 
     def save_checkpoint(self, step: int) -> None:

@@ -25,6 +25,8 @@ def run_episode(
     answer_prefix="",
     one_call=0.0,
     session_reward="last",
+    branch=1,
+    overlong=None,
 ):
     """Return the outputs for a prepared row, and the requests to the engine: ``id``, ``text`` and ``params`` of each.
 
@@ -40,7 +42,7 @@ def run_episode(
             "iranker": {"seed": 1, "credit": {"session_reward": session_reward}},
         }
     )
-    loop.one_call = one_call
+    loop.one_call, loop.branch, loop.overlong = one_call, branch, overlong
     loop.score = get_custom_reward_fn(loop.config)
     loop.needs_counterfactual_rewards, loop.answer_prefix = counterfactual, [ord(c) for c in answer_prefix]
     loop.rollout_config = SimpleNamespace(response_length=limit, prompt_length=prompt_limit)

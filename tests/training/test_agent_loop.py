@@ -157,6 +157,28 @@ def test_a_session_is_paid_its_sum_where_sessions_are_compared():
     assert [s.reward for s in steps(outputs)] == pytest.approx([1 / 12, 0.0])
 
 
+def test_every_state_is_answered_as_often_as_training_branches_and_the_first_answer_decides():
+    answers = ["[A]", "[B]", "[B]", "[A]", "[A]", "[B]"]
+    outputs, requests = run(make(4, positive=1), answers, split="train", branch=2)
+    assert [s.pool_size for s in steps(outputs)] == [4, 4, 3, 3, 2, 2]
+    assert [s.candidate_ids for s in steps(outputs)][::2] == [s.candidate_ids for s in steps(outputs)][1::2]
+    assert [o.reward_score for o in outputs] == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    assert [s.positive_survived for s in steps(outputs)] == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    assert {(s.reciprocal_rank, s.most_calls, s.calls) for s in steps(outputs)} == {(0.5, 6, 3)}
+    assert [a.text for a in requests][::2] == [a.text for a in requests][1::2]
+    outputs, _ = run(make(4, positive=1), ["[A]"] * 3, branch=2)  # a validation
+    assert [s.pool_size for s in steps(outputs)] == [4, 3, 2]
+
+
+def test_training_pays_less_for_what_comes_near_the_limit_of_its_length():
+    answers = ["[A]", "[A]   ", "[A]     "]
+    outputs, _ = run(make(4, positive=3), answers, split="train", limit=8, overlong=4)
+    assert [o.reward_score for o in outputs] == [1.0, 0.5, 0.0]
+    assert [s.reward_parts["overlong"] for s in steps(outputs)] == [0.0, -0.5, -1.0]
+    outputs, _ = run(make(4, positive=3), answers, limit=8, overlong=4)
+    assert [o.reward_score for o in outputs] == [1.0, 1.0, 1.0]
+
+
 def test_some_training_episodes_are_one_call():
     whole = [run(make(4, positive=0), ["[B]", "[B]", "[B]"], split="train", one_call=share)[0] for share in (0.0, 0.9)]
     assert [len(outputs) for outputs in whole] == [3, 1]

@@ -87,6 +87,11 @@ class Credit:
         "group: by that of the rewards compared with each other (not with exclusion_gae); none",
         choices=("batch", "group", "none"),
     )
+    overlong: int | None = option(
+        None,
+        "tokens before data.max_response_length over which a response loses up to 1 of its reward for its length (DAPO); null: none",
+        least=1,
+    )
     session_reward: str = option(
         "last",
         "what verl's grpo and the like compare sessions by: the reward of their last exclusion, as verl does, or the sum of all",
@@ -129,6 +134,12 @@ class Recipe:
         "share of exclusion_order's training episodes that end with their first call, so that the model learns to rank in one",
         least=0,
         most=0.9,
+    )
+    branch: int = option(
+        1,
+        "responses to each state of a training episode, compared with each other by exclusion_grpo; the first of them decides how the "
+        "episode goes on",
+        least=1,
     )
     curriculum: Curriculum = option(Curriculum, "which tasks are trained on")
     credit: Credit = option(Credit, "advantages of exclusions")

@@ -263,7 +263,7 @@ def _train(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     total = sum(stage.steps for stage in config.stages)
-    optimizers = _optimizers(model, config)
+    optimizers = make_optimizers(model, config)
     watched = sample_of_each(validation)
     done, accuracy, reports = 0, float("nan"), []
     logged, measured = time.monotonic(), float("-inf")
@@ -298,8 +298,8 @@ def _train(
     return reports
 
 
-def _optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon for the matrices, AdamW for the rest, each with its rate.
+def make_optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Return Muon for the matrices and AdamW for the rest, each with its rate.
 
     With AdamW alone, matching took three times the steps or, with some seeds, was not learned at all.
     """

@@ -157,7 +157,7 @@ def about_tiny(
     """Return what the report says of the tiny base, in plain words; of what was not measured it says nothing."""
     ask, what, drawn, sampled = _ASKED[template.kind]
     best, chances = report["best_of_n"], report["exclusion"]
-    real = any(stage["name"] == "recall" for stage in report.get("stages", ()))
+    real = report.get("circuits", False)
     fits = dice = ""
     if best:  # of held-out tasks, which few training tasks leave none of
         right = 100 * sum(best.values()) / len(best)
@@ -170,8 +170,8 @@ def about_tiny(
     if real:
         learned = (
             f"{report['titles']:,} frequent titles are tokens of their own. Its token embeddings start from co-occurrence counts of the "
-            f"training text; then language modelling over whole histories; other questions than {what} (which label has "
-            f"which title or passage; which fits best; and, at the end of every candidate's line, does this fit); and"
+            f"training text; then language modelling over whole histories. Heads that join labels to lines, and look up the line "
+            f"whose title the language model predicts, were written into it; then another question than {what} (which fits best); and"
         )
     else:
         learned = (

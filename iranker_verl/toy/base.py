@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -24,10 +24,11 @@ from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
 from iranker_verl.toy import questions, skills
 from iranker_verl.toy.batches import Sampler, accumulate_gradient
+from iranker_verl.toy.circuits import CHANNELS, HEAD, READING_LAYERS, widen
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST
-from iranker_verl.toy.tokenizer import title_pieces, train_tokenizer
-from iranker_verl.toy.topics import DIMENSIONS, copy_values, embeddings, initialise, look_back
+from iranker_verl.toy.tokenizer import LABELS, title_pieces, train_tokenizer
+from iranker_verl.toy.topics import DIMENSIONS, embeddings, initialise
 
 REPORT = "base_report.json"
 # Steps over which a stage's loss is averaged to decide whether it is completed.
@@ -41,7 +42,7 @@ class Stage:
     """One stage of training.
 
     ``steps`` optimizer steps on a ``mix`` of :mod:`.questions`' kinds, by weight, over pools of at most ``largest``; fewer
-    once the running loss falls below ``until``.
+    once the running loss falls below ``until``. ``rate`` is a share of the learning rates.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Stage:
     mix: tuple[tuple[str, float], ...]
     largest: int | None = None
     until: float | None = None
+    rate: float = 1.0
 
 
 # Pairs first: yes and no are balanced there, so matching is learned soonest; longer lists build on it.
@@ -79,19 +81,22 @@ class BaseConfig:
     feed_forward: int = 256
     vocab: int = 2048
     titles: int = 0
-    # Heads begin as those that in-context learning has to find first (:mod:`.topics`).
+    # The first stage trains a smaller language model, and :mod:`.circuits` makes a ranker of it.
     circuits: bool = False
     positions: int = 4096
+    rope_theta: float = 10000.0
     stages: tuple[Stage, ...] = STAGES
     rows: int = 32
     tokens: int = 6000
     max_length: int = 1536
-    # AdamW's rate, for embeddings, norms and biases; Muon's, for the matrices between them.
+    # AdamW's rate, for embeddings, norms and biases; Muon's, for the matrices between them (None: AdamW's too).
     lr: float = 2e-3
-    matrix_lr: float = 0.01
+    matrix_lr: float | None = 0.01
     warmup: int = 50
     # The share of all steps, at the end, in which the rate falls, linearly, to a twentieth.
     decay: float = 0.3
+    # A dataset of n tasks is drawn in proportion to n to the power of this: 0 draws all datasets equally often.
+    size_power: float = 0.0
     # Tasks of each dataset kept from training, for validation.
     validation: int = 40
     threads: int | None = None
@@ -158,17 +163,19 @@ def _make(
     training, validation = hold_out(tasks, config.validation, seed)
     titles = title_pieces(training, config.titles) if config.titles else []
     tokenizer = train_tokenizer(corpus(training, template), config.vocab, titles)
+    progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens")
+    sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples", config.size_power)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = new_model(tokenizer, config)
+        model = new_model(tokenizer, narrowed(config) if config.circuits else config)
         initialise(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
+        stages = []
         if config.circuits:
-            copy_values(model)
-            look_back(model, (1, 2))
+            stages = _train(model, sampler, validation, config, config.stages[:1], progress)
+            labels, pieces = (tokenizer.convert_tokens_to_ids(list(t)) for t in (LABELS, [f" {t}" for t in titles]))
+            model = widen(model, new_model(tokenizer, config), labels, pieces)
+        stages += _train(model, sampler, validation, config, config.stages[len(stages) :], progress)
     parameters = sum(p.numel() for p in model.parameters())
-    progress(f"base: {len(training)} training tasks, {len(tokenizer)} tokens, {parameters / 1e6:.2f}M parameters")
-    sampler = Sampler(training, template, tokenizer, config.max_length, f"{seed}:samples")
-    stages = _train(model, sampler, validation, config, progress)
     model.eval()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -176,6 +183,7 @@ def _make(
         "parameters": parameters,
         "vocabulary": len(tokenizer),
         "titles": len(titles),
+        "circuits": config.circuits,
         "training_tasks": len(training),
         "validation_tasks": len(validation),
         "stages": stages,
@@ -234,6 +242,14 @@ def architecture(config: BaseConfig, vocabulary: int) -> dict[str, Any]:
     }
 
 
+def narrowed(config: BaseConfig) -> BaseConfig:
+    """Return the sizes of the language model that becomes the ranker of ``config``."""
+    heads = config.heads - CHANNELS // HEAD
+    return replace(
+        config, hidden=config.hidden - CHANNELS, heads=heads, kv_heads=heads, layers=config.layers - READING_LAYERS
+    )
+
+
 def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2ForCausalLM:
     """Return a model with random weights from torch's present seed.
 
@@ -243,6 +259,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase, config: BaseConfig) -> Qwen2Fo
         Qwen2Config(
             **architecture(config, len(tokenizer)),
             max_position_embeddings=config.positions,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             initializer_range=0.04,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -260,14 +277,15 @@ def _train(
     sampler: Sampler,
     validation: Sequence[RankingTask],
     config: BaseConfig,
+    stages: Sequence[Stage],
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    total = sum(stage.steps for stage in config.stages)
+    total = sum(stage.steps for stage in stages)
     optimizers = make_optimizers(model, config)
     watched = sample_of_each(validation)
     done, accuracy, reports = 0, float("nan"), []
     logged, measured = time.monotonic(), float("-inf")
-    for stage in config.stages:
+    for stage in stages:
         started, drawn, losses = time.monotonic(), sampler.drawn, deque([float("inf")] * RUNNING, maxlen=RUNNING)
         for step in range(stage.steps):
             if stage.until is not None and sum(losses) / RUNNING < stage.until:
@@ -276,7 +294,7 @@ def _train(
             fall = (total - done) / max(1.0, config.decay * total)
             for optimizer, rate in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = rate * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
+                    group["lr"] = rate * stage.rate * min(1.0, (done + 1) / config.warmup, max(0.05, fall))
             losses.append(
                 accumulate_gradient(
                     model, sampler.step(dict(stage.mix), config.rows, config.tokens, stage.largest), sampler.pad
@@ -304,13 +322,13 @@ def make_optimizers(model: Qwen2ForCausalLM, config: BaseConfig) -> list[tuple[t
     With AdamW alone, matching took three times the steps or, with some seeds, was not learned at all.
     """
     embeddings = {id(p) for p in model.model.embed_tokens.parameters()}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]
+    matrices = [p for p in model.parameters() if config.matrix_lr and p.ndim == 2 and id(p) not in embeddings]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [
-        (torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True), config.lr),
-        (Muon(matrices, lr=config.matrix_lr), config.matrix_lr),
-    ]
+    adam = torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    if config.matrix_lr is None:
+        return [(adam, config.lr)]
+    return [(adam, config.lr), (Muon(matrices, lr=config.matrix_lr), config.matrix_lr)]
 
 
 def sample_of_each(tasks: Sequence[RankingTask]) -> list[RankingTask]:

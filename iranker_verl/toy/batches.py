@@ -85,7 +85,10 @@ def collate(rows: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tens
 
 
 class Sampler:
-    """Sample tasks uniformly over datasets, and make samples of them. ``overlong`` counts the samples left out."""
+    """Sample tasks of all datasets, and make samples of them. ``overlong`` counts the samples left out.
+
+    A dataset of n tasks is drawn in proportion to n to the power of ``size_power``.
+    """
 
     def __init__(
         self,
@@ -94,8 +97,10 @@ class Sampler:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         seed: str,
+        size_power: float = 0.0,
     ) -> None:
-        self.by_dataset = by_dataset(tasks)
+        self.datasets = list(by_dataset(tasks).values())
+        self.shares = [len(own) ** size_power for own in self.datasets]
         self.template, self.tokenizer, self.max_length = template, tokenizer, max_length
         self.pad = int(tokenizer.pad_token_id)
         self.random = Random(seed)
@@ -105,7 +110,7 @@ class Sampler:
         """Return one step's samples in groups of similar length: ``rows`` of them, fewer where they exceed ``tokens``."""
         samples = []
         for _ in range(rows):
-            task = self.random.choice(self.by_dataset[self.random.choice(list(self.by_dataset))])
+            task = self.random.choice(self.random.choices(self.datasets, self.shares)[0])
             kind = self.random.choices(list(mix), list(mix.values()))[0]
             samples.append(make_sample(kind, self.random, task, self.template, largest))
         encoded = encode(self.tokenizer, samples)

@@ -3,19 +3,18 @@
 ``language``   a context and its positive candidate, as plain text
 ``best``       "Which fits best:" over a random part of a task's candidates, the positive among them; and at the end of
                every candidate's line, whether this candidate fits, yes or no
-``recall``     a list of candidates, then titles or quotations from it, one a line, each to be answered with its candidate's
-               label: as many questions in a short prompt as there are candidates
+``choice``     the same question without the verdicts
+``name``       the same question, answered by the candidate's text
 ``exclusion``  the real prompt with a valid label, uniformly at random: the form of an exclusion, not which is good
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from iranker_verl.ranking import Elimination, RankingTask
 from iranker_verl.ranking.templates import Message, Template, parse
-from iranker_verl.ranking.text import one_line
 from reward_fns.answers import label
 
 BEST = parse(
@@ -74,26 +73,16 @@ def best(task: RankingTask) -> Sample:
     return Sample(BEST.messages(state), f"[{label(state.task.target)}]", asides)
 
 
-def quotation(random: Random, task: RankingTask, place: int) -> str:
-    """Return the text of the candidate at ``place`` on one line; of a passage, three to eight words of it in a row."""
-    text = one_line(task.candidates[place].text)
-    if task.scenario != "passage":
-        return text
-    words = text.split()
-    length = min(len(words), random.randint(3, 8))
-    start = random.randint(0, len(words) - length)
-    return " ".join(words[start : start + length])
+def choice(task: RankingTask) -> Sample:
+    """Return the question for the best candidate, without verdicts."""
+    return replace(best(task), asides=())
 
 
-def recall(random: Random, task: RankingTask) -> Sample:
-    """Return the labels of all candidates, asked for by quotations in random order; the last one's is the answer."""
-    places = random.sample(range(len(task.candidates)), len(task.candidates))
-    quotations = [f"{quotation(random, task, place)}\n" for place in places]
-    shown = "\n".join(f"[{label(i)}] {c.text}" for i, c in enumerate(task.candidates))
-    content = f"Candidates:\n{shown}\nWhich is it:\n{''.join(quotations)}"
-    *asides, (_, answer) = [(line, f"[{label(place)}]") for line, place in zip(quotations, places, strict=True)]
-    lines = [(f"Which is it:\n{asides[0][0]}", asides[0][1]), *asides[1:]] if asides else []
-    return Sample([{"role": "user", "content": content}], answer, tuple(lines))
+def name(task: RankingTask) -> Sample:
+    """Return the question for the best candidate, answered by its text; of a passage, plain text."""
+    if task.scenario == "passage":
+        return language(task)
+    return Sample(BEST.messages(Elimination(task)), f" {task.candidates[task.target].text}")
 
 
 def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
@@ -104,7 +93,7 @@ def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
     return Sample(template.messages(state), template.answer_for(state, *indices))
 
 
-KINDS = ("language", "best", "recall", "exclusion")
+KINDS = ("language", "best", "choice", "name", "exclusion")
 
 
 def make_sample(kind: str, random: Random, task: RankingTask, template: Template, largest: int | None = None) -> Sample:
@@ -112,6 +101,6 @@ def make_sample(kind: str, random: Random, task: RankingTask, template: Template
     if kind == "language":
         return language(task)
     part = part_of(random, task, largest)
-    if kind == "recall":
-        return recall(random, part)
-    return exclusion(random, part, template) if kind == "exclusion" else best(part)
+    if kind == "exclusion":
+        return exclusion(random, part, template)
+    return {"best": best, "choice": choice, "name": name}[kind](part)

@@ -1,11 +1,10 @@
-"""The base of real data: the tiny base's architecture and questions, with stages that real titles and texts need.
+"""The base of real data: what suits a history is learned as a language model, and said by labels with the heads of circuits.
 
 What next item suits a history is learned soonest by language modelling over whole histories, in which a frequent title is a
 single token. Learned through labels from nothing, the same knowledge took many times as long. So the stages are
 
-* ``language``: histories of titles (and queries with their positives) as plain text,
-* ``recall``: which label has which title, or the passage that a few words in a row are from,
-* ``lists``: which of these fits best, with a verdict at the end of every candidate's line,
+* ``language``: histories of titles (and queries with their positives) as plain text, and which of a list comes next, by name,
+* ``lists``: which of these fits best, by its label (:mod:`.circuits` makes the heads for it after the first stage),
 * ``format``: valid exclusions, uniformly at random.
 """
 
@@ -14,11 +13,23 @@ from __future__ import annotations
 from iranker_verl.toy.base import BaseConfig, Stage
 
 STAGES = (
-    Stage("language", 120, (("language", 1.0),)),
-    Stage("recall", 400, (("language", 0.05), ("recall", 0.95)), largest=8),
-    Stage("lists", 1000, (("language", 0.05), ("best", 0.85), ("recall", 0.1))),
-    Stage("format", 280, (("language", 0.05), ("best", 0.45), ("exclusion", 0.5))),
+    Stage("language", 2400, (("language", 0.75), ("name", 0.25))),
+    Stage("lists", 2400, (("language", 0.1), ("choice", 0.9)), rate=0.5),
+    Stage("format", 800, (("language", 0.05), ("choice", 0.45), ("exclusion", 0.5)), rate=0.5),
 )
-REAL = BaseConfig(titles=6000, circuits=True, rows=80, max_length=2040, stages=STAGES)
+REAL = BaseConfig(
+    hidden=192,
+    heads=6,
+    kv_heads=6,
+    titles=6000,
+    circuits=True,
+    rope_theta=1e6,
+    matrix_lr=None,
+    rows=32,
+    tokens=2000,
+    size_power=0.5,
+    max_length=2040,
+    stages=STAGES,
+)
 # What ``iranker.base.make`` makes, by its name.
 BASES = {"tiny": BaseConfig(), "real": REAL}

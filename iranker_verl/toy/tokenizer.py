@@ -16,8 +16,6 @@ SPECIAL = (PAD, START, END)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 LABELS = tuple(f"[{letter}]" for letter in string.ascii_uppercase)
 
-# Users who chose an item, for its title to be a piece.
-FEWEST = 3
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -26,25 +24,25 @@ CHAT_TEMPLATE = (
 
 
 def title_pieces(tasks: Iterable[RankingTask], most: int) -> list[str]:
-    """Return the titles that get a piece of their own: those that :data:`FEWEST` users or more chose, ``most`` at most.
+    """Return the titles, and lines of LLMs, that get a piece of their own: the most often best ones, ``most`` at most.
 
     Titles with brackets, which could be taken for labels and markers, and those without a space, which a byte-level decoder
     may read as bytes, stay words.
     """
     users: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for task in tasks:
-        if task.scenario == "recommendation":
+        if task.scenario != "passage":
             users[task.candidates[task.target].text].add((task.dataset, task.group))
     chosen = {text: len(found) for text, found in users.items() if " " in text and not set("[]<>") & set(text)}
-    frequent = sorted((text for text, count in chosen.items() if count >= FEWEST), key=lambda t: (-chosen[t], t))
-    return frequent[:most]
+    return sorted(chosen, key=lambda text: (-chosen[text], text))[:most]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, titles: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Return a tokenizer of at most ``vocab_size`` pieces, and one for each of ``titles``.
 
     Labels, tags and titles are single pieces but not *special* ones, because decoding with ``skip_special_tokens`` must keep
-    them. Where a title stands as words of its own, it is its piece, the longest title first; all other text is made of bytes.
+    them. Where a title stands as words of its own, it and the space before it are its piece, the longest title first; all other
+    text is made of bytes.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
@@ -57,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, titles: Sequence[str]
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in (*TAGS, *LABELS)])
-    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False, single_word=True) for t in titles])
+    tokenizer.add_tokens([AddedToken(f" {t}", special=False, normalized=False, single_word=True) for t in titles])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
     )

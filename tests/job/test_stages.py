@@ -42,7 +42,7 @@ def test_a_whole_ranking_excludes_nothing():
 
 
 def test_of_real_data_it_says_what_the_base_knows_before_it_can_say_it():
-    made = {"stages": [{"name": "language"}, {"name": "recall"}], "titles": 1224, "likelihood": {"rec-movie": 0.561}}
+    made = {"circuits": True, "titles": 1224, "likelihood": {"rec-movie": 0.561}}
     text = about("label", **made)
     assert "1,224 frequent titles are tokens of their own" in text and "language modelling over whole histories" in text
     assert "likelihood of their titles after the history, their candidates have MRR rec-movie 0.56." in text

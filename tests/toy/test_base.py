@@ -17,11 +17,13 @@ from iranker_verl.ranking.templates import load
 from iranker_verl.toy import BaseConfig, base, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
+from iranker_verl.toy.circuits import widen
 from iranker_verl.toy.muon import Muon, orthogonal
-from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of, recall
+from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of
+from iranker_verl.toy.real import REAL
 from iranker_verl.toy.skills import likelihood
 from iranker_verl.toy.tokenizer import END, LABELS, title_pieces, train_tokenizer
-from iranker_verl.toy.topics import embeddings, look_back
+from iranker_verl.toy.topics import embeddings
 from reward_fns.answers import parse_exclusion
 
 TEMPLATE = load("label")
@@ -177,29 +179,67 @@ def recommendation(number: int, user: int, text: str, context: str = "") -> Rank
 def test_titles_that_several_users_chose_are_tokens_wherever_they_stand():
     texts = ["Toy Story (1995)", "Amélie, Le Film (2001)", "Rare Film (1999)", "[REC] Two (2009)", "Ran"]
     tasks = [recommendation(10 * n + u, u, text) for n, text in enumerate(texts) for u in range(3) if n != 2 or u < 2]
-    assert title_pieces(tasks, 9) == ["Amélie, Le Film (2001)", "Toy Story (1995)"]
+    assert title_pieces(tasks, 9) == ["Amélie, Le Film (2001)", "Toy Story (1995)", "Rare Film (1999)"]
+    assert title_pieces(tasks, 2) == ["Amélie, Le Film (2001)", "Toy Story (1995)"]
     assert title_pieces(tasks, 1) == ["Amélie, Le Film (2001)"]
     made = train_tokenizer(corpus(tasks, TEMPLATE), 512, title_pieces(tasks, 9))
-    alone = made.convert_tokens_to_ids("Toy Story (1995)")
+    alone = made.convert_tokens_to_ids(" Toy Story (1995)")
     for text in ("History: Toy Story (1995); Amélie, Le Film (2001)\n[A] Toy Story (1995)\n", "Toy Story (1995)s, Ran"):
         ids = made(text, add_special_tokens=False)["input_ids"]
         assert ids.count(alone) == text.count("Toy Story (1995)") - text.count("(1995)s")
         assert made.decode(ids, skip_special_tokens=True) == text
 
 
-def test_heads_that_look_back_attend_to_one_place_whatever_the_tokens_are():
+@pytest.fixture(scope="module")
+def wired():
+    """A ranker made of a random language model, and its tokenizer: titles are tokens, and lines are up to 40 tokens long."""
+    config = replace(BaseConfig(layers=4, rope_theta=1e6), hidden=192, heads=6, kv_heads=6, circuits=True)
+    made = train_tokenizer(["a b c Title"], 400, [f"Title {n}" for n in range(60)])
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a b c"], 512)
-    model = base.new_model(tokenizer, BaseConfig(layers=1))
-    look_back(model, (1, 2))
+    language = base.new_model(made, base.narrowed(config)).eval()
+    labels = made.convert_tokens_to_ids(list(LABELS))
+    titles = made.convert_tokens_to_ids([f" Title {n}" for n in range(60)])
+    return made, language, widen(language, base.new_model(made, config), labels, titles).eval()
+
+
+def test_the_nearest_labels_score_is_highest_at_any_distance(wired):
+    made, _, model = wired
     model.set_attn_implementation("eager")
-    weights = model(torch.randint(0, len(tokenizer), (2, 60)), output_attentions=True).attentions[
-        0
-    ]  # row, head, to, from
-    for head, offset in enumerate((1, 2)):
-        assert (weights[:, head].diagonal(-offset, dim1=1, dim2=2)[:, 2:] > 0.9).all()
-    with pytest.raises(ValueError, match="3 offsets, but 2 heads"):
-        look_back(model, (1, 2, 3))
+    label = made.convert_tokens_to_ids
+    other = made("a b c", add_special_tokens=False)["input_ids"][0]
+    for length in (1, 5, 20, 80):
+        ids = [other] * 30 + [t for n in range(4) for t in (label(LABELS[n]), *[other] * length)]
+        weights = model.model(torch.tensor([ids]), output_attentions=True).attentions[0][0, 3]
+        for n in range(4):
+            start = 30 + n * (length + 1)
+            assert (weights[start : start + length + 1, start] > 0.6).all(), (length, n)
+
+
+def test_a_widened_language_model_predicts_what_it_did(wired):
+    made, language, model = wired
+    ids = torch.randint(0, 300, (3, 40))
+    labels = made.convert_tokens_to_ids(list(LABELS))
+    ids[torch.isin(ids, torch.tensor(labels))] = 5
+    before, after = (m(ids).logits.log_softmax(-1) for m in (language, model))
+    kept = [t for t in range(before.shape[-1]) if t not in labels]
+    correlation = torch.corrcoef(torch.stack([before[..., kept].flatten(), after[..., kept].flatten()]))[0, 1]
+    assert correlation > 0.95
+
+
+def test_a_base_of_circuits_is_made_whole(tmp_path):
+    stages = tuple(replace(stage, steps=2) for stage in REAL.stages)
+    config = replace(REAL, stages=stages, vocab=512, validation=2, rows=4)
+    tasks = [
+        recommendation(10 * u + n, u, f"Film {u} {n}", "Heat (1995); Alien (1979)") for u in range(12) for n in range(2)
+    ]
+    report = make_base(tasks, TEMPLATE, tmp_path, config=config, progress=lambda _: None)
+    assert (
+        report["circuits"]
+        and report["titles"] == 20
+        and [s["name"] for s in report["stages"]] == ["language", "lists", "format"]
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(report["path"])
+    assert loaded.config.hidden_size == 192 and loaded.config.num_hidden_layers == 4
 
 
 def test_of_a_user_who_gave_several_tasks_validation_has_one_and_training_none():
@@ -209,21 +249,20 @@ def test_of_a_user_who_gave_several_tasks_validation_has_one_and_training_none()
     assert not {t.group for t in training} & {t.group for t in validation}
 
 
-def test_recall_asks_for_every_candidate_by_its_title_or_words_of_it(tokenizer):
-    passages = tuple(Candidate(str(i), " ".join(f"w{i}x{j}" for j in range(30))) for i in range(4))
-    own = replace(TASKS[0], candidates=passages, relevance=(1.0, 0.0, 0.0, 0.0))
-    for task in (own, recommendation(1, 1, "Toy Story (1995)", context="Heat (1995)")):
-        sample = recall(Random(3), task)
-        shown, asked = sample.messages[0]["content"].split("\nWhich is it:\n")
-        lines = asked.splitlines()
-        answers = [*(verdict for _, verdict in sample.asides), sample.answer]
-        assert sorted(answers) == [f"[{'ABCD'[i]}]" for i in range(len(task.candidates))]
-        for line, answer in zip(lines, answers, strict=True):
-            assert [answer for text in shown.splitlines() if line in text] == [answer]
-            assert next(text for text in shown.splitlines() if line in text).startswith(answer)
-        [row] = encode(tokenizer, [sample])
-        labels = [t for t in row.targets if t in tokenizer.convert_tokens_to_ids(list(LABELS))]
-        assert tokenizer.convert_ids_to_tokens(labels) == answers
+def test_a_list_is_asked_for_by_name_and_by_label():
+    task = recommendation(1, 1, "Toy Story (1995)", context="Heat (1995)")
+    named, chosen = (make_sample(kind, Random(3), task, TEMPLATE) for kind in ("name", "choice"))
+    assert named.messages == chosen.messages and named.answer == " Toy Story (1995)"
+    assert chosen.answer == "[A]" and not chosen.asides
+    assert make_sample("name", Random(3), TASKS[0], TEMPLATE).messages is None  # a passage is no name
+
+
+def test_datasets_are_drawn_by_a_power_of_their_size(tokenizer):
+    tasks = [*TASKS[:1], *[task(i, dataset="passage-7") for i in range(100, 225)]]
+    for power, least, most in ((0.0, 0.4, 0.6), (0.5, 0.02, 0.2)):
+        sampler = Sampler(tasks, TEMPLATE, tokenizer, 400, "1", power)
+        drawn = sampler.random.choices(range(2), sampler.shares, k=1000)
+        assert least < drawn.count(0) / 1000 < most
 
 
 def test_likelihood_ranks_by_what_comes_after_the_history():

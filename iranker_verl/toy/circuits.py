@@ -1,0 +1,160 @@
+"""Make a ranker of a small language model: what it knows of titles, said by the labels of a list.
+
+A small model learns by language modelling, in a minute, which title suits a history. To say so by the label of a candidate takes
+heads that join a label to its line, and one that looks up the line whose title fits: in-context learning, which appears late
+and suddenly (Olsson et al., In-context learning and induction heads, arXiv 2209.11895). On real data, where every answer is
+uncertain, it did not appear in an hour. So these heads are written down here, and training goes on from them:
+
+1. *line*: in the first layer, every token attends to the nearest label before it, at any distance, and copies its code;
+2. *match*: in two more layers, the query is the language model's prediction, the key is a token's own embedding, both in the
+   leading directions of the titles' embeddings, so that a score is nearly the title's logit; the value is the code of the line,
+   which is written where the output reads labels.
+
+The width is the language model's and three channels: a label's code (read by the output), the code of a token's line, and a
+token's embedding in the leading directions. The language model computes what it did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from transformers import Qwen2ForCausalLM
+
+HEAD = 32  # dimensions of a head, and of each channel
+CHANNELS = 3 * HEAD
+READING_LAYERS = 2
+LABEL_LENGTH = 3.0  # of a label's code, in mean lengths of an embedding
+CODE_LENGTH = 0.2  # of a token's code
+# The score of the nearest label: FLOOR at a distance of REACH tokens, and SLOPE more for each e-fold that it is nearer.
+FLOOR, SLOPE, REACH = 20.0, 20.0, 400
+MATCH = 25.0  # how sharply the match looks
+IN_LINE = 6.0  # how much more it looks at lines than at the history
+WRITE = 10.0  # of a line that it looks at alone, in lengths of its code
+
+
+def widen(
+    language: Qwen2ForCausalLM, model: Qwen2ForCausalLM, labels: Sequence[int], titles: Sequence[int]
+) -> Qwen2ForCausalLM:
+    """Write ``language`` and the heads that read its predictions into ``model``; return ``model``.
+
+    ``model`` is :data:`CHANNELS` wider and :data:`READING_LAYERS` deeper, with heads of :data:`HEAD` dimensions, each with its
+    own keys. ``labels`` are the tokens of at most :data:`HEAD` labels. ``titles`` are the tokens whose embeddings' leading
+    directions are used; all tokens' where they are too few.
+    """
+    width = language.config.hidden_size
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.fill_(1.0)
+            elif parameter.ndim == 1 or "o_proj" in name or "down_proj" in name:  # what is added writes nothing yet
+                parameter.zero_()
+            else:
+                parameter.normal_(0.0, 0.01)
+        directions, strength = _embed(language, model, labels, titles)
+        _copy(language, model)
+        _join_lines(model, width)
+        for layer in model.model.layers[-READING_LAYERS:]:
+            _match(layer, width, directions, strength)
+    return model
+
+
+def _embed(
+    language: Qwen2ForCausalLM, model: Qwen2ForCausalLM, labels: Sequence[int], titles: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the embeddings; return the leading directions, shape (HEAD, width), and their relative strengths."""
+    known, wide = language.model.embed_tokens.weight, model.model.embed_tokens.weight
+    width = known.shape[1]
+    length = known.norm(dim=1).mean()
+    shown = known[list(titles)] if len(titles) >= 2 * HEAD else known
+    mean = shown.mean(0)
+    _, strength, directions = torch.linalg.svd(shown - mean, full_matrices=False)
+    codes = (known - mean) @ directions[:HEAD].T
+    wide.zero_()
+    wide[:, :width] = known
+    for place, token in enumerate(labels):
+        wide[token, width + place] = LABEL_LENGTH * length
+    wide[:, width + 2 * HEAD :] = CODE_LENGTH * length * codes / codes.norm(dim=1).mean()
+    return directions[:HEAD], strength[:HEAD] / strength[0]
+
+
+def _copy(language: Qwen2ForCausalLM, model: Qwen2ForCausalLM) -> None:
+    """Copy the language model into the first dimensions, heads and layers; the channels stay out of what it reads."""
+    width = language.config.hidden_size
+    # A norm divides by the length over all dimensions; the channels are empty or short.
+    shrink = (width / model.config.hidden_size) ** 0.5
+
+    def norm(target: torch.nn.Module, source: torch.nn.Module) -> None:
+        target.weight[:width] = source.weight * shrink
+
+    norm(model.model.norm, language.model.norm)
+    for layer, known in zip(model.model.layers, language.model.layers, strict=False):
+        norm(layer.input_layernorm, known.input_layernorm)
+        norm(layer.post_attention_layernorm, known.post_attention_layernorm)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            wide, narrow = getattr(layer.self_attn, name), getattr(known.self_attn, name)
+            wide.weight[:width] = 0.0
+            wide.weight[:width, :width] = narrow.weight
+            wide.bias[:width] = narrow.bias
+        layer.self_attn.o_proj.weight[:width, :width] = known.self_attn.o_proj.weight
+        for name in ("gate_proj", "up_proj"):
+            wide = getattr(layer.mlp, name).weight
+            wide[:, width:] = 0.0
+            wide[:, :width] = getattr(known.mlp, name).weight
+        layer.mlp.down_proj.weight[:width] = known.mlp.down_proj.weight
+
+
+def distance_weights(frequencies: torch.Tensor) -> torch.Tensor:
+    """Return weights w >= 0 of the rotary frequencies θ, such that Σ w cos(θΔ) falls with the logarithm of the distance Δ."""
+    distances = np.unique(np.geomspace(1, REACH + 1, 200).round()) - 1
+    wanted = FLOOR + SLOPE * np.log((REACH + 1) / (distances + 1))
+    found, _ = nnls(np.cos(np.outer(distances, frequencies.double().numpy())), wanted)
+    return torch.tensor(found, dtype=torch.float32)
+
+
+def _join_lines(model: Qwen2ForCausalLM, width: int) -> None:
+    """Let the first free head of the first layer copy the code of the nearest label before a token into the line's channel.
+
+    Only labels have keys, in the cosine part of each rotary frequency θ, and all queries are equal, so the score of a label Δ
+    tokens back is Σ w cos(θΔ).
+    """
+    layer = model.model.layers[0]
+    attention, rows = layer.self_attn, slice(width, width + HEAD)
+    embeddings = model.model.embed_tokens.weight
+    code = embeddings[:, width : width + HEAD].amax()
+    # What a label's code is after the norm, whose weights are one in the channels.
+    labelled = embeddings[embeddings[:, width : width + HEAD].amax(dim=1) > 0]
+    seen = code / labelled.pow(2).mean(dim=1).sqrt().mean()
+    part = (distance_weights(model.model.rotary_emb.inv_freq.float().cpu()) * HEAD**0.5).sqrt()
+    zeros = torch.zeros_like(part)
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[rows] = 0.0
+    attention.q_proj.bias[rows] = torch.cat([part, zeros])
+    attention.k_proj.weight[rows, width : width + HEAD] = torch.cat([part, zeros])[:, None] / seen
+    attention.v_proj.weight[rows, width : width + HEAD] = torch.eye(HEAD) / seen
+    attention.o_proj.weight[width + HEAD : width + 2 * HEAD, rows] = torch.eye(HEAD) * code / LABEL_LENGTH
+
+
+def _match(layer: torch.nn.Module, width: int, directions: torch.Tensor, strength: torch.Tensor) -> None:
+    """Let two heads look up the lines whose titles are predicted, and write their codes where the output reads labels.
+
+    A head's frequencies with periods of more than a list's length keep a product whatever the distance: its slow dimensions.
+    The heads share the directions between them, the strongest to both.
+    """
+    attention = layer.self_attn
+    half = HEAD // 2
+    *slow, inside = (*range(half - 10, half), *range(HEAD - 10, HEAD))
+    line = slice(width + HEAD, width + 2 * HEAD)
+    for head, first in enumerate((0, HEAD - len(slow))):
+        rows, taken = slice(head * HEAD, (head + 1) * HEAD), slice(first, first + len(slow))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            projection.weight[rows] = 0.0
+        places = head * HEAD + torch.tensor(slow)
+        attention.q_proj.weight[places, :width] = MATCH * directions[taken] * strength[taken, None]
+        attention.k_proj.weight[places, width + 2 * HEAD + torch.arange(first, first + len(slow))] = 1.0
+        attention.q_proj.bias[head * HEAD + inside] = IN_LINE
+        attention.k_proj.weight[head * HEAD + inside, line] = 1.0
+        attention.v_proj.weight[rows, line] = torch.eye(HEAD)
+        attention.o_proj.weight[width : width + HEAD, rows] = WRITE * torch.eye(HEAD)

@@ -17,6 +17,7 @@ token's embedding in the leading directions. The language model computes what it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,10 +87,12 @@ def _copy(language: Qwen2ForCausalLM, model: Qwen2ForCausalLM) -> None:
     # A norm divides by the length over all dimensions; the channels are empty or short.
     shrink = (width / model.config.hidden_size) ** 0.5
 
-    def norm(target: torch.nn.Module, source: torch.nn.Module) -> None:
+    def norm(target: Any, source: Any) -> None:
         target.weight[:width] = source.weight * shrink
 
     norm(model.model.norm, language.model.norm)
+    layer: Any
+    known: Any
     for layer, known in zip(model.model.layers, language.model.layers, strict=False):
         norm(layer.input_layernorm, known.input_layernorm)
         norm(layer.post_attention_layernorm, known.post_attention_layernorm)
@@ -120,8 +123,8 @@ def _join_lines(model: Qwen2ForCausalLM, width: int) -> None:
     Only labels have keys, in the cosine part of each rotary frequency θ, and all queries are equal, so the score of a label Δ
     tokens back is Σ w cos(θΔ).
     """
-    layer = model.model.layers[0]
-    attention, rows = layer.self_attn, slice(width, width + HEAD)
+    first: Any = model.model.layers[0]
+    attention, rows = first.self_attn, slice(width, width + HEAD)
     embeddings = model.model.embed_tokens.weight
     code = embeddings[:, width : width + HEAD].amax()
     # What a label's code is after the norm, whose weights are one in the channels.
@@ -137,7 +140,7 @@ def _join_lines(model: Qwen2ForCausalLM, width: int) -> None:
     attention.o_proj.weight[width + HEAD : width + 2 * HEAD, rows] = torch.eye(HEAD) * code / LABEL_LENGTH
 
 
-def _match(layer: torch.nn.Module, width: int, directions: torch.Tensor, strength: torch.Tensor) -> None:
+def _match(layer: Any, width: int, directions: torch.Tensor, strength: torch.Tensor) -> None:
     """Let two heads look up the lines whose titles are predicted, and write their codes where the output reads labels.
 
     A head's frequencies with periods of more than a list's length keep a product whatever the distance: its slow dimensions.

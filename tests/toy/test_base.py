@@ -23,7 +23,7 @@ from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_
 from iranker_verl.toy.real import REAL
 from iranker_verl.toy.skills import likelihood
 from iranker_verl.toy.tokenizer import END, LABELS, title_pieces, train_tokenizer
-from iranker_verl.toy.topics import embeddings
+from iranker_verl.toy.topics import embeddings, look_back
 from reward_fns.answers import parse_exclusion
 
 TEMPLATE = load("label")
@@ -240,6 +240,21 @@ def test_a_base_of_circuits_is_made_whole(tmp_path):
     )
     loaded = AutoModelForCausalLM.from_pretrained(report["path"])
     assert loaded.config.hidden_size == 192 and loaded.config.num_hidden_layers == 4
+
+
+def test_heads_that_look_back_attend_to_one_place_whatever_the_tokens_are():
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a b c"], 512)
+    model = base.new_model(tokenizer, BaseConfig(layers=1))
+    look_back(model, (1, 2))
+    model.set_attn_implementation("eager")
+    weights = model(torch.randint(0, len(tokenizer), (2, 60)), output_attentions=True).attentions[
+        0
+    ]  # row, head, to, from
+    for head, offset in enumerate((1, 2)):
+        assert (weights[:, head].diagonal(-offset, dim1=1, dim2=2)[:, 2:] > 0.9).all()
+    with pytest.raises(ValueError, match="3 offsets, but 2 heads"):
+        look_back(model, (1, 2, 3))
 
 
 def test_of_a_user_who_gave_several_tasks_validation_has_one_and_training_none():

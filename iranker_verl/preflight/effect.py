@@ -223,8 +223,11 @@ def off(config: DictConfig) -> Iterator[tuple[str, str]]:
         if engine != policy.rollout.name:
             why = f"actor_rollout_ref.rollout.name is {policy.rollout.name}; leave it out"
             yield f"actor_rollout_ref.rollout.engine_kwargs.{engine}.", why
-    for mode in ("colocate_async", "separate_async"):
-        yield f"trainer.v1.{mode}.", "trainer.v1.trainer_mode is sync; leave it out"
+    mode = trainer.v1.trainer_mode
+    for other in {"colocate_async", "separate_async"} - {mode}:
+        yield f"trainer.v1.{other}.", f"trainer.v1.trainer_mode is {mode}; leave it out"
+    for name in ("max_off_policy_threshold", "max_off_policy_strategy") if mode == "sync" else ():
+        yield f"trainer.v1.sampler.{name}", "trainer.v1.trainer_mode is sync, on policy; leave it out"
     if trainer.v1.sampler.custom_sampler.get("path"):
         why = "trainer.v1.sampler.custom_sampler is set, and verl hands it to its own sampler only; leave it out"
         yield from (("trainer.v1.sampler.sync_refill_failed_groups", why), ("algorithm.filter_groups.", why))

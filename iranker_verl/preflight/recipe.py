@@ -91,14 +91,22 @@ def _check_data(config: DictConfig) -> None:
 
 
 def _check_trainer(config: DictConfig) -> None:
-    """Check what our trainer, which is verl's synchronous one of V1, works with. Raise UserError with the option's name."""
+    """Check what our trainers, which are verl's of V1, work with. Raise UserError with the option's name."""
     from verl.utils.tracking import Tracking
 
-    for name, wanted in (("trainer.use_v1", (True, None)), ("trainer.v1.trainer_mode", ("sync",))):
+    modes = ("sync", "colocate_async")
+    for name, wanted in (("trainer.use_v1", (True, None)), ("trainer.v1.trainer_mode", modes)):
         if (value := OmegaConf.select(config, name)) not in wanted:
             raise UserError(
-                f"{name}={value}: elimination episodes are trained by verl's V1 trainer in mode sync; leave it out"
+                f"{name}={value}: elimination episodes are trained by verl's V1 trainer in mode {' or '.join(modes)}; leave it out"
             )
+    if config.trainer.v1.trainer_mode != "sync" and config.iranker.curriculum.first_pool is not None:
+        raise UserError(
+            "trainer.v1.trainer_mode=colocate_async draws tasks before the last step is known, which iranker.curriculum goes by: "
+            "set iranker.curriculum.first_pool=null"
+        )
+    if config.reward.reward_model.enable and not config.reward.num_workers:
+        raise UserError("reward.reward_model.enable=true needs workers that ask it: set reward.num_workers=8")
     kept = config.actor_rollout_ref.actor.checkpoint.save_contents or ()
     if missing := [part for part in ("model", "optimizer", "extra") if part not in kept]:
         raise UserError(

@@ -123,7 +123,7 @@ def _quoted(override: str) -> str:
 
 
 def task_runner_class() -> Any:
-    """Return verl's task runner, with our trainer in the place of its synchronous one."""
+    """Return verl's task runner, with our trainers in the place of its own."""
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1
 
@@ -131,10 +131,11 @@ def task_runner_class() -> Any:
         def run(self, config: DictConfig) -> None:
             from verl.trainer.ppo.v1 import trainer_base
 
+            from iranker_verl.training.asynchronous import ColocatedTrainer
             from iranker_verl.training.trainer import EliminationTrainer
 
-            # Not a name of its own: any trainer_mode but "sync" silently selects the asynchronous data path.
-            trainer_base.TRAINER_REGISTRY["sync"] = EliminationTrainer
+            # Not names of their own: verl asks whether trainer_mode is "sync".
+            trainer_base.TRAINER_REGISTRY |= {"sync": EliminationTrainer, "colocate_async": ColocatedTrainer}
             super().run(config)
 
     return ray.remote(EliminationTaskRunner)

@@ -41,15 +41,17 @@ class RecoveringManager(AgentLoopManagerTQ):
     async def _init_agent_loop_workers(self) -> None:
         await super()._init_agent_loop_workers()
         self._deaths = [worker.until_death.remote() for worker in self.agent_loop_workers]
-        self._chunks: list[TensorDict] = []
+        self._chunks: list[list[TensorDict]] = [[] for _ in self.agent_loop_workers]
         self._restarts = 0
 
     def generate_sequences(self, prompts: TensorDict) -> None:
-        """Hand each worker its part of ``prompts``, as verl does, and remember the parts."""
-        self._chunks = list(prompts.chunk(len(self.agent_loop_workers)))
+        """Hand each worker its part of ``prompts``, as verl does, and remember the parts until they are done."""
+        unfinished = {uid for tags in (tq.kv_list() or {}).values() for uid in _unfinished(tags)}
+        self._chunks = [[part for part in parts if unfinished & set(part["uid"])] for parts in self._chunks]
         self._restarts = 0
-        for number in range(len(self._chunks)):
-            self._dispatch(number, self._chunks[number])
+        for number, part in enumerate(prompts.chunk(len(self.agent_loop_workers))):
+            self._chunks[number].append(part)
+            self._dispatch(number, part)
 
     def _dispatch(self, number: int, chunk: TensorDict) -> None:
         with suppress(ray.exceptions.RayActorError):  # replace_dead_workers finds the death, and runs the chunk again
@@ -79,14 +81,15 @@ class RecoveringManager(AgentLoopManagerTQ):
         return again
 
     def _run_again(self, number: int, partition_id: str) -> int:
-        if number >= len(self._chunks):
-            return 0
         stored = (tq.kv_list(partition_id) or {}).get(partition_id, {})
-        unfinished = {uid for uid, tag in stored.items() if tag.get("status") in ("pending", "running")}
-        rows = [row for row, uid in enumerate(self._chunks[number]["uid"]) if uid in unfinished]
+        return sum(self._run_part_again(number, part, partition_id, stored) for part in self._chunks[number])
+
+    def _run_part_again(self, number: int, part: TensorDict, partition_id: str, stored: dict[str, dict]) -> int:
+        unfinished = _unfinished(stored)
+        rows = [row for row, uid in enumerate(part["uid"]) if uid in unfinished]
         if not rows:
             return 0
-        chunk = tu.index_select_tensor_dict(self._chunks[number], rows)
+        chunk = tu.index_select_tensor_dict(part, rows)
         uids = list(chunk["uid"])
         if partial := [key for key in stored if key not in uids and key.split("_")[0] in uids]:
             tq.kv_clear(keys=partial, partition_id=partition_id)
@@ -100,6 +103,11 @@ class RecoveringManager(AgentLoopManagerTQ):
         return self.agent_loop_workers_class.options(name=f"agent_loop_worker_{number}_{uuid4().hex[:8]}").remote(
             self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles
         )
+
+
+def _unfinished(tags: dict[str, dict]) -> set[str]:
+    """Return the uids of the prompts that are not done, of a partition's keys and tags."""
+    return {uid for uid, tag in tags.items() if tag.get("status") in ("pending", "running")}
 
 
 def _cause_of_death(death: Any) -> str:

@@ -8,11 +8,12 @@ killed. Chosen by ``trainer.v1.sampler.custom_sampler.{path,name}``; its options
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from iranker_verl.console import WAITS
 
@@ -52,9 +53,7 @@ class PromptReplayBuffer(ReplayBuffer):
         except RuntimeError as error:
             if "no materializable trajectories" not in str(error):
                 raise
-            raise RuntimeError(  # verl's own names an option that has no effect here
-                f"all {batch_size} prompts of a batch failed, as when vLLM has died; the log has the cause, at 'Error in _run_prompt'"
-            ) from None
+            raise _all_failed(batch_size) from None  # verl's own names an option that has no effect here
         return batch, metrics | {f"{self._metrics_prefix(partition_id)}/prompts_run_again": self._run_again}
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
@@ -79,3 +78,26 @@ class PromptReplayBuffer(ReplayBuffer):
                 "not begun. A process of the rollout hangs or is gone; give the same command to resume, or raise "
                 "trainer.v1.sampler.sampler_kwargs.deadline_s if single episodes take that long"
             )
+
+
+class AsyncPromptReplayBuffer(PromptReplayBuffer, ReplayBufferAsync):
+    """The same for ``trainer_mode=colocate_async``, whose failed tasks are replaced by new ones."""
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        """Return a complete batch as verl does. Raise RuntimeError where as many tasks fail as the batch has."""
+        self._batch_size, self._failed = batch_size, 0
+        return super().sample(global_steps, partition_id, batch_size)
+
+    def _evict_terminal_groups(
+        self, global_steps: int, partition_id: str, eviction_reasons: tuple[set[str], set[str], set[str], Counter]
+    ) -> tuple[set[str], int, int, dict]:
+        self._failed += len(eviction_reasons[2])
+        if self._failed >= self._batch_size:  # verl would draw, and lose, new ones without end
+            raise _all_failed(self._failed)
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+
+def _all_failed(prompts: int) -> RuntimeError:
+    return RuntimeError(
+        f"all {prompts} prompts of a batch failed, as when vLLM has died; the log has the cause, at 'Error in _run_prompt'"
+    )

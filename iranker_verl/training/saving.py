@@ -72,13 +72,14 @@ class SavingTrainer(PPOTrainerSync):
         """Save the last step that is done and raise UserError, where the run is to end.
 
         While a batch is generated, weights and optimiser are those of the step before it, and the loader is ahead by that batch.
+        An asynchronous trainer saves with them the prompts that are in flight.
         """
         if not self._requests.pending():
             return
         if self._updated > self._saved:
             ahead, self.global_steps = self.global_steps > self._updated, self._updated
             self._save_checkpoint()
-            if ahead:
+            if ahead and self.config.trainer.v1.trainer_mode == "sync":
                 folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self._updated}"
                 torch.save(self._loader_state, folder / "data.pt")
         raise UserError(f"ended by SIGTERM, with step {self._updated} saved; give the same command to resume")

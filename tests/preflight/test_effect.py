@@ -196,6 +196,7 @@ def _with(config, override):
         ("trainer.v1.sampler.sync_refill_failed_groups=true", "custom_sampler"),
         ("algorithm.norm_adv_by_std_in_grpo=false", "adv_estimator=gae does not read it"),
         ("trainer.v1.separate_async.parameter_sync_step=2", "trainer_mode is sync"),
+        ("trainer.v1.sampler.max_off_policy_threshold=2", "trainer_mode is sync"),
         ("trainer.resume_from_path=/c", "resume_mode is not resume_path"),
         ("reward.reward_model.model_path=/m", "reward.reward_model.enable=true"),
         ("actor_rollout_ref.rollout.multi_turn.max_user_turns=3", "multi_turn.enable=true"),

@@ -60,6 +60,7 @@ def test_every_recipe_composes_and_is_valid(recipe):
     # what a run stands on
     assert rollout.agent.agent_loop_manager_class == "iranker_verl.training.rollout.StepRewardManager"
     assert config.trainer.v1.trainer_mode == "sync"
+    assert config.reward.num_workers == 0  # each is a process that imports verl
     assert rollout.mode == "async" and rollout.calculate_log_probs
     assert config.iranker.credit.weights == "session"
     assert rollout.max_model_len >= data.max_prompt_length + data.max_response_length
@@ -342,7 +343,9 @@ def test_rows_are_cut_over_gpus_by_flash_attn_alone():
         ("iranker.credit.weights=maybe", "session, rr"),
         ("trainer.use_v1=false", "use_v1"),
         ("actor_rollout_ref.actor._target_=os.system", "only classes of verl"),
-        ("trainer.v1.trainer_mode=separate_async", "trainer_mode"),
+        ("trainer.v1.trainer_mode=separate_async", "in mode sync or colocate_async"),
+        ("reward.reward_model.enable=true", "set reward.num_workers=8"),
+        ("trainer.v1.trainer_mode=colocate_async", "set iranker.curriculum.first_pool=null"),
         ("actor_rollout_ref.actor.strategy=megatron", "strategy"),
         ("actor_rollout_ref.rollout.calculate_log_probs=false", "calculate_log_probs=true"),
         ("algorithm.rollout_correction.rollout_rs=token_k1", "rollout_rs"),

@@ -15,7 +15,7 @@ from verl.utils import tensordict_utils as tu
 
 from iranker_verl.training import recovery
 from iranker_verl.training.recovery import MAX_RESTARTS, RecoveringManager
-from iranker_verl.training.sampler import PromptReplayBuffer
+from iranker_verl.training.sampler import AsyncPromptReplayBuffer, PromptReplayBuffer
 
 
 class Worker:
@@ -72,7 +72,7 @@ def manager() -> RecoveringManager:
     manager.agent_loop_workers_class = SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda *a: Worker()))
     manager.agent_loop_workers = [Worker(), Worker()]
     manager._deaths = list(manager.agent_loop_workers)
-    manager._chunks, manager._restarts = [], 0
+    manager._chunks, manager._restarts = [[], []], 0
     return manager
 
 
@@ -113,16 +113,29 @@ def test_prompts_that_kill_whoever_runs_them_end_the_run(manager, store) -> None
     with pytest.raises(RuntimeError, match="killed by signal 9; look for a lack of memory"):
         manager.replace_dead_workers("train")
     submit(manager, store, ["c", "d"])  # each batch is counted for itself
-    assert manager.replace_dead_workers("train") == 1
+    assert manager.replace_dead_workers("train") == 2  # a and c
 
 
-def buffer(**options) -> PromptReplayBuffer:
-    return PromptReplayBuffer(
-        trainer_mode="sync",
+def test_prompts_of_an_earlier_batch_that_are_still_in_flight_run_again_too(manager, store) -> None:
+    """As in trainer_mode=colocate_async."""
+    submit(manager, store, ["a", "b"])
+    submit(manager, store, ["c", "d"])
+    store.tags["b"]["status"] = "finished"
+    submit(manager, store, ["e", "f"])
+    assert [len(parts) for parts in manager._chunks] == [3, 2]  # what is done is forgotten
+    manager.agent_loop_workers[0].dead = True
+    assert manager.replace_dead_workers("train") == 3
+    assert manager.agent_loop_workers[0].got == [["a"], ["c"], ["e"]]
+
+
+def buffer(kind=PromptReplayBuffer, refill=None, **options) -> PromptReplayBuffer:
+    return kind(
+        trainer_mode="sync" if kind is PromptReplayBuffer else "colocate_async",
         trainer_config=None,
         max_off_policy_threshold=None,
         max_off_policy_strategy="drop",
         sampler_kwargs={"poll_interval": 0.001} | options,
+        refill_fn=refill,
     )
 
 
@@ -151,3 +164,36 @@ def test_a_batch_of_which_nothing_is_left_names_the_likely_cause(store) -> None:
     store.tags = {"a": {"is_prompt": True, "status": "failure", "global_steps": 1}}
     with pytest.raises(RuntimeError, match="all 1 prompts of a batch failed, as when vLLM has died"):
         buffer().sample(1, "train", 1)
+
+
+def prompt(status: str, step: int = 1) -> dict:
+    return {"is_prompt": True, "status": status, "global_steps": step}
+
+
+def test_an_asynchronous_batch_is_the_oldest_tasks_that_are_whole_with_all_rows_of_their_episodes(store) -> None:
+    store.tags = {
+        "a": prompt("running"),
+        "b": prompt("finished", 2),
+        "c": prompt("finished", 1),
+        "d": prompt("finished", 3),
+    }
+    store.tags |= {f"{uid}_{session}_{row}": {} for uid in "abcd" for session in range(2) for row in range(2)}
+    batch, _ = buffer(AsyncPromptReplayBuffer).sample(3, "train", 2)
+    assert set(batch.keys) == {f"{uid}_{session}_{row}" for uid in "bc" for session in range(2) for row in range(2)}
+    assert {"a", "a_0_0", "d", "d_1_1"} <= set(store.tags)  # they wait for a later step
+
+
+def test_a_failed_task_of_an_asynchronous_batch_is_replaced_and_a_batch_of_them_ends_the_run(store) -> None:
+    drawn = []
+
+    def refill(number: int, status: str = "finished") -> None:
+        drawn.append(number)
+        store.tags |= {f"new{len(drawn)}": prompt(status), f"new{len(drawn)}_0_0": {}}
+
+    store.tags = {"a": prompt("failure"), "a_0_0": {}, "b": prompt("finished"), "b_0_0": {}}
+    batch, _ = buffer(AsyncPromptReplayBuffer, refill).sample(1, "train", 2)
+    assert (drawn, set(batch.keys)) == ([1], {"b_0_0", "new1_0_0"})
+
+    store.tags = {"a": prompt("failure"), "b": prompt("running")}
+    with pytest.raises(RuntimeError, match="all 2 prompts of a batch failed, as when vLLM has died"):
+        buffer(AsyncPromptReplayBuffer, lambda number: refill(number, "failure")).sample(1, "train", 2)

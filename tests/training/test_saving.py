@@ -135,14 +135,22 @@ def step_of(trainer, monkeypatch, run):
     return trainer.step(dict(METRICS), {})
 
 
-def test_on_request_the_step_before_the_one_that_is_generated_is_saved(trainer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("mode", "batches"),
+    [
+        ("sync", 11),  # the batch that is not trained on is drawn again
+        ("colocate_async", 12),  # verl saves its prompts, which are in flight, with the checkpoint
+    ],
+)
+def test_on_request_the_step_before_the_one_that_is_generated_is_saved(trainer, tmp_path, monkeypatch, mode, batches):
+    trainer.config.trainer.v1.trainer_mode = mode
     trainer.metrics_log.append(11, 40, METRICS, {})
     trainer._updated, trainer.global_steps, trainer.drawn = 11, 12, 11
     with pytest.raises(UserError, match="ended by SIGTERM, with step 11 saved; give the same command to resume"):
         step_of(trainer, monkeypatch, tmp_path)
     assert checkpoints.last_step(tmp_path / "checkpoints") == 11
     state = torch.load(tmp_path / "checkpoints" / "global_step_11" / "data.pt", weights_only=False)
-    assert state == {"batches": 11}  # the batch that is not trained on is drawn again
+    assert state == {"batches": batches}
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [11]
 
 

@@ -25,6 +25,7 @@ from iranker_verl.plan.peak import Batch, Peak
 from iranker_verl.plan.placement import Machine, Role, engine_of, machine_of, roles_of, work_of
 from iranker_verl.plan.rates import Rates
 from iranker_verl.plan.shape import MODELS, Shape, find_config
+from iranker_verl.toy.real import REAL
 from iranker_verl.training.main import compose_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -300,4 +301,4 @@ def test_the_base_of_real_data_is_planned_with_the_tokens_of_its_titles():
         roles_of(compose(recipe=f"recipes/tiny_cpu/{name}.yaml"))[0].shape for name in ("tiny_cpu", "real_data")
     )
     assert (tiny.vocabulary, real.vocabulary) == (2048, 2048 + 6000)
-    assert (tiny.layers, tiny.hidden) == (real.layers, real.hidden)
+    assert (real.layers, real.hidden) == (REAL.layers, REAL.hidden) and real.layers == tiny.layers

@@ -94,7 +94,7 @@ def test_a_recipe_for_gpus_is_validated_and_logged_as_it_trains(recipe):
     assert compose(recipe, "trainer.logger=[console,wandb,mlflow]").trainer.logger == ["console", "wandb", "mlflow"]
 
 
-@pytest.mark.parametrize(("minutes", "steps", "effort"), [(15, 10, 0.25), (60, 40, 1.0), (180, 120, 3.0)])
+@pytest.mark.parametrize(("minutes", "steps", "effort"), [(15, 30, 0.25), (60, 120, 1.0), (180, 360, 3.0)])
 def test_what_a_recipe_sets_by_the_hour_follows_the_minutes_that_there_are(minutes, steps, effort):
     config = compose(TINY / "real_data.yaml", f"iranker.minutes={minutes}")
     assert (config.trainer.total_training_steps, config.iranker.base.effort) == (steps, effort)

@@ -9,7 +9,7 @@ consequences, of which nothing is learned. Then reinforcement learning alone, fr
 ``think``           a thought, then the label; ``exclusion_grpo`` on all tokens
 ``think expected``  the thought is paid the mean reward over all labels that may follow it, and the label learns from all of them
 
-for ``--tokens`` tokens read and written. Each visited state is answered ``BRANCH`` times, and the episode goes on with one of the answers.
+for ``--tokens`` tokens read and written. Each visited state is answered ``BRANCH`` times, and one of the answers decides how the episode continues.
 Every run adds a line to ``runs/reasoning/results.jsonl``: greedy MRR on new tasks before and after, the share of right thoughts, tokens
 and seconds.
 """
@@ -36,9 +36,10 @@ from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.toy import two_hop
 from iranker_verl.toy.base import BaseConfig, make_optimizers, new_model
 from iranker_verl.toy.batches import accumulate_gradient, encode
+from iranker_verl.toy.circuits import copy_values, look_back
 from iranker_verl.toy.questions import Sample
 from iranker_verl.toy.tokenizer import train_tokenizer
-from iranker_verl.toy.topics import DIMENSIONS, copy_values, initialise, look_back
+from iranker_verl.toy.topics import DIMENSIONS, initialise
 from iranker_verl.training import credit
 from iranker_verl.training.curriculum import shortened, skill
 from iranker_verl.training.step_record import StepRecord

@@ -8,6 +8,7 @@ the best reward, with its reasoning: supervision on such traces is rejection sam
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,7 +34,7 @@ def write_worked_answers(path: Path, data: Path, template: Template, seed: int, 
     The file appears whole or not at all. Raise UserError for traces of another template, or of test queries; and where a template
     asks for reasoning and there are no traces, as a row has none.
     """
-    if traces is None and "<think>" in repr(template):
+    if traces is None and template.asks_for_reasoning:
         raise UserError(
             f"template {template.id} asks for reasoning, which prepared rows do not have; name the reasoning to teach, "
             "iranker.data.traces=STORE (a folder of `iranker cot collect`), or take a template without, like label"
@@ -43,14 +44,9 @@ def write_worked_answers(path: Path, data: Path, template: Template, seed: int, 
     )
     written = 0
     with replacing_file(path) as part, pq.ParquetWriter(part, COLUMNS) as out:
-        batch: list[dict[str, Any]] = []
-        for row in worked:
-            batch.append(row)
-            written += 1
-            if len(batch) == BATCH:
-                out.write_table(pa.Table.from_pylist(batch, COLUMNS))
-                batch = []
-        out.write_table(pa.Table.from_pylist(batch, COLUMNS))
+        while batch := list(islice(worked, BATCH)):
+            out.write_table(pa.Table.from_pylist(batch, COLUMNS))
+            written += len(batch)
     return written
 
 
@@ -71,11 +67,6 @@ def from_traces(folder: Path, data: Path, template: Template) -> Iterator[dict[s
     store = read_traces(folder)
     check_hash(template, str(store.manifest.get("template_id")), str(store.manifest.get("template_hash")), str(folder))
     prove_for_data(store, data)
-    begin = template.begin or ""
     for trace in store.traces:
-        user = template.question(trace.dataset, trace.scenario, trace.context, trace.candidates)
-        answer = template.answer_of(trace.candidates, *trace.answer)
-        yield {
-            "prompt": template.around(user),
-            "response": f"<think>\n{trace.reasoning}\n</think>\n<answer>{answer}</answer>".removeprefix(begin),
-        }
+        question, answer = trace.exchange(template)
+        yield {"prompt": template.around(question), "response": answer.removeprefix(template.begin or "")}

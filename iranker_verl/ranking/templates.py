@@ -111,7 +111,12 @@ class Template:
     @property
     def asks_for_a_label(self) -> bool:
         """Whether the response is the label of the candidate to exclude and nothing else, without a reasoning trace."""
-        return self.kind == "exclusion" and self.answer == "label" and "<think>" not in repr(self)
+        return self.kind == "exclusion" and self.answer == "label" and not self.asks_for_reasoning
+
+    @property
+    def asks_for_reasoning(self) -> bool:
+        """Whether some text of the template names the tag of a reasoning trace."""
+        return "<think>" in repr(self)
 
     def user_pieces(self, dataset: str, scenario: str) -> tuple[str, ...]:
         """Return the :func:`pieces` of the user message for a dataset's tasks: the dataset's own text, or its scenario's.

@@ -172,7 +172,8 @@ def _make(
         stages = []
         if config.circuits:
             stages = _train(model, sampler, validation, config, config.stages[:1], progress)
-            labels, pieces = (_tokens(tokenizer, texts) for texts in (LABELS, [f" {title}" for title in titles]))
+            ids = tokenizer.get_vocab()
+            labels, pieces = [ids[label] for label in LABELS], [ids[f" {title}"] for title in titles]
             model = widen(model, new_model(tokenizer, config), labels, pieces)
         stages += _train(model, sampler, validation, config, config.stages[len(stages) :], progress)
     parameters = sum(p.numel() for p in model.parameters())
@@ -194,12 +195,6 @@ def _make(
         "exclusion": skills.exclusion_format(model, tokenizer, validation, template),
         "seconds": round(time.monotonic() - started, 1),
     }
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
-    ids = tokenizer.convert_tokens_to_ids(list(texts))
-    assert isinstance(ids, list)  # of a list of texts
-    return ids
 
 
 def hold_out(tasks: Sequence[RankingTask], count: int, seed: int) -> tuple[list[RankingTask], list[RankingTask]]:

@@ -3,7 +3,7 @@
 A small model learns by language modelling, in a minute, which title suits a history. To say so by the label of a candidate takes
 heads that join a label to its line, and one that looks up the line whose title fits: in-context learning, which appears late
 and suddenly (Olsson et al., In-context learning and induction heads, arXiv 2209.11895). On real data, where every answer is
-uncertain, it did not appear in an hour. So these heads are written down here, and training goes on from them:
+uncertain, it had hardly begun after 14 minutes. So these heads are written down here, and training continues from them:
 
 1. *line*: in the first layer, every token attends to the nearest label before it, at any distance, and copies its code;
 2. *match*: in two more layers, the query is the language model's prediction, the key is a token's own embedding, both in the
@@ -11,7 +11,9 @@ uncertain, it did not appear in an hour. So these heads are written down here, a
    which is written where the output reads labels.
 
 The width is the language model's and three channels: a label's code (read by the output), the code of a token's line, and a
-token's embedding in the leading directions. The language model computes what it did before.
+token's embedding in the leading directions. The language model computes nearly what it did before.
+
+:func:`copy_values` and :func:`look_back` are starts for a model that is not widened (``benchmarks/reasoning.py``).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ LABEL_LENGTH = 3.0  # of a label's code, in mean lengths of an embedding
 CODE_LENGTH = 0.2  # of a token's code
 # The score of the nearest label: FLOOR at a distance of REACH tokens, and SLOPE more for each e-fold that it is nearer.
 FLOOR, SLOPE, REACH = 20.0, 20.0, 400
+COPY_SCALE = 0.25
+LOOK_SCALE = 6.5
 MATCH = 25.0  # how sharply the match looks
 IN_LINE = 6.0  # how much more it looks at lines than at the history
 WRITE = 10.0  # of a line that it looks at alone, in lengths of its code
@@ -56,7 +60,7 @@ def widen(
                 parameter.normal_(0.0, 0.01)
         directions, strength = _embed(language, model, labels, titles)
         _copy(language, model)
-        _join_lines(model, width)
+        _join_lines(model, width, labels)
         for layer in model.model.layers[-READING_LAYERS:]:
             _match(layer, width, directions, strength)
     return model
@@ -117,7 +121,7 @@ def distance_weights(frequencies: torch.Tensor) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.float32)
 
 
-def _join_lines(model: Qwen2ForCausalLM, width: int) -> None:
+def _join_lines(model: Qwen2ForCausalLM, width: int, labels: Sequence[int]) -> None:
     """Let the first free head of the first layer copy the code of the nearest label before a token into the line's channel.
 
     Only labels have keys, in the cosine part of each rotary frequency θ, and all queries are equal, so the score of a label Δ
@@ -125,10 +129,9 @@ def _join_lines(model: Qwen2ForCausalLM, width: int) -> None:
     """
     first: Any = model.model.layers[0]
     attention, rows = first.self_attn, slice(width, width + HEAD)
-    embeddings = model.model.embed_tokens.weight
-    code = embeddings[:, width : width + HEAD].amax()
+    labelled = model.model.embed_tokens.weight[list(labels)]
+    code = labelled[0, width]
     # What a label's code is after the norm, whose weights are one in the channels.
-    labelled = embeddings[embeddings[:, width : width + HEAD].amax(dim=1) > 0]
     seen = code / labelled.pow(2).mean(dim=1).sqrt().mean()
     part = (distance_weights(model.model.rotary_emb.inv_freq.float().cpu()) * HEAD**0.5).sqrt()
     zeros = torch.zeros_like(part)
@@ -161,3 +164,47 @@ def _match(layer: Any, width: int, directions: torch.Tensor, strength: torch.Ten
         attention.k_proj.weight[head * HEAD + inside, line] = 1.0
         attention.v_proj.weight[rows, line] = torch.eye(HEAD)
         attention.o_proj.weight[width : width + HEAD, rows] = WRITE * torch.eye(HEAD)
+
+
+@torch.no_grad()
+def copy_values(model: Qwen2ForCausalLM) -> None:
+    """Let every head write what it attends to: outputs are the transposes of values, whose rows are orthogonal.
+
+    What a head of random values and outputs writes says nothing until both are learned. A head that copies is half of what
+    matching by context takes (Elhage et al., A mathematical framework for transformer circuits, 2021); the other half, queries
+    equal to keys, is :func:`iranker_verl.toy.topics.initialise`'s.
+    """
+    config = model.config
+    shared = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        rows, width = attention.v_proj.weight.shape
+        values = COPY_SCALE * torch.linalg.qr(torch.randn(width, rows))[0].T
+        attention.v_proj.weight.copy_(values)
+        heads = values.view(config.num_key_value_heads, -1, width).repeat_interleave(shared, 0)
+        attention.o_proj.weight.copy_(heads.reshape(-1, width).T)
+
+
+@torch.no_grad()
+def look_back(model: Qwen2ForCausalLM, offsets: Sequence[int]) -> None:
+    """Let heads of the first layer attend to the token ``offsets`` places back, one head an offset, whatever the tokens are.
+
+    A model that names candidates by their labels has to join a label to the title that follows it. Heads that look at what
+    was before are what in-context learning waits for, and their late appearance is its phase change (Olsson et al.,
+    In-context learning and induction heads, arXiv 2209.11895). With rotary embeddings a head does so by its biases alone: keys
+    are ``(s, 0)`` and queries ``s (cos θδ, -sin θδ)`` for each frequency θ, so the score of the token Δ places back is
+    ``s² Σ cos θ(Δ - δ)``, largest at ``Δ = δ``. The heads are those of the first group of keys.
+    """
+    config, attention = model.config, model.model.layers[0].self_attn
+    size = config.hidden_size // config.num_attention_heads
+    shared = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+    if len(offsets) > shared:
+        raise ValueError(f"{len(offsets)} offsets, but {shared} heads share a key")
+    frequencies = model.model.rotary_emb.inv_freq.float()
+    attention.k_proj.weight[:size] = 0.0
+    attention.k_proj.bias[:size] = LOOK_SCALE * torch.cat([torch.ones_like(frequencies), torch.zeros_like(frequencies)])
+    for head, offset in enumerate(offsets):
+        rows = slice(head * size, (head + 1) * size)
+        angles = frequencies * offset
+        attention.q_proj.weight[rows] = 0.0
+        attention.q_proj.bias[rows] = LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])

@@ -16,7 +16,6 @@ SPECIAL = (PAD, START, END)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 LABELS = tuple(f"[{letter}]" for letter in string.ascii_uppercase)
 
-
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

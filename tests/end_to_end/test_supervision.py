@@ -1,4 +1,4 @@
-"""Supervision as a whole job that is stopped and goes on, and its model as the base of reinforcement learning."""
+"""Supervision as a whole job that is stopped and resumed, and its model as the base of reinforcement learning."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from iranker_verl.ranking.templates import load
 from iranker_verl.toy import BaseConfig, base, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
-from iranker_verl.toy.circuits import widen
+from iranker_verl.toy.circuits import look_back, widen
 from iranker_verl.toy.muon import Muon, orthogonal
 from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of
 from iranker_verl.toy.real import REAL
 from iranker_verl.toy.skills import likelihood
 from iranker_verl.toy.tokenizer import END, LABELS, title_pieces, train_tokenizer
-from iranker_verl.toy.topics import embeddings, look_back
+from iranker_verl.toy.topics import embeddings
 from reward_fns.answers import parse_exclusion
 
 TEMPLATE = load("label")

@@ -1,4 +1,4 @@
-"""Supervision by verl's SFT trainer: the loss is the responses' cross-entropy, and a run goes on where it was stopped."""
+"""Supervision by verl's SFT trainer: the loss is the responses' cross-entropy, and a run resumes where it was stopped."""
 
 from __future__ import annotations
 

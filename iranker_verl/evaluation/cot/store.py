@@ -16,6 +16,7 @@ from typing import Any
 
 from iranker_verl.errors import NO_FILE, NOT_JSON, UserError
 from iranker_verl.files import claimed, write_json, write_jsonl
+from iranker_verl.ranking.templates import Template
 
 TRACES, MANIFEST = "traces.jsonl", "manifest.json"
 _FORMER = "thoughts.jsonl"  # the traces' file before it was renamed, with another name of a field
@@ -40,6 +41,12 @@ class ReasoningTrace:
     reasoning: str
     score: float
     step: int
+
+    def exchange(self, template: Template) -> tuple[str, str]:
+        """Return the question and its answer with the reasoning, in ``template``'s form."""
+        question = template.question(self.dataset, self.scenario, self.context, self.candidates)
+        answer = template.answer_of(self.candidates, *self.answer)
+        return question, f"<think>\n{self.reasoning}\n</think>\n<answer>{answer}</answer>"
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,7 @@ class FewShotTemplate(Template):
         return [*head, {**user, "content": self._known[key] + user["content"]}]
 
     def _example(self, trace: ReasoningTrace) -> str:
-        question = self.question(trace.dataset, trace.scenario, trace.context, trace.candidates)
-        answer = self.answer_of(trace.candidates, *trace.answer)
-        return f"{question}\n\n<think>\n{trace.reasoning}\n</think>\n<answer>{answer}</answer>"
+        return "\n\n".join(trace.exchange(self))
 
 
 def with_traces(

@@ -138,7 +138,7 @@ class Recipe:
     branch: int = option(
         1,
         "responses to each state of a training episode, compared with each other by exclusion_grpo; the first of them decides how the "
-        "episode goes on",
+        "episode continues",
         least=1,
     )
     curriculum: Curriculum = option(Curriculum, "which tasks are trained on")

@@ -38,6 +38,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.losses import ppo_loss
 
 from benchmarks.row_lengths import sample_rows
+from iranker_verl.plan.memory import phases
+from iranker_verl.plan.placement import engine_of, machine_of, roles_of
 from iranker_verl.training.answer_engine import AnswerOnlyEngine
 from iranker_verl.training.main import compose_recipe
 
@@ -180,6 +182,16 @@ def generate(folder: Path, config: DictConfig, lengths: list[tuple[int, int]]) -
     return time.perf_counter() - start
 
 
+def planned(config: DictConfig) -> int:
+    """Return the bytes that ``iranker plan`` counts for an update by the actor alone, its micro-batches as full as the recipe allows.
+
+    Without what CUDA takes beside torch's allocator, which the measured peak does not have either.
+    """
+    actor = [role for role in roles_of(config) if role.name == "actor"]
+    found = phases(actor, engine_of(config), machine_of(config))
+    return max(one.total - one.parts.get("CUDA", 0) for one in found if one.name in ("actor update", "actor optimiser"))
+
+
 def print_updates(folder: Path, config: DictConfig, lengths: list[tuple[int, int]], rounds: int) -> None:
     tokens = [sum(row) for row in lengths]
     with one_rank():
@@ -216,8 +228,10 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(folder, given.shape)
-        config = compose_recipe(given.recipe, [*one, f"actor_rollout_ref.model.path={folder}"])
+        model = [f"actor_rollout_ref.model.path={folder}", "iranker.base.make=null"]
+        config = compose_recipe(given.recipe, [*one, *model])
         print(f"{given.rows} rows, {sum(map(sum, lengths)) / given.rows:.0f} tokens each, shape {given.shape}")
+        print(f"planned peak memory of an update: {planned(config) / 1e9:.2f} GB")
         print_updates(folder, config, lengths, given.rounds)
         if not given.no_generation:  # in a process of its own, which gives its memory back
             command = [sys.executable, "-m", "benchmarks.update_gpu", *(arguments or sys.argv[1:])]

@@ -52,7 +52,7 @@ def plan(
 ) -> None:
     """Count what a recipe takes of GPUs, hosts, disk and time; refuse what cannot fit, and say what would make it fit."""
     from iranker_verl.plan import duration, planner
-    from iranker_verl.plan.placement import work_of
+    from iranker_verl.plan.placement import supervised, work_of
     from iranker_verl.preflight import check
     from iranker_verl.training.main import compose_recipe, named_options
 
@@ -64,6 +64,8 @@ def plan(
         raise UserError(
             f"{recipe} runs on a CPU: --gpus, --gpu-memory, --simulate and --plot are for GPUs; leave them out"
         )
+    if supervised(config) and (simulate or plot):
+        raise UserError(f"{recipe} is supervised and trains on one machine: leave out --simulate and --plot")
     work = work_of(config, prompt_tokens, answer_tokens)
     made = planner.plan(config, rates, work, host_memory)
     scaled = list(duration.simulate(config, rates, work)) if simulate or plot else []
@@ -104,8 +106,9 @@ def _phases(made: Plan) -> Part:
             f"{made.model / 1e6:,.1f} million weights; most in: {peak.name}",
         )
     name = f"A GPU of {machine.devices}, of {machine.memory / GIB:g} GiB"
-    note = f"{made.model / 1e9:.2f} billion weights; most in: {peak.name}, {peak.total / machine.memory:.0%} of a GPU; "
-    return name, shown, note + f"vLLM keeps keys and values of {made.cache_tokens:,} tokens"
+    note = f"{made.model / 1e9:.2f} billion weights; most in: {peak.name}, {peak.total / machine.memory:.0%} of a GPU"
+    keeps = f"; vLLM keeps keys and values of {made.cache_tokens:,} tokens" if made.cache_tokens else ""
+    return name, shown, note + keeps
 
 
 def _gib(size: int) -> str:

@@ -46,6 +46,9 @@ def step_of(config: DictConfig, rates: Rates, work: Work) -> Step:
     """Return the seconds of a step of a recipe; saving and validation count with their share of a step."""
     machine, engine, roles = machine_of(config), engine_of(config), roles_of(config)
     shape, trainer = roles[0].shape, config.trainer
+    saving = sum(memory.a_save(roles, machine).values()) / (rates.disk_rate * 1e9) / trainer.save_freq
+    if engine is None:
+        return Step({"actor update": updating(roles[0], machine, rates, work, steps=1), "saving": saving})
     parts = {"answers": answering(engine, machine, shape, rates, work.episodes, work)}
     bypass = bool((config.algorithm.rollout_correction or {}).get("bypass_mode"))
     for role in roles:
@@ -58,7 +61,7 @@ def step_of(config: DictConfig, rates: Rates, work: Work) -> Step:
             steps = steps_per_epoch(config.data.train_batch_size, of)
             parts[f"{role.name} update"] = of.ppo_epochs * updating(role, machine, rates, work, steps)
     parts["weights to vLLM"] = 1 + memory.weights_of(engine, shape) * engine.parallel / (rates.link * 1e9)
-    parts["saving"] = sum(memory.a_save(roles, machine).values()) / (rates.disk_rate * 1e9) / trainer.save_freq
+    parts["saving"] = saving
     if trainer.test_freq > 0:
         tasks = config.data.val_max_samples if config.data.val_max_samples > 0 else 900
         parts["validation"] = answering(engine, machine, shape, rates, tasks, work) / trainer.test_freq
@@ -89,7 +92,8 @@ def answering(engine: Engine, machine: Machine, shape: Shape, rates: Rates, epis
 
 
 def scoring(role: Role, machine: Machine, rates: Rates, work: Work) -> float:
-    """Return the seconds of log-probs or values of all rows."""
+    """Return the seconds of log-probs or values of all rows. The role scores."""
+    assert role.score is not None
     rows = math.ceil(work.all_rows / machine.devices)
     compute = rows * forward_flops(role.shape, work) / (rates.tflops * 1e12)
     passes = _passes(role.score.rows * role.score.length, rows, work)

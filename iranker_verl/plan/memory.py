@@ -1,7 +1,7 @@
 """Memory of a GPU by part and phase, memory of a node, and disk, in bytes.
 
 A step of verl's synchronous trainer has phases that follow one another on the same GPUs: answers, log-probs, update, and the
-update of vLLM's weights. In each, one model is at work and the others rest. FSDP2 shards weights, gradients and the
+update of vLLM's weights; one of supervision, which has no vLLM (``engine`` is None), has the update alone. In each, one model is at work and the others rest. FSDP2 shards weights, gradients and the
 optimiser's tensors over ``shards`` ranks; the layer at work is gathered in whole, in what it computes in.
 """
 
@@ -71,14 +71,16 @@ def kept_by(role: Role) -> Kept:
     return Kept(role.stored * role.shape.parameters.all // role.shards, one, one * (role.states or 0))
 
 
-def phases(roles: Sequence[Role], engine: Engine, machine: Machine) -> list[Phase]:
+def phases(roles: Sequence[Role], engine: Engine | None, machine: Machine) -> list[Phase]:
     """Return what a GPU holds in each phase of a step, in its order."""
     by_name = {role.name: role for role in roles}
     context = {"libraries": LIBRARIES} if machine.cpu else {"CUDA": CONTEXT + NCCL * (machine.devices > 1)}
-    asleep = _asleep(engine, roles[0].shape, machine)
+    asleep = _asleep(engine, roles[0].shape, machine) if engine else {}
     waiting = {role.name: _waiting(role) for role in roles}
-    found = [Phase("answers", _add(context, *waiting.values(), _awake(engine, roles[0].shape, machine)))]
-    for role in roles:
+    found = []
+    if engine:
+        found.append(Phase("answers", _add(context, *waiting.values(), _awake(engine, roles[0].shape, machine))))
+    for role in (one for one in roles if one.score):
         others = _add(*(parts for name, parts in waiting.items() if name != role.name))
         found.append(Phase(f"{role.name} scores", _add(context, others, asleep, _scoring(role))))
     for name in ("critic", "actor"):
@@ -90,7 +92,8 @@ def phases(roles: Sequence[Role], engine: Engine, machine: Machine) -> list[Phas
             ]
     if machine.cpu:
         return [Phase(one.name, one.parts | _held(one.parts)) for one in found]
-    found.append(Phase("weights to vLLM", _add(context, *waiting.values(), _sending(roles[0], engine))))
+    if engine:
+        found.append(Phase("weights to vLLM", _add(context, *waiting.values(), _sending(roles[0], engine))))
     return found
 
 
@@ -172,7 +175,8 @@ def train_pass(role: Role) -> Pass:
 
 
 def score_pass(role: Role) -> Pass:
-    """Return what a forward pass without gradients takes; of the actor, verl takes the entropy as well."""
+    """Return what a forward pass without gradients takes; of the actor, verl takes the entropy as well. The role scores."""
+    assert role.score is not None
     return count(role.shape, role.score, role.dtype, learns=False, entropy=role.name == "actor", scaled=True)
 
 
@@ -238,7 +242,7 @@ def _sending(actor: Role, engine: Engine) -> Parts:
 # ---------------------------------------------------------------------- a node, and disk
 
 
-def host(roles: Sequence[Role], engine: Engine, machine: Machine, work: Work) -> Parts:
+def host(roles: Sequence[Role], engine: Engine | None, machine: Machine, work: Work) -> Parts:
     """Return the memory of a node by part; while it loads, each rank has a whole model, unless embeddings are not tied."""
     ranks, shape = machine.per_node, roles[0].shape
     loading = [
@@ -252,13 +256,13 @@ def host(roles: Sequence[Role], engine: Engine, machine: Machine, work: Work) ->
         resting += ranks * (kept.weights * (away or role.offload_weights) + kept.states * (away or role.offload_states))
         resting += ranks * kept.gradients * away
     saving = 4 * shape.parameters.all if "hf_model" in roles[0].save_contents else 0
-    adapter = weights_of(engine, shape) * ranks if shape.lora_rank and engine.sleeps else 0
+    adapter = weights_of(engine, shape) * ranks if engine and shape.lora_rank and engine.sleeps else 0
     return {
-        "processes": PROCESS * 2 * ranks + LIBRARIES * HELPERS,
+        "processes": PROCESS * 2 * ranks + LIBRARIES * HELPERS if engine else PROCESS * ranks + LIBRARIES,
         "loading models, or saving": max(*loading, saving),
         "offloaded": resting,
         "vLLM's weights while it sleeps": adapter,
-        "rows of a step": int(QUEUED * work.tokens),
+        "rows of a step": int(QUEUED * work.tokens) if engine else 0,
     }
 
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 
+from iranker_verl.errors import UserError
 from iranker_verl.plan.shape import Shape
 
 ATTENTION = "iranker_plan"
@@ -154,11 +155,17 @@ def _layers(
     _drop_gradients(model)
     ids = torch.zeros(batch.rows, batch.length, dtype=torch.long, device="meta")
     counted = Peak(*model.parameters(), *model.buffers())
-    with counted, torch.set_grad_enabled(learns):
-        hidden = body(input_ids=ids, use_cache=False).last_hidden_state
-        kept = counted.live if learns else 0
-        if learns:
-            hidden.backward(torch.empty_like(hidden))
+    try:
+        with counted, torch.set_grad_enabled(learns):
+            hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+            kept = counted.live if learns else 0
+            if learns:
+                hidden.backward(torch.empty_like(hidden))
+    except RuntimeError as error:  # e.g. its code reads numbers, which the meta device does not have
+        kind = model.config.model_type
+        raise UserError(
+            f"a pass through a model of type {kind!r} cannot be counted without weights: {error}"
+        ) from error
     return kept, counted.peak
 
 

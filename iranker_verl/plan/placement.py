@@ -15,6 +15,7 @@ from iranker_verl.plan.peak import Batch
 from iranker_verl.plan.shape import Shape, find_config
 from iranker_verl.preflight.recipe import ENGINE
 from iranker_verl.training.checkpoints import has_critic
+from iranker_verl.training.credit import SUPERVISED
 
 # Tensors of the size of the weights that an optimiser keeps.
 STATES = {"AdamW": 2, "Adam": 2, "SGD": 0}
@@ -53,7 +54,7 @@ class Role:
         stays_on_host: all of them are on the host always (FSDP2's CPUOffloadPolicy), and layers come to the GPU in turn.
         checkpointing: layers are computed again for backward.
         train: micro-batch of an update; None where it does not learn.
-        score: micro-batch of a pass without gradients.
+        score: micro-batch of a pass without gradients; None where it has none (supervision).
         save_contents: what a checkpoint holds of it.
     """
 
@@ -69,7 +70,7 @@ class Role:
     stays_on_host: bool
     checkpointing: bool
     train: Batch | None
-    score: Batch
+    score: Batch | None
     save_contents: tuple[str, ...] = ()
 
     @property
@@ -83,6 +84,11 @@ def machine_of(config: DictConfig) -> Machine:
     trainer = config.trainer
     memory = int(float(config.iranker.gpu_memory) * 2**30)
     return Machine(int(trainer.nnodes), int(trainer.n_gpus_per_node), memory, cpu=trainer.device == "cpu")
+
+
+def supervised(config: DictConfig) -> bool:
+    """Return whether a recipe learns given answers: it generates nothing, and has no log-probs, reference or critic."""
+    return bool(config.algorithm.adv_estimator == SUPERVISED)
 
 
 def shape_of(config: DictConfig) -> Shape:
@@ -109,6 +115,8 @@ def roles_of(config: DictConfig) -> list[Role]:
     from verl.trainer.ppo.utils import need_reference_policy
 
     made = [_actor(config)]
+    if supervised(config):
+        return made
     if has_critic(config):
         made.append(_critic(config))
     # of a policy with an adapter, the reference is the policy without it
@@ -131,7 +139,7 @@ def _actor(config: DictConfig) -> Role:
         shape=shape_of(config),
         checkpointing=bool(policy.model.enable_gradient_checkpointing),
         train=_batch(config, policy.model, *update),
-        score=_batch(config, policy.model, *scores),
+        score=None if supervised(config) else _batch(config, policy.model, *scores),
         save_contents=tuple(actor.checkpoint.save_contents),
         **_engine(config, actor.fsdp_config, actor.optim),
     )
@@ -225,8 +233,10 @@ class Engine:
     bucket: int
 
 
-def engine_of(config: DictConfig) -> Engine:
-    """Return what a recipe says of vLLM. Raise UserError where its GPUs cannot be shared out."""
+def engine_of(config: DictConfig) -> Engine | None:
+    """Return what a recipe says of vLLM, None where it generates nothing. Raise UserError where its GPUs cannot be shared out."""
+    if supervised(config):
+        return None
     rollout, machine = config.actor_rollout_ref.rollout, machine_of(config)
     parallel = int(rollout.tensor_model_parallel_size) * int(rollout.pipeline_model_parallel_size)
     if machine.devices % parallel:
@@ -271,14 +281,16 @@ class Work:
 def work_of(config: DictConfig, prompt: float | None = None, answer: float | None = None) -> Work:
     """Return the work of a step.
 
-    An episode has a row for each exclusion, up to the number of candidates less one, times ``iranker.branch``. Where ``prompt`` and ``answer``, in
-    tokens, are not given, prompts fill three quarters of their limit and answers half of theirs.
+    An episode has a row for each exclusion, up to the number of candidates less one, times ``iranker.branch``; supervision
+    learns single rows. Where ``prompt`` and ``answer``, in tokens, are not given, prompts fill three quarters of their limit and
+    answers half of theirs.
     """
     data, options = config.data, config.iranker.data.options
     rows = (options.candidates or Options.candidates) - 1 if options.rows == "episodes" else 1
+    given = supervised(config)
     return Work(
-        episodes=int(data.train_batch_size) * int(config.actor_rollout_ref.rollout.n),
-        rows=int(rows) * int(config.iranker.branch),
+        episodes=int(data.train_batch_size) * (1 if given else int(config.actor_rollout_ref.rollout.n)),
+        rows=1 if given else int(rows) * int(config.iranker.branch),
         prompt=prompt if prompt is not None else 0.75 * data.max_prompt_length,
         answer=answer if answer is not None else 0.5 * data.max_response_length,
     )

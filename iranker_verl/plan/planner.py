@@ -12,7 +12,7 @@ from iranker_verl.errors import UserError
 from iranker_verl.plan import memory
 from iranker_verl.plan.duration import Step, step_of
 from iranker_verl.plan.memory import GIB, Parts, Phase
-from iranker_verl.plan.placement import Machine, Work, engine_of, machine_of, roles_of, work_of
+from iranker_verl.plan.placement import Machine, Work, engine_of, machine_of, roles_of, shape_of, supervised, work_of
 from iranker_verl.plan.rates import Rates
 from iranker_verl.training.checkpoints import has_critic
 
@@ -95,7 +95,9 @@ def plan(config: DictConfig, rates: Rates, work: Work | None = None, host_memory
     work = work or work_of(config)
     shape = roles[0].shape
     found = memory.phases(roles, engine, machine)
-    room = memory.cache_room(engine, shape, machine)
+    tokens = 0
+    if engine and not machine.cpu:
+        tokens = max(0, memory.cache_room(engine, shape, machine) // memory.cache_of_token(engine, shape))
     host = memory.host(roles, engine, machine, work)
     trainer = config.trainer
     return Plan(
@@ -103,19 +105,19 @@ def plan(config: DictConfig, rates: Rates, work: Work | None = None, host_memory
         model=shape.parameters.all,
         work=work,
         phases=found,
-        cache_tokens=max(0, room // memory.cache_of_token(engine, shape)) * (not machine.cpu),
+        cache_tokens=tokens,
         host=host,
         save=memory.a_save(roles, machine),
         saves_kept=int(trainer.max_actor_ckpt_to_keep or 1),
         step=Step({}) if machine.cpu else step_of(config, rates, work),  # the rates are of GPUs
         steps=int(trainer.total_training_steps),
         price=rates.price,
-        problem=_problem(config, found, machine, room, host, host_memory),
+        problem=_problem(config, found, machine, host, host_memory),
     )
 
 
 def _problem(
-    config: DictConfig, found: list[Phase], machine: Machine, room: int, host: Parts, host_memory: float | None
+    config: DictConfig, found: list[Phase], machine: Machine, host: Parts, host_memory: float | None
 ) -> str | None:
     """Return what does not fit, in words."""
     if host_memory is not None and (needed := sum(host.values())) > host_memory * GIB:
@@ -126,13 +128,17 @@ def _problem(
             return f"{name}={budget} is less than a row may have, {longest} tokens"
     if machine.cpu:
         return None
-    engine, shape = engine_of(config), roles_of(config)[0].shape
-    one = memory.cache_of_token(engine, shape) * engine.longest
-    if room < one:
-        return (
-            f"vLLM's share of a GPU ({engine.share:.0%} of {machine.memory / GIB:g} GiB) leaves {max(0, room) / GIB:.1f} GiB to keys "
-            f"and values, and one sequence of {engine.longest} tokens takes {one / GIB:.1f}"
+    if engine := engine_of(config):
+        shape = shape_of(config)
+        room, one = (
+            memory.cache_room(engine, shape, machine),
+            memory.cache_of_token(engine, shape) * engine.longest,
         )
+        if room < one:
+            return (
+                f"vLLM's share of a GPU ({engine.share:.0%} of {machine.memory / GIB:g} GiB) leaves {max(0, room) / GIB:.1f} GiB to "
+                f"keys and values, and one sequence of {engine.longest} tokens takes {one / GIB:.1f}"
+            )
     worst = max(found, key=lambda phase: phase.total)
     usable = machine.memory * (1 - memory.SHARE_FOR_FRAGMENTS)
     if worst.total <= usable:
@@ -147,11 +153,12 @@ def _problem(
 def _budgets(config: DictConfig) -> Iterator[tuple[str, int]]:
     """Yield the token budgets of the passes that have one."""
     policy = config.actor_rollout_ref
-    for switch, name in (
+    passes = (
         (policy.actor.use_dynamic_bsz, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"),
         (policy.rollout.log_prob_use_dynamic_bsz, "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"),
         (policy.ref.log_prob_use_dynamic_bsz, "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"),
-    ):
+    )
+    for switch, name in passes[:1] if supervised(config) else passes:
         if switch:
             yield name, int(OmegaConf.select(config, name))
     if has_critic(config):
@@ -168,7 +175,9 @@ def advice(config: DictConfig, host_memory: float | None = None) -> str:
         if _fits(config, options, host_memory):
             return f"it fits with {' '.join(f'{name}={_text(value)}' for name, value in options.items())}"
     if config.actor_rollout_ref.model.lora_rank == 0:
-        adapter = {"actor_rollout_ref.model.lora_rank": 32, "actor_rollout_ref.rollout.load_format": "safetensors"}
+        adapter: Options = {"actor_rollout_ref.model.lora_rank": 32}
+        if not supervised(config):
+            adapter["actor_rollout_ref.rollout.load_format"] = "safetensors"
         for options in (adapter, *({**adapter, **one} for one in tried)):
             if _fits(config, options, host_memory):
                 return f"all weights do not fit, an adapter does: {' '.join(f'{n}={_text(v)}' for n, v in options.items())}"
@@ -216,7 +225,7 @@ def _ways(config: DictConfig) -> Iterator[Options]:
     for gpus in (2, 4, 8):
         if gpus > config.trainer.n_gpus_per_node:
             yield {"trainer.n_gpus_per_node": gpus}
-    for nodes in (2, 4, 8):
+    for nodes in () if supervised(config) else (2, 4, 8):
         if nodes > config.trainer.nnodes:
             yield {"trainer.n_gpus_per_node": max(8, config.trainer.n_gpus_per_node), "trainer.nnodes": nodes}
 

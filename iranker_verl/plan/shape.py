@@ -76,16 +76,14 @@ class Shape:
         """Return the shape that a parsed ``config.json`` describes."""
         return cls(json.dumps(config, sort_keys=True), **options)
 
-    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
+    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Any:
         """Return the model on the meta device, of its own or of ``layers`` layers. Raise UserError where it cannot be built."""
         settings = json.loads(self.config)
         kind = settings.pop("model_type", None)
         try:
             config = AutoConfig.for_model(kind, **settings)
             if layers is not None:
-                config.num_hidden_layers = layers
-                if getattr(config, "layer_types", None):
-                    config.layer_types = config.layer_types[:layers]
+                _set_layers(config, layers)
             if self.value:
                 config.num_labels = 1
             made = AutoModelForTokenClassification if self.value else AutoModelForCausalLM
@@ -93,7 +91,7 @@ class Shape:
                 warnings.simplefilter("ignore")
                 model = made.from_config(config, dtype=dtype, attn_implementation=attention)
                 return _adapted(model, self.lora_rank) if self.lora_rank else model
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
             raise UserError(f"a model of type {kind!r} cannot be built from its config.json: {error}") from error
 
     @cached_property
@@ -162,6 +160,14 @@ def _count(shape: Shape, trainable: bool) -> Parameters:
             separate.append(size)
     rest = total - sum(layers) - sum(separate)
     return Parameters(total, max(layers, default=0), max(rest, *separate, 0) if separate else rest)
+
+
+def _set_layers(config: Any, layers: int) -> None:
+    """Give a config so many layers. Lists with an entry a layer, e.g. ``layer_types``, are cut, or go on with their last entry."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and value and len(value) == config.num_hidden_layers:
+            setattr(config, name, (value + value[-1:] * layers)[:layers])
+    config.num_hidden_layers = layers
 
 
 def _adapted(model: Any, rank: int) -> Any:

@@ -114,6 +114,27 @@ def test_weights_gradients_and_adam_by_hand():
     assert memory.kept_by(role(states=None)).gradients == 0
 
 
+LISTED = {"layer_types": ["full_attention"], "no_rope_layers": [1], "mlp_layer_types": ["dense"]}  # of one layer
+
+
+@pytest.mark.parametrize("layers", [1, 5])
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3_text", "smollm3", "gpt_oss"])
+def test_models_of_any_number_of_layers_are_counted_with_their_lists_of_layers(kind, layers):
+    """Passes of models of 2 and of 3 layers are counted, and a model of that kind may have fewer, or a list that says what each is."""
+    sizes = {"head_dim": 16, "num_local_experts": 4, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    lists = {name: one * layers for name, one in LISTED.items() if hasattr(AutoConfig.for_model(kind), name)}
+    shape = Shape.of(SMALL | sizes | lists | {"model_type": kind, "num_hidden_layers": layers})
+    few, many = (peak.count(shape, Batch(1, n, 8), torch.bfloat16, learns=True).kept for n in (32, 64))
+    assert 0 < few < many
+
+
+def test_a_model_whose_code_reads_numbers_is_one_line(monkeypatch):
+    """The meta device has none."""
+    monkeypatch.setattr(peak, "_body", lambda model: lambda **_: torch.zeros(1, device="meta").item())
+    with pytest.raises(UserError, match="'llama' cannot be counted without weights"):
+        peak.count(Shape.of(SMALL), Batch(1, 31, 7), torch.bfloat16, learns=True)
+
+
 def test_an_adapter_alone_learns():
     pytest.importorskip("peft")
     shape = Shape.of(SMALL, lora_rank=8)
@@ -294,6 +315,22 @@ def test_a_recipe_on_a_cpu_is_planned_too():
     made = planner.plan(compose(recipe=ROOT / "recipes" / "tiny_cpu" / "ppo.yaml"), Rates())
     assert made.problem is None and "libraries" in made.peak.parts
     assert OmegaConf.is_config(compose()) and made.hours == 0
+
+
+def test_supervision_is_planned_without_rollouts():
+    """64 rows a step and no episodes of them; no vLLM, and no pass but the update."""
+    recipe = ROOT / "recipes" / "tiny_cpu" / "sft.yaml"
+    made = planner.plan(compose(recipe=recipe), Rates())
+    assert (made.work.episodes, made.work.all_rows) == (64, 64)
+    assert {phase.name for phase in made.phases} == {"actor update", "actor optimiser"}
+    config = compose(
+        "algorithm.adv_estimator=supervised", "actor_rollout_ref.actor.use_kl_loss=true", "critic.enable=false"
+    )
+    made = planner.plan(config, Rates())
+    assert {phase.name for phase in made.phases} == {"actor update", "actor optimiser"}
+    assert set(made.step.parts) == {"actor update", "saving"} and made.cache_tokens == 0
+    assert made.work.all_rows == config.data.train_batch_size
+    assert made.host["rows of a step"] == 0
 
 
 def test_the_base_of_real_data_is_planned_with_the_tokens_of_its_titles():

@@ -27,6 +27,8 @@ def test_the_gpus_benchmark_runs_on_a_cpu_with_a_small_shape(capsys):
     assert [line.split(":")[0] for line in lines if line.startswith("update")] == [
         f"update, {name}" for name, *_ in update_gpu.UPDATES
     ]
+    planned = [line for line in lines if line.startswith("planned peak memory of an update: ")]
+    assert len(planned) == 1 and 0.65 < float(planned[0].split()[-2]) < 5  # libraries alone are .65 GiB
     assert all("tokens/s" in line and "peak memory" in line for line in lines if line.startswith("update"))
 
 

@@ -1,20 +1,19 @@
-"""Compare what a policy is taught, without Ray and vLLM: plain torch, one thread, minutes a run.
+"""Compare what a policy is taught from one base, by reinforcement learning and by supervision, over seeds.
 
-``python -m benchmarks.learning_objectives --seed 1 2 3 --objective expected order --schedule one all random``
+``python -m benchmarks.learning_objectives --root runs/objectives``
 
-Each run starts from the tiny base of a seed (made on the first use), learns on training tasks, and is evaluated on a *development*
-split: the training tasks that the base was not trained on either (:func:`iranker_verl.toy.base.hold_out`). Test tasks are never
-read. Batches, optimiser steps, curriculum and loss are those of ``recipes/tiny_cpu``; states are of the policy's own episodes, and
-a run ends when the model has read ``--tokens`` tokens of prompts (each is used ``EPOCHS`` times).
+A seed draws its own world, base and runs. Its training tasks are split in three: those that the base and every row learn from, those
+that the base watches itself on, and *development* tasks, of which the learning rate and the curves are. Test tasks are asked once, when
+all runs are there. Every row (:data:`ROWS`) starts from the seed's base and draws tasks, schedules and shuffles from the seed alone, so
+rows are paired. The learning rate of a row is the best of ``--lr`` on the development tasks of the first seed: the mean of MRR in N - 1
+calls and in one, over the last ``LAST`` points of the curve.
 
-``objective``   ``expected`` and ``order`` are the estimators' (:mod:`iranker_verl.training.policy_loss`); ``rank`` maximises
-                ``-log E[rank]`` in closed form, and ``supervised`` is cross-entropy on the best, which no policy needs: both times
-                the probability of any label
-``schedule``    how many candidates leave a call in training: ``one``, ``half``, ``all``, or ``random``, one of these an episode
-``full``        the share of episodes that begin with full pools, whatever the curriculum says
+Two budgets, both passed by every run, and weights are kept at each: ``--tokens``, those of the prompts that were read (rows that
+sample nothing use each of them in ``EPOCHS`` epochs, as the recipe does, and GRPO in one), and ``--seconds`` of the process's CPU time on
+one thread, rollouts included and evaluations not.
 
-Every run adds a line to ``runs/objectives/results.jsonl``: greedy macro MRR on the development split, excluding one candidate a
-call, half of them, and all in one call, at a half and at the end of its tokens; and the seconds of training.
+``ROOT/results.jsonl`` has a line for each run and for each test, written when it ends; the same command goes on where it was.
+``ROOT/table.md`` has means and intervals over seeds, and paired t tests against the first row, Holm over its tests.
 """
 
 from __future__ import annotations
@@ -24,294 +23,296 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from scipy import stats
 
+from benchmarks.plain_loop import TEMPLATE, Call, Policy, evaluate, first_of_each, paid, update, worked
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.schema import read_tasks
 from data_prep.world import write_world
+from iranker_verl.evaluation.statistics import holm
+from iranker_verl.files import mark, write_jsonl, write_text
 from iranker_verl.job.stages import WORLD_CANDIDATES, WORLD_HISTORY, WORLD_TEST_FRACTION
-from iranker_verl.ranking import Elimination, RankingTask, by_dataset
-from iranker_verl.ranking.chat import ChatEncoder
-from iranker_verl.ranking.elimination import Share, leaving
-from iranker_verl.ranking.label_tokens import label_tokens
-from iranker_verl.ranking.templates import load
-from iranker_verl.toy.base import BaseConfig, hold_out, make_base
-from iranker_verl.training import credit, policy_loss
+from iranker_verl.ranking import RankingTask, by_dataset
+from iranker_verl.ranking.elimination import Share
+from iranker_verl.toy.base import BaseConfig, Stage, hold_out, make_base
 from iranker_verl.training.curriculum import Curriculum, shortened
-from iranker_verl.training.plackett_luce import draw_order, expected_rank
-from iranker_verl.training.step_record import StepRecord
 
-ROOT = Path("runs/objectives")
-TASKS, STEPS, EPOCHS = 128, 8, 3  # of a batch: tasks, optimiser steps an epoch, epochs
-TEMPLATE = load("label")
-SCHEDULES: dict[str, tuple[int | Share, ...]] = {
-    "one": (1,),
-    "half": ("half",),
-    "all": ("all",),
-    "mixed": (1, "all"),
-    "random": (1, "half", "all"),
-}
+TASKS, STEPS, EPOCHS = 128, 8, 3  # of a batch: episodes, optimiser steps an epoch, epochs
+HELD = 40  # development tasks of a dataset, of which each point of the curve has WATCHED
+WATCHED, POINTS, LAST = 12, 5, 3
+TESTED = 40  # test tasks of a dataset, at most
+COLUMNS = {"each": "N - 1 calls", "few": "<= .35 (N - 1)", "once": "one call"}
 CURRICULUM: dict[str, Any] = {"first_pool": 2, "rise": 0.25, "fall": 0.05, "patience": 128, "focus": 0.75}
+# Smaller than the base of recipes/tiny_cpu and its steps too, so that one takes minutes of one thread.
+BASE = BaseConfig(
+    hidden=96,
+    layers=3,
+    heads=3,
+    kv_heads=3,
+    feed_forward=192,
+    rows=24,
+    tokens=4500,
+    stages=(
+        Stage("language", 30, (("language", 1.0),)),
+        Stage("pairs", 1500, (("language", 0.1), ("best", 0.9)), largest=2, until=1.0),
+        Stage("lists", 600, (("language", 0.05), ("best", 0.95)), until=0.5),
+        Stage("format", 300, (("language", 0.05), ("best", 0.45), ("exclusion", 0.5))),
+    ),
+)
 
 
 @dataclass(frozen=True)
-class Call:
-    """One prompt of an episode."""
+class Row:
+    """A way to learn. ``one_call`` is the share of episodes that end with their first call; the others exclude one a call."""
 
-    task: RankingTask
-    session: str
-    ids: list[int]
-    size: int
-    positive: int
-    most_calls: int
-
-    @property
-    def record(self) -> StepRecord:
-        """What the loss reads of it, with the published reward."""
-        rewards = tuple(float(i != self.positive) for i in range(self.size))
-        names = tuple(str(i) for i in range(self.size))
-        return StepRecord(self.task.id, self.session, names, 0.0, 0.0, (*rewards, -0.5), most_calls=self.most_calls)
+    objective: str
+    one_call: float = 0.0
+    epochs: int = EPOCHS
+    rollouts: int = 1
+    supervised: bool = False
 
 
-class Policy:
-    """A model that answers with a label."""
-
-    def __init__(self, path: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        self.chat = ChatEncoder(self.tokenizer)
-        self.labels = torch.tensor(label_tokens(self.tokenizer, 9).ids)
-
-    def log_probs(self, prompts: Sequence[list[int]]) -> torch.Tensor:
-        """Return the log-probs of the first token of the responses, (prompts, vocabulary)."""
-        width = max(map(len, prompts))
-        ids = torch.tensor([p + [0] * (width - len(p)) for p in prompts])  # padded behind, which attention does not see
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        last = torch.tensor([len(p) - 1 for p in prompts])
-        return torch.log_softmax(self.model.lm_head(hidden[torch.arange(len(last)), last]).float(), dim=-1)
-
-    @torch.no_grad()
-    def orders(self, prompts: Sequence[list[int]], sizes: Sequence[int], greedy: bool) -> list[list[int]]:
-        """Return an order of exclusion for each prompt, sampled without replacement or greedy."""
-        found: list[list[int]] = [[] for _ in prompts]
-        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for first in range(0, len(by_length), 128):
-            rows = by_length[first : first + 128]
-            scores = self.log_probs([prompts[i] for i in rows])[:, self.labels]
-            valid = torch.arange(len(self.labels)) < torch.tensor([sizes[i] for i in rows])[:, None]
-            scores = scores.masked_fill(~valid, -torch.inf)
-            order = scores.argsort(dim=1, descending=True) if greedy else draw_order(scores, valid)
-            for row, ranks in zip(rows, order.tolist(), strict=True):
-                found[row] = ranks[: sizes[row]]
-        return found
-
-    def episodes(
-        self, tasks: Sequence[RankingTask], schedules: Sequence[int | Share], greedy: bool
-    ) -> tuple[list[float], list[Call]]:
-        """Run an episode of each task; return the reciprocal ranks and the calls. Sampled episodes end where the positive leaves."""
-        states = [Elimination(task, per_call=each) for task, each in zip(tasks, schedules, strict=True)]
-        calls: list[Call] = []
-        most = [most_calls(len(task.candidates), each) for task, each in zip(tasks, schedules, strict=True)]
-        while live := [i for i, s in enumerate(states) if not (s.done or (s.decided and not greedy))]:
-            asked = []
-            for i in live:
-                truth = states[i].ground_truth()
-                ids = self.chat.encode(TEMPLATE.messages(states[i]))
-                asked.append(Call(tasks[i], str(i), ids, len(truth["candidates"]), truth["target"], most[i]))
-            orders = self.orders([c.ids for c in asked], [c.size for c in asked], greedy)
-            for i, order in zip(live, orders, strict=True):
-                states[i].step(TEMPLATE.answer_for(states[i], *order[: states[i].leaving]))
-            calls += asked
-        return [1 / (s.ranking().index(s.task.candidates[s.task.target].id) + 1) for s in states], calls
-
-
-def most_calls(size: int, per_call: int | Share) -> int:
-    """Return the calls that an episode of ``size`` candidates takes to its end."""
-    calls = 0
-    while size > 1:
-        size -= leaving(size, per_call)
-        calls += 1
-    return calls
-
-
-def log_rank_value(log_probs: torch.Tensor, calls: Sequence[Call], labels: torch.Tensor) -> torch.Tensor:
-    """Return ``- log E[rank]`` of each positive, plus the log of the probability of any label: (calls,)."""
-    scores, valid, positive = _scores(log_probs, calls, labels)
-    formed = scores.masked_fill(~valid, -torch.inf).logsumexp(1)
-    return formed - expected_rank(scores, positive, valid).log()
-
-
-def log_best(log_probs: torch.Tensor, calls: Sequence[Call], labels: torch.Tensor) -> torch.Tensor:
-    """Return the log-likelihood of the positive as the label that is excluded last, ``log softmax(-z)``, plus the form's: (calls,)."""
-    scores, valid, positive = _scores(log_probs, calls, labels)
-    formed = scores.masked_fill(~valid, -torch.inf).logsumexp(1)
-    best = torch.log_softmax((-scores).masked_fill(~valid, -torch.inf), dim=1)
-    return formed + best.gather(1, positive[:, None])[:, 0]
-
-
-def _scores(
-    log_probs: torch.Tensor, calls: Sequence[Call], labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    valid = torch.arange(len(labels)) < torch.tensor([c.size for c in calls])[:, None]
-    return log_probs[:, labels], valid, torch.tensor([c.positive for c in calls])
-
-
-Objective = Callable[[torch.Tensor, Sequence[Call], Policy], torch.Tensor]
-
-
-def _estimator(name: str, log_value: Callable[..., torch.Tensor], values: str) -> Objective:
-    def objective(log_probs: torch.Tensor, calls: Sequence[Call], policy: Policy) -> torch.Tensor:
-        fields = policy_loss.label_fields([c.record for c in calls], policy.tokenizer, name)
-        tokens = fields[policy_loss.LABEL_TOKENS].to_padded_tensor(policy_loss.ANY_OTHER)
-        return log_value(log_probs, tokens, fields[values].to_padded_tensor(0.0))
-
-    return objective
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "expected": _estimator(credit.EXPECTED_ESTIMATOR, policy_loss.log_mean_value, policy_loss.LABEL_VALUES),
-    "order": _estimator(credit.ORDER_ESTIMATOR, policy_loss.log_order_value, policy_loss.LABEL_GAINS),
-    "rank": lambda log_probs, calls, policy: log_rank_value(log_probs, calls, policy.labels),
-    "supervised": lambda log_probs, calls, policy: log_best(log_probs, calls, policy.labels),
+ROWS = {
+    "order": Row("order"),
+    "order, half in one call": Row("order", one_call=0.5),
+    "expected": Row("expected"),
+    "grpo": Row("grpo", epochs=1, rollouts=4),
+    "best label": Row("best", one_call=0.5, supervised=True),
+    "worked exclusions": Row("worked", supervised=True),
 }
 
 
-def seed_folder(seed: int) -> tuple[Path, list[RankingTask], list[RankingTask]]:
-    """Return the base of a seed, its training tasks and its development tasks; make what is not there."""
-    folder = ROOT / str(seed)
+@dataclass(frozen=True)
+class Seed:
+    """The base of a seed, and tasks of its world."""
+
+    base: Path
+    training: list[RankingTask]
+    development: list[RankingTask]
+    test: list[RankingTask]
+
+
+def make_seed(root: Path, seed: int) -> Seed:
+    """Return a seed's base and tasks; make what is not there."""
+    folder = root / str(seed)
     if not (folder / "data").exists():
         write_world(folder / "raw", seed)
         options = Options(
             history=WORLD_HISTORY, candidates=WORLD_CANDIDATES, test_fraction=WORLD_TEST_FRACTION, seed=seed
         )
         prepare(folder / "raw", folder / "data", TEMPLATE, options, None, print)
-    tasks = read_tasks(folder / "data" / "train.parquet", TEMPLATE)
-    base = make_base(tasks, TEMPLATE, folder / "base", seed)["path"]
-    return Path(base), *hold_out(tasks, BaseConfig().validation, seed)
+    known, development = hold_out(read_tasks(folder / "data" / "train.parquet", TEMPLATE), HELD, seed)
+    base = make_base(known, TEMPLATE, folder / "base", seed, BASE)["path"]
+    training, _ = hold_out(known, BASE.validation, seed)
+    return Seed(Path(base), training, development, read_tasks(folder / "data" / "test.parquet", TEMPLATE))
 
 
-def evaluate(policy: Policy, tasks: Sequence[RankingTask]) -> dict[str, float]:
-    """Return greedy macro MRR by schedule."""
-    found = {}
-    for name in ("one", "half", "all"):
-        rr, _ = policy.episodes(tasks, [SCHEDULES[name][0]] * len(tasks), greedy=True)
-        by: dict[str, list[float]] = defaultdict(list)
-        for task, value in zip(tasks, rr, strict=True):
-            by[task.dataset].append(value)
-        found[name] = round(fmean(fmean(values) for values in by.values()), 4)
-    return found
-
-
-def train(
-    seed: int, objective: str, schedule: str, tokens: int, lr: float, full: float, epochs: int, steps: int
-) -> dict[str, Any]:
-    """Train once and return the line of the run."""
-    base, training, development = seed_folder(seed)
-    torch.manual_seed(seed)
-    rng = random.Random(f"{seed}:{objective}:{schedule}")
-    policy = Policy(base)
-    rows: dict[str, dict[int, int]] = defaultdict(dict)
-    for index, task in enumerate(training):
-        rows[task.dataset][index] = len(task.candidates)
-    curriculum = Curriculum(rows, seed=seed, **CURRICULUM)
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.0)
-    line: dict[str, Any] = {
-        "seed": seed, "objective": objective, "schedule": schedule, "lr": lr, "full": full, "epochs": epochs, "optimiser_steps": steps,
-        
-    }  # fmt: skip
-    read, step, seconds = 0, 0, 0.0
-    while read < tokens:
-        begun = time.monotonic()
-        tasks = []
-        for index in curriculum.draw(TASKS):
-            task = training[index]
-            whole = rng.random() < full
-            tasks.append(task if whole else shortened(task, curriculum.size[task.dataset], f"{seed}:{step}"))
-        schedules = [rng.choice(SCHEDULES[schedule]) for _ in tasks]
-        rr, calls = policy.episodes(tasks, schedules, greedy=False)
-        observe(curriculum, tasks, rr)
-        read += sum(len(c.ids) + 2 for c in calls)
-        weights = credit.row_weights([c.record for c in calls]).tolist()
-        update(policy, optimizer, list(zip(calls, weights, strict=True)), OBJECTIVES[objective], epochs, steps, rng)
+def batches(row: Row, policy: Policy, tasks: Sequence[RankingTask], seed: int) -> Iterator[list[Call]]:
+    """Yield batches for ever. What is drawn depends on the seed, and by the curriculum on how well the policy does."""
+    sizes: dict[str, dict[int, int]] = defaultdict(dict)
+    for index, task in enumerate(tasks):
+        sizes[task.dataset][index] = len(task.candidates)
+    curriculum, step = Curriculum(sizes, seed=seed, **CURRICULUM), 0
+    while True:
+        rng = random.Random(f"{seed}:{step}:batch")
+        chosen = [tasks[index] for index in curriculum.draw(TASKS // row.rollouts)]
+        schedules: list[int | Share] = ["all" if rng.random() < row.one_call else 1 for _ in chosen]
+        if row.supervised:  # worked answers need no curriculum
+            yield worked(policy, chosen, schedules, rng)
+        else:
+            short = [shortened(t, curriculum.size[t.dataset], f"{seed}:{step}") for t in chosen]
+            episodes = [each for each in zip(short, schedules, strict=True) for _ in range(row.rollouts)]
+            begun, leave = [task for task, _ in episodes], [each for _, each in episodes]
+            rr, calls = policy.episodes(begun, leave, greedy=False)
+            observe(curriculum, begun, rr)
+            yield paid(calls, rr, row.rollouts) if row.rollouts > 1 else calls
         step += 1
-        seconds += time.monotonic() - begun
-        if "middle" not in line and read >= tokens / 2:
-            line["middle"] = evaluate(policy, development)
-    sizes = sorted(curriculum.size.values())
-    return line | {
-        "after": evaluate(policy, development),
-        "tokens": read,
-        "steps": step,
-        "seconds": round(seconds),
-        "sizes": sizes,
-    }
 
 
 def observe(curriculum: Curriculum, tasks: Sequence[RankingTask], rr: Sequence[float]) -> None:
     """Tell the curriculum of a batch of sampled episodes."""
     metrics: dict[str, float] = {}
     for name, own in by_dataset(tasks).items():
-        mine = [i for i, t in enumerate(tasks) if t.dataset == name]
-        metrics[f"episode/rr/{name}"] = fmean(rr[i] for i in mine)
-        metrics[f"episode/tasks/{name}"] = len(mine)
+        metrics[f"episode/rr/{name}"] = fmean(
+            value for task, value in zip(tasks, rr, strict=True) if task.dataset == name
+        )
+        metrics[f"episode/tasks/{name}"] = len(own)
         metrics[f"episode/candidates/{name}"] = fmean(len(t.candidates) for t in own)
     curriculum.observe(metrics)
 
 
-def update(
-    policy: Policy,
-    optimizer: Any,
-    rows: list[tuple[Call, float]],
-    objective: Objective,
-    epochs: int,
-    steps: int,
-    rng: random.Random,
-) -> None:
-    """Take the optimiser steps of a batch."""
-    for _ in range(epochs):
-        rng.shuffle(rows)
-        for part in range(steps):
-            mine = sorted(rows[part::steps], key=lambda row: len(row[0].ids))
-            middle = -(-len(mine) // 2)
-            for group in (mine[:middle], mine[middle:]):
-                calls = [call for call, _ in group]
-                values = objective(policy.log_probs([c.ids for c in calls]), calls, policy)
-                loss = -(values * torch.tensor([weight for _, weight in group])).sum() / len(mine)
-                loss.backward()
-            torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+def train(made: Seed, seed: int, name: str, lr: float, budgets: dict[str, float], out: Path) -> dict[str, Any]:
+    """Train until both budgets are passed, keep the weights at each in ``out``, and return the curve on development tasks."""
+    torch.manual_seed(seed)
+    row, policy = ROWS[name], Policy(made.base)
+    watched = first_of_each(made.development, WATCHED)
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.0)
+    spent = {"tokens": 0.0, "seconds": 0.0}
+    curve: list[dict[str, float]] = []
+    kept: dict[str, dict[str, float]] = {}
+    source = batches(row, policy, made.training, seed)
+    rng, steps = random.Random(f"{seed}:shuffle"), 0
+    while len(kept) < len(budgets):
+        begun = time.process_time()
+        calls = next(source)
+        update(policy, optimizer, calls, row.objective, row.epochs, STEPS, rng)
+        spent["tokens"] += sum(len(c.ids) + 2 for c in calls)
+        spent["seconds"] += time.process_time() - begun
+        steps += 1
+        if POINTS * spent["seconds"] >= budgets["seconds"] * (len(curve) + 1) and len(curve) < POINTS:
+            curve.append({**spent, **evaluate(policy, watched)})
+        for budget, most in budgets.items():
+            if budget not in kept and spent[budget] >= most:
+                kept[budget] = {**spent, "steps": steps}
+                policy.model.save_pretrained(out / budget)
+    return {"curve": curve, "spent": kept}
+
+
+def level(run: dict[str, Any]) -> float:
+    """Return what learning rates are compared by: see the module."""
+    return fmean((point["each"] + point["once"]) / 2 for point in run["curve"][-LAST:])
+
+
+class Results:
+    """The lines of ``ROOT/results.jsonl``, by what each is of."""
+
+    def __init__(self, root: Path) -> None:
+        """Read what is there."""
+        self.path = root / "results.jsonl"
+        self.lines: list[dict[str, Any]] = []
+        if self.path.is_file():
+            self.lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+    def find(self, **what: Any) -> dict[str, Any] | None:
+        """Return the line that is of ``what``, if there is one."""
+        return next((line for line in self.lines if all(line.get(name) == value for name, value in what.items())), None)
+
+    def add(self, what: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        """Add a line and write all, so that a reader, or a run that goes on, sees whole lines only."""
+        self.lines.append(what | found)
+        write_jsonl(self.path, self.lines)
+        print(json.dumps(self.lines[-1]), flush=True)
+        return self.lines[-1]
+
+
+def run_all(
+    root: Path, seeds: Sequence[int], rows: Sequence[str], rates: Sequence[float], budgets: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Run what is not there yet, tests last; return the lines of the tests."""
+    results = Results(root)
+
+    def run(seed: int, name: str, lr: float) -> dict[str, Any]:
+        what = {"kind": "run", "seed": seed, "row": name, "lr": lr, "budgets": budgets}
+        out = root / str(seed) / f"{name.replace(' ', '-')}-{lr}"
+        return results.find(**what) or results.add(what, train(make_seed(root, seed), seed, name, lr, budgets, out))
+
+    chosen = {name: max(rates, key=lambda lr: level(run(seeds[0], name, lr))) for name in rows}
+    cells = [(seed, name, chosen[name]) for seed in seeds for name in rows]
+    for cell in cells:
+        run(*cell)
+    tests = []
+    for seed, name, lr in [*((seed, "base", 0.0) for seed in seeds), *cells]:
+        for budget in budgets if name != "base" else ("none",):
+            what = {"kind": "test", "seed": seed, "row": name, "lr": lr, "budgets": budgets, "at": budget}
+            line = results.find(**what)
+            if line is None:
+                made = make_seed(root, seed)
+                kept = root / str(seed) / f"{name.replace(' ', '-')}-{lr}" / budget
+                policy = Policy(made.base, None if name == "base" else kept)
+                line = results.add(what, evaluate(policy, first_of_each(made.test, TESTED)))
+            tests.append(line)
+    write_text(root / "table.md", table(tests, [line for line in results.lines if line["kind"] == "run"], rows))
+    return tests
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean, half of its 95 % interval (Student's t), and the two-sided p of a mean of 0; all need two values.
+
+    >>> [round(x, 4) for x in over_seeds([0.1, 0.2, 0.3])]  # t = .2 / (.1 / sqrt 3) = 3.464 with 2 degrees of freedom
+    [0.2, 0.2484, 0.0742]
+    """
+    found = stats.ttest_1samp(values, 0.0)
+    return fmean(values), float(found.confidence_interval().high) - fmean(values), float(found.pvalue)
+
+
+def table(tests: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], rows: Sequence[str]) -> str:
+    """Return, in Markdown, test MRR by row, budget and column, with differences to the first row; and what the curves say."""
+    value = {(t["at"], t["row"], t["seed"], column): t[column] for t in tests for column in COLUMNS}
+    seeds = sorted({t["seed"] for t in tests})
+    rates = {t["row"]: t["lr"] for t in tests}
+
+    def of(at: str, row: str, column: str) -> list[float]:
+        return [value[at, row, seed, column] for seed in seeds]
+
+    budgets = sorted({t["at"] for t in tests} - {"none"})
+    compared = [(at, row, column) for at in budgets for row in rows[1:] for column in COLUMNS]
+    found = {
+        (at, row, column): over_seeds(
+            [a - b for a, b in zip(of(at, row, column), of(at, rows[0], column), strict=True)]
+        )
+        for at, row, column in compared
+    }
+    corrected = dict(zip(compared, holm([found[each][2] for each in compared]), strict=True))
+    base = ", ".join(f"{name} {fmean(of('none', 'base', column)):.3f}" for column, name in COLUMNS.items())
+    lines = [f"Seeds {', '.join(map(str, seeds))}. Base: {base}."]
+    for at in budgets:
+        lines += [
+            "",
+            f"Equal {at}: mean (worst seed); difference to {rows[0]} ± half of the 95 % interval, p (Holm)",
+            "",
+        ]
+        lines += [f"| | lr | {' | '.join(COLUMNS.values())} |", "|---|---|" + "---|" * len(COLUMNS)]
+        for row in rows:
+            cells = []
+            for column in COLUMNS:
+                own = of(at, row, column)
+                cell = f"{fmean(own):.3f} ({min(own):.3f})"
+                if (at, row, column) in found:
+                    mean, half, _ = found[at, row, column]
+                    cell += f"; {mean:+.3f} ± {half:.3f}, {corrected[at, row, column]:.2g}"
+                cells.append(cell)
+            lines.append(f"| {row} | {rates[row]:g} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Development tasks: mean over seeds at each point, in N - 1 calls / one; mean of the last {LAST}",
+        "",
+    ]
+    for row in rows:
+        own = [run for run in runs if run["row"] == row and run["lr"] == rates[row]]
+        points = zip(*(run["curve"] for run in own), strict=False)
+        shown = [f"{fmean(p['each'] for p in at):.3f}/{fmean(p['once'] for p in at):.3f}" for at in points]
+        last = [fmean(p[c] for run in own for p in run["curve"][-LAST:]) for c in ("each", "once")]
+        spent = {at: fmean(run["spent"]["seconds"][at] for run in own) for at in ("tokens", "steps")}
+        lines.append(
+            f"- {row}: {', '.join(shown)}; {last[0]:.3f}/{last[1]:.3f}; at the seconds' end {spent['tokens']:,.0f} tokens, "
+            f"{spent['steps']:.0f} batches"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Run every combination of the command line."""
+    """Run the comparison of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--objective", nargs="+", default=["order"], choices=list(OBJECTIVES))
-    parser.add_argument("--schedule", nargs="+", default=["one"], choices=list(SCHEDULES))
-    parser.add_argument("--tokens", type=int, default=700_000)
-    parser.add_argument("--lr", type=float, nargs="+", default=[3e-4])
-    parser.add_argument("--full", type=float, nargs="+", default=[0.0])
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps a batch and epoch")
+    parser.add_argument("--root", type=Path, default=Path("runs/objectives"))
+    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--row", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--lr", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3])
+    parser.add_argument("--tokens", type=int, default=120_000)
+    parser.add_argument("--seconds", type=int, default=30)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for seed, objective, schedule, lr, full in product(
-        given.seed, given.objective, given.schedule, given.lr, given.full
-    ):
-        line = train(seed, objective, schedule, given.tokens, lr, full, given.epochs, given.steps)
-        print(json.dumps(line), flush=True)
-        with (ROOT / "results.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+    given.root.mkdir(parents=True, exist_ok=True)
+    mark(given.root)
+    run_all(given.root, given.seed, given.row, given.lr, {"tokens": given.tokens, "seconds": given.seconds})
+    print((given.root / "table.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

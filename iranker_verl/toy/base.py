@@ -288,6 +288,7 @@ def _train(
     logged, measured = time.monotonic(), float("-inf")
     for stage in stages:
         started, drawn, losses = time.monotonic(), sampler.drawn, deque([float("inf")] * RUNNING, maxlen=RUNNING)
+        before = done
         for step in range(stage.steps):
             if stage.until is not None and sum(losses) / RUNNING < stage.until:
                 total -= stage.steps - step
@@ -313,7 +314,15 @@ def _train(
                 most = f"at most {total}" if stage.until is not None else f"{total}"
                 progress(f"base: {stage.name} step {done} of {most}, loss {losses[-1]:.3f}, best of N {accuracy:.3f}")
         seconds = round(time.monotonic() - started, 1)
-        reports.append({**asdict(stage), "samples": sampler.drawn - drawn, "loss": losses[-1], "seconds": seconds})
+        reports.append(
+            {
+                **asdict(stage),
+                "steps": done - before,
+                "samples": sampler.drawn - drawn,
+                "loss": losses[-1],
+                "seconds": seconds,
+            }
+        )
     return reports
 
 

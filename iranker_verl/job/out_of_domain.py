@@ -86,7 +86,9 @@ def evaluate_out_of_domain(
         write_json(out / "settings.json", settings)
         for name in SIDES:
             command = [sys.executable, "-P", "-m", "iranker_verl.evaluation.out_of_domain.side", str(out), name]
-            supervise.run(name, command, out / "logs" / f"{name}.log", hint=RESUME, env=environment(settings, out))
+            supervise.run(
+                name, command, out / "logs" / f"{name}.log", hint=lambda: RESUME, env=environment(settings, out)
+            )
         results = collect_results(settings, out)
         write_json(out / RESULTS, results)
     for line in compare.format_lines(results):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from iranker_verl.training.main import compose_recipe, named_options
 from iranker_verl.training.metrics_log import read_metrics
 
 RESTART_DELAY_S = 5.0  # in which Ray frees what a dead driver held
-RESUME = "Run the same command again to continue from the last checkpoint"
+AGAIN = "Run the same command again"
 
 
 def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path | None:
@@ -118,7 +119,18 @@ class Stage:
         if self.name == "rl":
             self._train(config, env | rl_environment(config, self.run) | dict(os.environ))
         else:
-            self._run(env)
+            self._run(config, env)
+
+    def way_on(self, config: DictConfig) -> str:
+        """Return what to do after a failure: training continues from a checkpoint if there is one, evaluation with its next task.
+
+        Other stages begin again; those before it are done.
+        """
+        if self.name == "rl" and (step := checkpoints.last_step(Path(config.trainer.default_local_dir))):
+            return f"{AGAIN} to continue from the checkpoint of step {step}"
+        if self.name == "evaluate":
+            return f"{AGAIN} to continue with the tasks that are not evaluated yet"
+        return f"{AGAIN}; this stage has nothing to continue from and begins anew, and what was done before it is kept"
 
     def _train(self, config: DictConfig, env: dict[str, str]) -> None:
         """Run the stage from the newest whole checkpoint, and after a crash again (``iranker.max_restarts``).
@@ -129,14 +141,14 @@ class Stage:
         while True:
             self._prepare_checkpoints(config)
             try:
-                return self._run(env)
+                return self._run(config, env)
             except supervise.StageFailed as failure:
                 step = self._last_step(config)
                 restarts = 1 if step > furthest else restarts + 1
                 furthest = max(step, furthest)
                 if not failure.crashed or restarts > config.iranker.max_restarts:
                     raise
-                self._tell(str(failure).removesuffix(RESUME))
+                self._tell(str(failure).removesuffix(self.way_on(config)))
                 self._tell(
                     f"restart {restarts} of at most {config.iranker.max_restarts} without a step beyond {furthest}"
                 )
@@ -158,13 +170,13 @@ class Stage:
     def _tell(self, line: str) -> None:
         print(f"{self.name:>9}  {line}", flush=True)
 
-    def _run(self, env: dict[str, str]) -> None:
+    def _run(self, config: DictConfig, env: dict[str, str]) -> None:
         before = self.record()
         command = [sys.executable, "-P", "-m", "iranker_verl.job.stages", self.name, str(self.run)]
         log = self.run / "logs" / f"{self.name}.log"
         start, peak, done = time.monotonic(), before["peak_rss_bytes"], False
         try:
-            finished = supervise.run(self.name, command, log, hint=RESUME, env=env)
+            finished = supervise.run(self.name, command, log, hint=partial(self.way_on, config), env=env)
             peak, done = max(peak, finished.peak_rss_bytes), True
         finally:
             self._path().parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,13 @@ class Finished:
     peak_rss_bytes: int
 
 
-def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[str, str] | None = None) -> Finished:
-    """Run ``command`` to its end. Raise StageFailed if it fails; KeyboardInterrupt passes through, after the clean-up."""
+def run(
+    name: str, command: Sequence[str], log: Path, *, hint: Callable[[], str], env: dict[str, str] | None = None
+) -> Finished:
+    """Run ``command`` to its end. Raise StageFailed if it fails; KeyboardInterrupt passes through, after the clean-up.
+
+    ``hint`` returns the way on, and is asked when the stage has failed.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     process = subprocess.Popen(
@@ -106,7 +111,7 @@ def run(name: str, command: Sequence[str], log: Path, *, hint: str, env: dict[st
             process.stdin.close()  # the guard ends what is left
         process.wait()
     if code:
-        raise _failure(name, code, telling, log, hint)
+        raise _failure(name, code, telling, log, hint())
     return Finished(time.monotonic() - start, peak)
 
 

@@ -58,7 +58,7 @@ def test_stock_command_with_two_ranks(tmp_path: Path) -> None:
     env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
     log = tmp_path / "verl.log"
     # supervised, so that Ray leaves nothing behind; a failure raises
-    supervise.run("verl", [sys.executable, "-m", "verl.trainer.main_ppo", *arguments], log, hint="", env=env)
+    supervise.run("verl", [sys.executable, "-m", "verl.trainer.main_ppo", *arguments], log, hint=str, env=env)
     output = log.read_text()
     assert "step:1 " in output
     for learned in ("actor/grad_norm", "actor/kl_loss", "critic/vf_loss", "critic/grad_norm"):

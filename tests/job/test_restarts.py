@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 
 pytest.importorskip("verl")
 
 from iranker_verl.files import mark, write_json
-from iranker_verl.job import pipeline
+from iranker_verl.job import pipeline, supervise
 from iranker_verl.job.supervise import Finished, StageFailed
 from iranker_verl.training import ending
 from iranker_verl.training.main import compose_recipe, worker_environment
@@ -26,11 +27,11 @@ def attempt(tmp_path, monkeypatch):
         config = compose_recipe("recipes/tiny_cpu", [f"iranker.run_dir={tmp_path}", f"iranker.max_restarts={most}"])
         left = list(ends)
 
-        def stage(name, *_, **__):
+        def stage(name, *_, hint, **__):
             step, how = left.pop(0)
             (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"step": i + 1}) + "\n" for i in range(step)))
             if how != "done":
-                raise StageFailed(f"rl stopped: {how}. {pipeline.RESUME}", crashed=how == "crash")
+                raise StageFailed(f"rl stopped: {how}. {hint()}", crashed=how == "crash")
             return Finished(1.0, 5)
 
         monkeypatch.setattr(pipeline.supervise, "run", stage)
@@ -47,7 +48,7 @@ def test_a_crash_is_followed_by_a_restart_and_its_time_counts(attempt, capsys):
     assert attempt(1, (5, "crash"), (20, "done"))["done"]
     out = capsys.readouterr().out
     assert "rl stopped: crash." in out and "restart 1 of at most 1 without a step beyond 5" in out
-    assert pipeline.RESUME not in out
+    assert pipeline.AGAIN not in out
 
 
 def test_crashes_that_each_come_further_are_not_counted_together(attempt):
@@ -68,6 +69,30 @@ def test_what_comes_again_or_is_no_crash_ends_the_run(attempt, most, ends, left)
     with pytest.raises(StageFailed, match=r"rl stopped"):
         attempt(most, *ends)
     assert attempt.left == left
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "said"),
+    [
+        ("prepare", 0, "begins anew"),
+        ("base", 0, "begins anew"),
+        ("rl", 0, "begins anew"),
+        ("rl", 20, "to continue from the checkpoint of step 20"),
+        ("evaluate", 20, "to continue with the tasks that are not evaluated yet"),
+    ],
+)
+def test_a_killed_stage_says_what_the_same_command_continues_from(tmp_path, monkeypatch, name, step, said):
+    """A base is made without checkpoints, and training may be killed before its first."""
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    run = supervise.run
+    monkeypatch.setattr(supervise, "run", lambda name, _, log, **settings: run(name, killed, log, **settings))
+    mark(tmp_path)
+    write_json(tmp_path / "run.json", {"starts": [{"time": "2026-01-01 00:00:00"}]})
+    config = compose_recipe("recipes/tiny_cpu", [f"iranker.run_dir={tmp_path}", "iranker.max_restarts=0"])
+    monkeypatch.setattr(pipeline.checkpoints, "last_step", lambda folder: step)
+    monkeypatch.setattr(pipeline.Stage, "_prepare_checkpoints", lambda *_: None)
+    with pytest.raises(StageFailed, match=rf"{name} stopped: its process was killed .*{pipeline.AGAIN}.* {said}"):
+        pipeline.Stage(name, tmp_path).complete(config)
 
 
 def test_the_first_sigterm_asks_the_trainer_and_the_second_ends_at_once(tmp_path, capsys):

@@ -16,7 +16,7 @@ from iranker_verl.job.supervise import StageFailed, memory_below, run
 
 
 def stage(code, log, name="prepare", env=None):
-    return run(name, [sys.executable, "-u", "-c", code], log, hint="Run it again", env=env)
+    return run(name, [sys.executable, "-u", "-c", code], log, hint=lambda: "Run it again", env=env)
 
 
 @pytest.fixture

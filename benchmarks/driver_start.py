@@ -23,7 +23,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from data_prep.lengths import check_files
 from data_prep.rows import episode_rows
-from iranker_verl.job.stages import count_prompt
+from iranker_verl.job.stages import count_prompt, prompt_counter_key
 from iranker_verl.ranking import Candidate, RankingTask
 from iranker_verl.ranking.templates import load
 from iranker_verl.training.curriculum import Curriculum, pool_sizes
@@ -68,8 +68,14 @@ def main() -> None:
             print(f"{name}: {time.perf_counter() - start:.1f} s, {memory:.2f} GiB", flush=True)
             return result
 
-        timed("lengths", lambda: check_files([file], load("label"), count_tokens, 2040))
-        data = timed("data set", lambda: create_rl_dataset(str(file), config.data, tokenizer, None))
+        counter = prompt_counter_key(model, config.algorithm.adv_estimator)
+        for start in ("first", "second"):
+            timed(
+                f"lengths, {start} start",
+                lambda: check_files([file], load("label"), count_tokens, 2040, counter),
+            )
+        for start in ("first", "second"):
+            data = timed(f"data set, {start} start", lambda: create_rl_dataset(str(file), config.data, tokenizer, None))
         sizes = timed("pool sizes", lambda: pool_sizes(data.dataframe))
         choice = timed("curriculum", lambda: Curriculum(sizes, seed=1, **config.iranker.curriculum))
         timed("a batch of the curriculum", lambda: collate_fn([data[i] for i in choice.draw(256)]))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_prep.schema import open_rows
 from data_prep.work import map_in_processes
-from iranker_verl.errors import UserError
+from iranker_verl.errors import NOT_JSON, UserError
+from iranker_verl.files import CannotWriteError, marked, write_json
+from iranker_verl.provenance import as_read_back, file_digest
 from iranker_verl.ranking.templates import Message, Template, check_hash
 
 CountTokens = Callable[[list[Message]], int]
+KEPT = "longest_prompt.json"  # beside the first of the files that were counted
 _WAY_OUT = {
     "recommendation": "prepare with a smaller history or fewer candidates",
     "routing": "prepare with a smaller max_chars or shorter descriptions",
@@ -32,13 +37,46 @@ class _Longest(NamedTuple):
     over: int = 0
 
 
-def check_files(files: Sequence[Path], template: Template, count_tokens: CountTokens, limit: int) -> int:
+def check_files(
+    files: Sequence[Path],
+    template: Template,
+    count_tokens: CountTokens,
+    limit: int,
+    counter: Mapping[str, Any] | None = None,
+) -> int:
     """Return the tokens of the longest prompt in prepared ``files``, which all were made with ``template``.
 
     Row groups are read one at a time, by a process for each CPU where there are several. ``count_tokens`` takes the chat
     messages and returns their length after the model's chat template; it can be pickled. Raise UserError where a prompt is
     longer than ``limit``, and where rows were made with another template.
+
+    With ``counter``, all that ``count_tokens`` depends on as JSON, the result is kept in the file :data:`KEPT` and is not counted
+    again as long as that, the template and every byte of ``files`` stay the same.
     """
+    if counter is None:
+        return _count(files, template, count_tokens, limit)
+    kept = files[0].with_name(KEPT)
+    made_of = as_read_back(
+        {"counter": counter, "template": template.hash, "files": [file_digest(file) for file in files]}
+    )
+    known = _kept(kept, made_of)
+    if known is None or known > limit:
+        known = _count(files, template, count_tokens, limit)
+        with suppress(CannotWriteError):  # it is counted again, then
+            write_json(kept, marked({"made_of": made_of, "tokens": known}))
+    return known
+
+
+def _kept(path: Path, made_of: dict[str, Any]) -> int | None:
+    """Return the tokens that were kept of the same things; None where there are none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return int(content["tokens"]) if content["made_of"] == made_of else None
+    except (OSError, *NOT_JSON, KeyError, TypeError):
+        return None
+
+
+def _count(files: Sequence[Path], template: Template, count_tokens: CountTokens, limit: int) -> int:
     pieces = [(file, group) for file in files for group in range(open_rows(file).num_row_groups)]
     measure = partial(_longest_of_group, template=template, count_tokens=count_tokens, limit=limit)
     return _checked(map_in_processes(measure, pieces), limit)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import lru_cache, partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from iranker_verl.errors import described, user_error_of
 from iranker_verl.files import replacing_folder, write_json
 from iranker_verl.job.export import answers_follow_a_prefix, base_path, export
 from iranker_verl.job.starts import read_config
+from iranker_verl.provenance import file_digest, versions
 from iranker_verl.ranking import templates
 from iranker_verl.ranking.templates import Message
 from iranker_verl.training.checkpoints import last_step
@@ -35,6 +37,7 @@ WORLD_CANDIDATES = 6
 WORLD_TEST_FRACTION = 0.03
 # Prompts that an engine answers at once in an evaluation; vLLM holds back what its cache has no room for.
 CPU_SEQUENCES, GPU_SEQUENCES = 64, 256
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def prepare(config: DictConfig, run: Path) -> None:
@@ -104,6 +107,16 @@ def count_prompt(model: Path, estimator: str, messages: list[Message]) -> int:
     return _prompt_counter(model, estimator)(messages)
 
 
+def prompt_counter_key(model: Path, estimator: str) -> dict[str, Any]:
+    """Return what :func:`count_prompt` depends on: every file of the model but its weights, versions, and the answers' form."""
+    files = sorted(path for path in model.rglob("*") if path.is_file() and path.suffix not in WEIGHTS)
+    return {
+        "files": {path.relative_to(model).as_posix(): file_digest(path) for path in files},
+        "versions": versions() | {"tokenizers": metadata.version("tokenizers")},
+        "labels": estimator in LABEL_ESTIMATORS,
+    }
+
+
 @lru_cache(maxsize=1)
 def _prompt_counter(model: Path, estimator: str) -> Callable[[list[Message]], int]:
     from iranker_verl.inference.engine import ChatTokenizer
@@ -134,7 +147,8 @@ def base(config: DictConfig, run: Path) -> None:
     if config.iranker.data.test_tasks:
         files.append(test_folder(config, run) / "test.parquet")
     count_tokens = partial(count_prompt, Path(record["path"]), config.algorithm.adv_estimator)
-    longest = check_files(files, template, count_tokens, config.data.max_prompt_length)
+    counter = prompt_counter_key(Path(record["path"]), config.algorithm.adv_estimator)
+    longest = check_files(files, template, count_tokens, config.data.max_prompt_length, counter)
     say(f"longest prompt: {longest} tokens (limit {config.data.max_prompt_length})")
     write_json(run / "base.json", record | {"longest_prompt": longest})
 

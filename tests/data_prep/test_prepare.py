@@ -11,7 +11,7 @@ import pytest
 
 from data_prep import assemble, spool
 from data_prep import prepare as prepare_module
-from data_prep.lengths import check_files, refuse_long_rows
+from data_prep.lengths import KEPT, check_files, refuse_long_rows
 from data_prep.options import Options
 from data_prep.prepare import prepare
 from data_prep.scenarios import recommendation as sampler
@@ -297,6 +297,40 @@ def test_prompts_that_are_too_long(raw, tmp_path, monkeypatch, processes):
     assert "prepare with a smaller" in str(error.value)
     with pytest.raises(UserError, match="this run uses think-label"):
         check_files(files, THINK, words, longest)
+
+
+def test_prompts_are_counted_once_and_again_where_anything_differs(raw, tmp_path):
+    """What was kept of other content, another tokenizer or another template, or was damaged, is not trusted."""
+    out, counted = tmp_path / "out", []
+    prepare(raw, out, LABEL, SMALL)
+    files = [out / "train.parquet", out / "test.parquet"]
+
+    def count(messages):
+        counted.append(1)
+        return words(messages)
+
+    def calls(limit=10**6, counter="a tokenizer"):
+        counted.clear()
+        longest = check_files(files, LABEL, count, limit, {"counter": counter})
+        assert longest == true
+        return len(counted)
+
+    true = check_files(files, LABEL, words, 10**6)
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    assert [calls(), calls(), calls(limit=true)] == [rows, 0, 0]
+    assert calls(counter="another") == rows and calls(counter="another") == 0
+    with pytest.raises(UserError, match="the limit is 5 "):
+        calls(limit=5, counter="another")
+    table = pq.read_table(files[1])
+    pq.write_table(table.slice(1), files[1])
+    true = check_files(files, LABEL, words, 10**6)
+    assert [calls(), calls()] == [rows - 1, 0]
+    for damage in ("", "[]", "{}", '{"tokens": 3}', (out / KEPT).read_text()[:-20]):
+        (out / KEPT).write_text(damage)
+        assert [calls(), calls()] == [rows - 1, 0]
+    with pytest.raises(UserError, match="this run uses think-label"):
+        check_files(files, THINK, words, true, {"counter": "a tokenizer"})
+    prepare(raw, out, LABEL, SMALL)  # the folder is still ours, with what was kept in it
 
 
 def test_prompts_are_counted_before_anything_is_published(raw, tmp_path):

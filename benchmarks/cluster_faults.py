@@ -1,6 +1,6 @@
 """What a run does when a part of it dies (``make bench-cluster``): each fault once, on the tiny recipe, and how the run took it.
 
-    python -m benchmarks.cluster_faults [--only "vllm server,sigterm"] [--out FOLDER] [override=value …]
+    python -m benchmarks.cluster_faults [--only "vllm server,sigterm"] [--asynchronous] [--out FOLDER]
 
 Data and base are made once; each fault has a copy of that run, is injected when the first checkpoint is there, and the run is watched until
 its training is done or it has ended. A fault in which the run ends is followed by the same command, as a user would give it. Printed are,
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,25 @@ SETTINGS = (
 )
 
 
+# trainer_mode=colocate_async, which goes without a curriculum
+ASYNCHRONOUS = """
+defaults:
+  - smoke
+  - _self_
+iranker:
+  curriculum: {first_pool: null}
+trainer:
+  v1:
+    trainer_mode: colocate_async
+"""
+
+
 class Run:
     """``iranker train`` in a folder, with its output in a file."""
 
-    def __init__(self, folder: Path, overrides: Sequence[str]) -> None:
+    def __init__(self, folder: Path, recipe: Path) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "iranker_verl.cli", "train", str(RECIPE), *SETTINGS, *overrides]
+        command = [sys.executable, "-m", "iranker_verl.cli", "train", str(recipe), *SETTINGS]
         command += [f"iranker.run_dir={folder}", f"iranker.base.cache={folder.parent / 'cache'}"]
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("ab") as file:
@@ -156,12 +169,12 @@ def truncate_newest(run: Path) -> None:
     os.truncate(shard, shard.stat().st_size // 2)
 
 
-def measure(fault: str, folder: Path, overrides: Sequence[str]) -> Outcome:
+def measure(fault: str, folder: Path, recipe: Path) -> Outcome:
     """Deal one fault to a copy of the prepared run, and watch what becomes of it."""
     mounted = fault == "full disk" and tmpfs(folder / "checkpoints", "64m")
     if fault == "full disk" and not mounted:
         return Outcome(fault, "not measured: it needs the right to mount", 0, 0, "")
-    run = Run(folder, overrides)
+    run = Run(folder, recipe)
     again = None
     try:
         saved = folder / "checkpoints" / "latest_checkpointed_iteration.txt"
@@ -182,7 +195,7 @@ def measure(fault: str, folder: Path, overrides: Sequence[str]) -> Outcome:
                 truncate_newest(folder)
             (folder / "checkpoints" / "fill").unlink(missing_ok=True)
             before = max(run.steps(), default=0)
-            again = Run(folder, overrides)
+            again = Run(folder, recipe)
             how += ", resumed" if again.until(lambda: again.done("rl")) else ", not resumed"
             text = again.log.read_text(errors="replace")
         resumed = [
@@ -202,17 +215,24 @@ def measure(fault: str, folder: Path, overrides: Sequence[str]) -> Outcome:
             subprocess.run(["umount", "-l", str(folder / "checkpoints")], check=False)
 
 
+def asynchronous_recipe(out: Path) -> Path:
+    """Write a recipe of the asynchronous trainer beside copies of those that it builds on, and return its path."""
+    recipe = out / "recipes" / "asynchronous.yaml"
+    shutil.copytree(RECIPE.parent, recipe.parent)
+    recipe.write_text(ASYNCHRONOUS)
+    return recipe
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(FAULTS), help="faults, by name")
     parser.add_argument("--out", type=Path, help="a new folder for the runs (default: a temporary one)")
-    parser.add_argument(
-        "overrides", nargs="*", help="options of the recipe, e.g. trainer.v1.trainer_mode=colocate_async"
-    )
+    parser.add_argument("--asynchronous", action="store_true", help="with trainer_mode=colocate_async")
     options = parser.parse_args()
     out = options.out or Path(tempfile.mkdtemp(prefix="cluster-faults-"))
     out.mkdir(parents=True, exist_ok=True)
-    prepared = Run(out / "prepared", options.overrides)
+    recipe = asynchronous_recipe(out) if options.asynchronous else RECIPE
+    prepared = Run(out / "prepared", recipe)
     prepared.until(lambda: prepared.done("base"))
     prepared.end()
     if not prepared.done("base"):
@@ -221,7 +241,7 @@ def main() -> None:
     for number, fault in enumerate(options.only.split(",")):
         folder = out / f"{number}-{fault.replace(' ', '-')}"
         shutil.copytree(out / "prepared", folder, ignore=shutil.ignore_patterns("checkpoints", "metrics.jsonl", "logs"))
-        outcomes.append(measure(fault, folder, options.overrides))
+        outcomes.append(measure(fault, folder, recipe))
         print(outcomes[-1], flush=True)
     (out / "faults.json").write_text(json.dumps([vars(one) for one in outcomes], indent=2))
     show(outcomes)

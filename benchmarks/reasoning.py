@@ -36,7 +36,7 @@ from iranker_verl.ranking.label_tokens import label_tokens
 from iranker_verl.toy import two_hop
 from iranker_verl.toy.base import BaseConfig, make_optimizers, new_model
 from iranker_verl.toy.batches import accumulate_gradient, encode
-from iranker_verl.toy.circuits import copy_values, look_back
+from iranker_verl.toy.circuits import copy_values, induce, look_back
 from iranker_verl.toy.questions import Sample
 from iranker_verl.toy.tokenizer import train_tokenizer
 from iranker_verl.toy.topics import DIMENSIONS, initialise
@@ -82,6 +82,7 @@ class Policy:
         initialise(self.model, torch.zeros(len(self.tokenizer), DIMENSIONS))
         copy_values(self.model)
         look_back(self.model, (1, 2))
+        induce(self.model)
         self.chat = ChatEncoder(self.tokenizer)
         self.labels = torch.tensor(label_tokens(self.tokenizer, two_hop.CANDIDATES).ids)
         self.end, self.pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id

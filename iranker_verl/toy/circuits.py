@@ -13,7 +13,7 @@ uncertain, it had hardly begun after 14 minutes. So these heads are written down
 The width is the language model's and three channels: a label's code (read by the output), the code of a token's line, and a
 token's embedding in the leading directions. The language model computes nearly what it did before.
 
-:func:`copy_values` and :func:`look_back` are starts for a model that is not widened (``benchmarks/reasoning.py``).
+:func:`copy_values`, :func:`look_back` and :func:`induce` are starts for a model that is not widened (``benchmarks/reasoning.py``).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ CODE_LENGTH = 0.2  # of a token's code
 FLOOR, SLOPE, REACH = 20.0, 20.0, 400
 COPY_SCALE = 0.25
 LOOK_SCALE = 6.5
+INDUCE_SCALE = 4.0
+INDUCE_WRITE = 0.75
 MATCH = 25.0  # how sharply the match looks
 IN_LINE = 6.0  # how much more it looks at lines than at the history
 WRITE = 10.0  # of a line that it looks at alone, in lengths of its code
@@ -208,3 +210,32 @@ def look_back(model: Qwen2ForCausalLM, offsets: Sequence[int]) -> None:
         angles = frequencies * offset
         attention.q_proj.weight[rows] = 0.0
         attention.q_proj.bias[rows] = LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])
+
+
+@torch.no_grad()
+def induce(model: Qwen2ForCausalLM) -> None:
+    """Let heads of the second layer find the token after an earlier occurrence, once :func:`look_back` finds what was before.
+
+    Induction heads (Olsson et al., arXiv 2209.11895), which may appear thousands of steps late, or not at all. The looking heads of
+    the first layer, which share their values, write the tokens that they look at into spaces of their own. In the second layer the
+    keys of the first group read the space of the first looking head; the group's first head asks for its own token there, so it finds
+    what followed that token before, and the next head for the token before its own.
+    """
+    config = model.config
+    width, heads = config.hidden_size, config.num_attention_heads
+    size, shared = width // heads, heads // (config.num_key_value_heads or heads)
+    spaces = torch.linalg.qr(torch.randn(width, (1 + shared) * size))[0].T.reshape(1 + shared, size, width)
+    own, before = spaces[0], spaces[1]
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
+    model.model.layers[0].mlp.down_proj.weight.zero_()  # random, it writes as much as a token's embedding
+    first.v_proj.weight[:size] = COPY_SCALE * own
+    for head in range(shared):
+        first.o_proj.weight[:, head * size : (head + 1) * size] = INDUCE_WRITE * spaces[1 + head].T
+    # dimensions whose rotation over a prompt is small, so that a product says the same at any distance
+    half = size // 2
+    slow = torch.tensor([*range(half // 2, half), *range(half + half // 2, size)])
+    second.k_proj.weight[:size] = 0.0
+    second.k_proj.weight[slow] = INDUCE_SCALE * before[: len(slow)]
+    for head, asked in enumerate((own, before)[:shared]):
+        second.q_proj.weight[head * size : (head + 1) * size] = 0.0
+        second.q_proj.weight[head * size + slow] = INDUCE_SCALE * asked[: len(slow)]

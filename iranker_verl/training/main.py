@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from iranker_verl.aliases import check_aliases
+from iranker_verl.console import say
 from iranker_verl.errors import UserError
 from iranker_verl.options import check_known, find_option, is_group, options_of
 from iranker_verl.provenance import flatten
@@ -149,6 +150,7 @@ def run(config: DictConfig) -> None:
     variables = worker_environment(os.environ) | dict(OmegaConf.select(config, option) or {})
     OmegaConf.update(config, option, variables, force_add=True)
     keep_present_folder_out()
+    say("starting Ray")
     run_ppo(config, task_runner_class())
 
 

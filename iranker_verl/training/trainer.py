@@ -51,6 +51,7 @@ class EliminationTrainer(SavingTrainer):
 
     def init(self) -> None:
         """Set up as verl does, then resume the metrics file and the curriculum where the last checkpoint left them."""
+        say("loading the model, for updates and into vLLM")
         super().init()
         if self.config.algorithm.adv_estimator in credit.LABEL_ESTIMATORS:
             largest = max(max(candidates.values()) for candidates in self._pool_sizes.values())
@@ -61,6 +62,7 @@ class EliminationTrainer(SavingTrainer):
     def fit(self, agent_loop_manager: Any) -> None:
         """Train. While the replay buffer waits, ``agent_loop_manager`` replaces workers that die."""
         self.replay_buffer.rollout = agent_loop_manager  # type: ignore[attr-defined]  # it is our own replay buffer
+        say("playing the first episodes")
         super().fit(agent_loop_manager)
 
     # ------------------------------------------------------------------ which tasks a batch has

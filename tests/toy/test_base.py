@@ -17,7 +17,7 @@ from iranker_verl.ranking.templates import load
 from iranker_verl.toy import BaseConfig, base, make_base
 from iranker_verl.toy.base import Stage, corpus, hold_out
 from iranker_verl.toy.batches import IGNORED, Sampler, collate, encode
-from iranker_verl.toy.circuits import look_back, widen
+from iranker_verl.toy.circuits import copy_values, induce, look_back, widen
 from iranker_verl.toy.muon import Muon, orthogonal
 from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_of
 from iranker_verl.toy.real import REAL
@@ -394,3 +394,21 @@ def test_a_text_with_special_tokens_teaches_no_forged_turn(tokenizer):
         assert [i for i in encoded.ids if i in special] == [i for i in plain.ids if i in special]
     [sample] = encode(tokenizer, [best(hostile)])
     assert forged in tokenizer.decode(sample.ids)
+
+
+def test_heads_that_induce_attend_to_what_followed_their_token_before():
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(["a b c"], 512)
+    model = base.new_model(tokenizer, BaseConfig(hidden=96, layers=2, heads=4, kv_heads=2))
+    copy_values(model)
+    look_back(model, (1, 2))
+    induce(model)
+    model.set_attn_implementation("eager")
+    found = []
+    for _ in range(20):
+        once = torch.randperm(len(tokenizer))[:60]
+        again = int(torch.randint(2, 50, ()))
+        ids = torch.cat([once, once[again : again + 1]])
+        attention = model(ids[None], output_attentions=True).attentions[1][0, 0, -1]
+        found.append(int(attention.argmax()) == again + 1)
+    assert sum(found) >= 14  # by chance one in 61

@@ -47,7 +47,7 @@ from reward_fns.answers import parse_exclusion
 
 ROOT = Path("runs/reasoning")
 SIZES = BaseConfig(hidden=96, layers=2, heads=4, kv_heads=2, feed_forward=192, vocab=700, positions=512)
-BASE_STEPS, BASE_ROWS, DECAY, GROW, WATCH, SKILLED = 8000, 32, 500, 150, 250, 0.9
+BASE_STEPS, BASE_ROWS, DECAY, GROW, WATCH, SKILLED = 4000, 32, 200, 50, 100, 0.9
 TASKS, BRANCH, LR, TEST = 24, 4, 1e-3, 300
 RISE = 0.4  # skill, smoothed, at which episodes begin with one candidate more
 MOST = 8  # tokens of a response

@@ -288,11 +288,11 @@ def table(tests: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], rows:
         "",
     ]
     for row in rows if runs else ():
-        own = [run for run in runs if run["row"] == row and run["lr"] == rates[row]]
-        points = zip(*(run["curve"] for run in own), strict=False)
+        mine = [run for run in runs if run["row"] == row and run["lr"] == rates[row]]
+        points = zip(*(run["curve"] for run in mine), strict=False)
         shown = [f"{fmean(p['each'] for p in at):.3f}/{fmean(p['once'] for p in at):.3f}" for at in points]
-        last = [fmean(p[c] for run in own for p in run["curve"][-LAST:]) for c in ("each", "once")]
-        spent = {at: fmean(run["spent"]["seconds"][at] for run in own) for at in ("tokens", "steps")}
+        last = [fmean(p[c] for run in mine for p in run["curve"][-LAST:]) for c in ("each", "once")]
+        spent = {at: fmean(run["spent"]["seconds"][at] for run in mine) for at in ("tokens", "steps")}
         lines.append(
             f"- {row}: {', '.join(shown)}; {last[0]:.3f}/{last[1]:.3f}; at the seconds' end {spent['tokens']:,.0f} tokens, "
             f"{spent['steps']:.0f} batches"

@@ -48,8 +48,8 @@ from iranker_verl.training.curriculum import Curriculum, shortened
 
 TASKS, STEPS, EPOCHS = 64, 4, 3  # of a batch: episodes, optimiser steps an epoch, epochs; half of the recipe's batch
 HELD = 40  # development tasks of a dataset, of which each point of the curve has WATCHED
-WATCHED, POINTS, LAST = 10, 4, 2
-TESTED = 30  # test tasks of a dataset, at most
+WATCHED, POINTS, LAST = 6, 4, 2
+TESTED = 25  # test tasks of a dataset, at most
 COLUMNS = {"each": "N - 1 calls", "few": "<= .35 (N - 1)", "once": "one call"}
 CURRICULUM: dict[str, Any] = {"first_pool": 2, "rise": 0.25, "fall": 0.05, "patience": 128, "focus": 0.75}
 # Smaller than the base of recipes/tiny_cpu and its steps too, so that one takes minutes of one thread.

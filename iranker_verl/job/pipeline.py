@@ -34,6 +34,12 @@ from iranker_verl.training.metrics_log import read_metrics
 
 RESTART_DELAY_S = 5.0  # in which Ray frees what a dead driver held
 AGAIN = "Run the same command again"
+WAYS_ON = {  # by stage; of training, where there is no checkpoint yet
+    "prepare": "to continue with the pieces of the data that are not done",
+    "base": "to begin this stage anew; the data are kept",
+    "rl": "to train from the beginning: there is no checkpoint yet",
+    "evaluate": "to continue with the tasks that are not evaluated yet",
+}
 
 
 def train(recipe: str, overrides: list[str], *, dry_run: bool = False) -> Path | None:
@@ -122,15 +128,11 @@ class Stage:
             self._run(config, env)
 
     def way_on(self, config: DictConfig) -> str:
-        """Return what to do after a failure: training continues from a checkpoint if there is one, evaluation with its next task.
-
-        Other stages begin again; those before it are done.
-        """
-        if self.name == "rl" and (step := checkpoints.last_step(Path(config.trainer.default_local_dir))):
+        """Return what to do after a failure, and what the stage then continues from."""
+        step = checkpoints.last_step(Path(config.trainer.default_local_dir))
+        if self.name == "rl" and step:
             return f"{AGAIN} to continue from the checkpoint of step {step}"
-        if self.name == "evaluate":
-            return f"{AGAIN} to continue with the tasks that are not evaluated yet"
-        return f"{AGAIN}; this stage has nothing to continue from and begins anew, and what was done before it is kept"
+        return f"{AGAIN} {WAYS_ON[self.name]}"
 
     def _train(self, config: DictConfig, env: dict[str, str]) -> None:
         """Run the stage from the newest whole checkpoint, and after a crash again (``iranker.max_restarts``).

@@ -74,9 +74,9 @@ def test_what_comes_again_or_is_no_crash_ends_the_run(attempt, most, ends, left)
 @pytest.mark.parametrize(
     ("name", "step", "said"),
     [
-        ("prepare", 0, "begins anew"),
-        ("base", 0, "begins anew"),
-        ("rl", 0, "begins anew"),
+        ("prepare", 0, "to continue with the pieces of the data that are not done"),
+        ("base", 0, "to begin this stage anew"),
+        ("rl", 0, "to train from the beginning"),
         ("rl", 20, "to continue from the checkpoint of step 20"),
         ("evaluate", 20, "to continue with the tasks that are not evaluated yet"),
     ],

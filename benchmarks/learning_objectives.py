@@ -13,7 +13,7 @@ Two budgets, both passed by every run, and weights are kept at each: ``--tokens`
 sample nothing use each of them in ``EPOCHS`` epochs, as the recipe does, and GRPO in one), and ``--seconds`` of the process's CPU time on
 one thread, rollouts included and evaluations not.
 
-``ROOT/results.jsonl`` has a line for each run and for each test, written when it ends; the same command goes on where it was.
+``ROOT/results.jsonl`` has a line for each run and for each test, written when it ends; the same command resumes there.
 ``ROOT/table.md`` has means and intervals over seeds, and paired t tests against the first row, Holm over its tests.
 """
 
@@ -198,7 +198,7 @@ class Results:
         return next((line for line in self.lines if all(line.get(name) == value for name, value in what.items())), None)
 
     def add(self, what: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-        """Add a line and write all, so that a reader, or a run that goes on, sees whole lines only."""
+        """Add a line and write all, so that a reader, or a resumed run, sees whole lines only."""
         self.lines.append(what | found)
         write_jsonl(self.path, self.lines)
         print(json.dumps(self.lines[-1]), flush=True)

@@ -56,7 +56,7 @@ def discover(raw: Path | str, wanted: Collection[str] = (), without: Path | None
                 continue
             if dataset in found:
                 raise UserError(
-                    f"{raw}: {dataset} is there twice, as {found[dataset].files[0]} and as {one.files[0]}; "
+                    f"{raw}: {dataset} occurs twice, as {found[dataset].files[0]} and as {one.files[0]}; "
                     "give the path of the one that you want"
                 )
             found[dataset] = one

@@ -12,7 +12,7 @@ from iranker_verl.ranking import DATASETS
 
 @dataclass(frozen=True)
 class Preset:
-    """``made_of`` and ``get`` are for people: which raw files, and where they are to be had."""
+    """``made_of`` and ``get`` are for people: which raw files, and where to get them."""
 
     made_of: str
     get: str

@@ -21,7 +21,6 @@ and renamed, so that a folder never holds half a file.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iranker_verl.errors import NO_FILE, NOT_JSON, UserError, first_line
+from iranker_verl.errors import UserError, first_line
+from iranker_verl.files import read_json
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.templates import Template, check_hash
 
@@ -140,14 +140,9 @@ def read_tasks(path: Path, template: Template | None = None) -> list[RankingTask
 def read_manifest(folder: Path, *needed: str) -> dict[str, Any]:
     """Return the manifest of a prepared folder. Raise UserError where it is missing or broken, or one of ``needed`` is not in it."""
     path = folder / MANIFEST
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except NO_FILE as error:
-        raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`") from error
-    except NOT_JSON as error:
-        raise UserError(f"{path}: not valid JSON ({error}); prepare the data again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; prepare the data again")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {folder} is not a folder of `iranker prepare`")
+    content = read_json(path, "prepare the data again")
     if missing := [name for name in needed if name not in content]:
         raise UserError(f"{path}: it has no {missing[0]}; prepare the data again")
     return content
@@ -191,6 +186,6 @@ class ContentHash:
 
     @staticmethod
     def of(*hashes: ContentHash) -> str:
-        """Return 16 hex digits over the rows of several files in order: the ``data_hash`` beside every number."""
+        """Return 16 hex digits over the rows of several files in order: the ``data_hash`` reported with every number."""
         parts = [f"{i} {name} {d.hexdigest()}" for i, h in enumerate(hashes) for name, d in sorted(h._digests.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

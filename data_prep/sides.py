@@ -50,7 +50,7 @@ class Sides:
             elif len(by_side) > 1:
                 raise UserError(
                     f"{name}: some of the raw files say which side of the split they are on (train, test) and some do "
-                    "not; name all of them, or prepare them apart"
+                    "not; name all of them, or prepare them separately"
                 )
             else:
                 self.split[name] = "by query, near-duplicates together" if queries else "by user"

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from data_prep.hashing import keys
 from data_prep.options import Options
 from data_prep.tasks import TASKS, Dropped, Unit, nothing_dropped
+from iranker_verl.files import read_json
 
 KEY = pa.field("key", pa.uint64())
 SPOOLED = TASKS.append(KEY)
@@ -63,7 +64,7 @@ def dropped_in(folders: Sequence[Path]) -> Dropped:
     """Return what all units dropped."""
     total = nothing_dropped()
     for folder in folders:
-        for dataset, counts in json.loads((folder / "dropped.json").read_text(encoding="utf-8")).items():
+        for dataset, counts in read_json(folder / "dropped.json").items():
             total[dataset] += Counter(counts)
     return total
 

@@ -1,4 +1,4 @@
-"""Doing work piece by piece: in this process, in several, or on a Ray cluster; and going on where it was interrupted.
+"""Do work piece by piece, in this process, in several, or on a Ray cluster, and resume it where it was interrupted.
 
 A :class:`Job` fills a folder of its own. It is filled beside its place and renamed when the job is done, so that a finished
 job is never done again and an unfinished one leaves nothing to trust.
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def folder_name(self) -> str:
-        """Return a name to read, and to tell apart by: no two jobs share one, whatever their names differ in."""
+        """Return a readable name that no two jobs share."""
         readable = re.sub(r"[^\w.=-]+", "_", self.name)[:60]
         return f"{readable}-{hashlib.sha256(self.name.encode()).hexdigest()[:32]}"
 
@@ -140,7 +140,7 @@ def _with_ray(jobs: Sequence[Job], folder: Path) -> Iterator[str]:
     def do(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"name": _do(by_name[row["name"]], folder), "mistake": ""}
-        except UserError as error:  # as a value: Ray wraps what is raised until it cannot be told what it was
+        except UserError as error:  # as a value: Ray wraps what is raised beyond recognition
             return {"name": row["name"], "mistake": str(error)}
 
     rows = ray.data.from_items([{"name": name} for name in by_name], override_num_blocks=len(by_name))

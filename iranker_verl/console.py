@@ -1,4 +1,4 @@
-"""What a stage of a job tells whoever started it: lines marked by :func:`say`, from its process or a Ray worker below it.
+"""Lines of progress that a stage of a job prints, marked by :func:`say`, from its process or a Ray worker below it.
 
 :mod:`iranker_verl.job.supervise` shows them; everything else that a stage prints goes to its log only.
 """
@@ -11,5 +11,5 @@ DIED = "died of "  # before the exception that ended a stage
 
 
 def say(line: str) -> None:
-    """Print a line that is shown to whoever started the job."""
+    """Print a line that the job's command shows."""
     print(f"{MARK}{line}", flush=True)

@@ -45,7 +45,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def user_error_of(error: BaseException) -> str | None:
-    """Return the message of the :class:`UserError` that an exception comes from, in whatever process it was raised.
+    """Return the message of the :class:`UserError` that an exception comes from, in any process.
 
     Ray raises an instance of both its own class and ``UserError``, whose message is a traceback: its cause counts, or, where
     the exception itself could not travel, what the traceback says.

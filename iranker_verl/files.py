@@ -1,8 +1,8 @@
 """Write outputs: whole or not at all, one process at a time, and only over what this package wrote itself.
 
 A folder that this package makes holds a *mark*, the file ``.iranker``: one line of JSON that says so, then the names of the
-files that were written there, each a JSON string on its own line. A file that stands alone (a data card, a journal's header)
-says in its first bytes what made it. Nothing else is ever replaced or removed: a file that is in the way is named, and the
+files that were written there, each a JSON string on its own line. A single file (a data card, a journal's header)
+records in its first bytes what made it. Nothing else is ever replaced or removed: a file that is in the way is named, and the
 user decides.
 
 ======================  ==============================================================================================
@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from iranker_verl.errors import UserError, first_line
+from iranker_verl.errors import NO_FILE, NOT_JSON, UserError, first_line
 from iranker_verl.locks import lock, unlock
 from iranker_verl.marks import (
     MADE_BY,
@@ -75,6 +75,26 @@ def write_jsonl(path: Path, lines: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Return the JSON object in a file. Raise UserError, with a ``remedy``, where there is no file or it holds something else."""
+    try:
+        return json_object(path.read_bytes(), str(path), remedy)
+    except NO_FILE as error:
+        raise UserError(f"{path}: no such file" + (remedy and f"; {remedy}")) from error
+
+
+def json_object(text: bytes, where: str, remedy: str = "") -> dict[str, Any]:
+    """Return the JSON object in a text. Raise UserError, with ``where`` the text is and a ``remedy``, for anything else."""
+    remedy = remedy and f"; {remedy}"
+    try:
+        content = json.loads(text)
+    except NOT_JSON as error:
+        raise UserError(f"{where}: not valid JSON ({error}){remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: not a JSON object{remedy}")
+    return content
+
+
 def marked(content: dict[str, Any]) -> dict[str, Any]:
     """Return ``content`` with what made it, for a JSON file outside a marked folder."""
     return {"made_by": MADE_BY} | content
@@ -112,7 +132,7 @@ def check_replaceable(path: Path) -> None:
 
 
 class CannotWriteError(UserError):
-    """Something cannot be written: the same command may go on when there is room."""
+    """Something cannot be written: the same command resumes when there is room."""
 
 
 def cannot_write(path: Path | str, error: OSError) -> CannotWriteError:
@@ -154,7 +174,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # a file stands in the way, or it may not be written there
-        raise UserError(f"{folder}: cannot be made a folder ({error.strerror or error}); choose another") from error
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror or error}); choose another") from error
 
 
 def mark(folder: Path) -> None:

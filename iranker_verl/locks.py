@@ -17,10 +17,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def lock(path: Path, folder: Path, *, wait: bool = False) -> int:
-    """Return a descriptor of what is locked: the file that still stands at ``path``, as another may just have removed it.
+    """Return a descriptor of what is locked: the file that is still at ``path``, as another may just have removed it.
 
     It is ``folder`` itself where that is there and no file may be made at ``path``, as beside a mounted folder. A disk without
-    locks (some network folders) is used without one, and a line on stderr says so.
+    locks (some network folders) is used without one, and a line on stderr reports it.
 
     Raise BlockingIOError where another process holds the lock and it is not to ``wait`` for it, OSError where nothing can be
     locked.

@@ -16,7 +16,7 @@ from iranker_verl.errors import NOT_JSON
 
 MARK = ".iranker"
 MADE_BY = "iranker-verl"
-# How a file that stands alone says what made it: `files.marked` puts it into JSON, the page's template into HTML.
+# How a single file records what made it: `files.marked` puts it into JSON, the page's template into HTML.
 _SIGNATURES = (f'"made_by": "{MADE_BY}"'.encode(), f'<meta name="generator" content="{MADE_BY}">'.encode())
 _SIGNED_BYTES = 1024
 _PART = re.compile(r"((?:.*/)?)\.(.+)\.[0-9a-f]{16}\.part")
@@ -56,7 +56,7 @@ def read_mark(folder: Path) -> Mark | None:
 
 
 def _listed(lines: list[str]) -> Iterator[str]:
-    """Yield the names in the lines of a mark; one that a kill or a full disk cut short is none."""
+    """Yield the names in the lines of a mark; one that a kill or a full disk cut short is skipped."""
     for line in lines:
         with suppress(*NOT_JSON):
             yield str(json.loads(line))
@@ -84,7 +84,7 @@ def beside(target: Path, suffix: str) -> Path:
 
 
 def whose(name: str) -> str | None:
-    """Return the file that ``name`` is an unfinished one of, if its name is as :func:`beside` gives."""
+    """Return the file of which ``name`` is an unfinished copy, if :func:`beside` could have made that name."""
     return found[1] + found[2] if (found := _PART.fullmatch(name)) else None
 
 
@@ -153,7 +153,7 @@ def list_in_mark(path: Path) -> None:
         return
     descriptor = os.open(found.folder / MARK, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
-        os.write(descriptor, f"\n{json.dumps(name)}\n".encode())  # on a line of its own, whatever stands before it
+        os.write(descriptor, f"\n{json.dumps(name)}\n".encode())  # on a line of its own, whatever precedes it
     finally:
         os.close(descriptor)
 

@@ -100,7 +100,7 @@ def check_options(values: Any, prefix: str = "", made_of: type | None = None) ->
 
     Args:
         values: an instance of a dataclass; or a mapping, which may hold more.
-        prefix: what stands before each name.
+        prefix: what precedes each name.
         made_of: the dataclass of a mapping.
     """
     for one in options_of(made_of or type(values)):
@@ -122,7 +122,7 @@ def check_known(values: Any, made_of: type, prefix: str) -> None:
 
 
 def find_option(made_of: type, path: str) -> Option | list[str]:
-    """Return the option at ``path`` (``a.b.c``), or, where there is none, the names that there are in its group."""
+    """Return the option at ``path`` (``a.b.c``), or, where there is none, the names in its group."""
     name, _, rest = path.partition(".")
     options = {one.name: one for one in options_of(made_of)}
     if name not in options:
@@ -132,7 +132,7 @@ def find_option(made_of: type, path: str) -> Option | list[str]:
 
 
 def as_defaults(made_of: type, leave_out: Collection[str] = ()) -> type:
-    """Return a dataclass with the options of ``made_of``, each of which may be None, its default: "as it is there"."""
+    """Return a dataclass with the options of ``made_of``, each of which may be None, its default: "unchanged"."""
     fields = [
         (one.name, Optional[one.type], dataclasses.field(default=None, metadata=one.limits))  # noqa: UP045
         for one in options_of(made_of)

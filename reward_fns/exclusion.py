@@ -187,7 +187,7 @@ def _metric_values(relevance: Sequence[float], kind: str) -> list[float]:
 
 
 class _Step(NamedTuple):
-    """What a pool determines, whatever the response: candidates' names, the value of excluding each, its mean, the best."""
+    """What a pool determines for any response: candidates' names, the value of excluding each, its mean, the best."""
 
     names: Pool
     values: tuple[float, ...]

@@ -85,7 +85,7 @@ def _unescape(text: str) -> str:
 
 def _even(text: str) -> str:
     if not text.isascii():
-        # NFKC makes some of what looks alike (as in "\u0149"), and makes a space and a mark of an accent that stands alone
+        # NFKC makes some of what looks alike (as in "\u0149"), and makes a space and a mark of an accent by itself
         text = _compatible(text.translate(_ALIKE)).translate(_ALIKE)
     return " ".join(text.split())
 
@@ -250,7 +250,7 @@ def is_label(name: str) -> bool:
 
 
 def _numbered(unescaped: str) -> bool:
-    """Return whether a numeral of one character stands where a label would."""
+    """Return whether a numeral of one character is in a label's position."""
     if unescaped.isascii():
         return False
     without = unescaped.translate(_NUMERALS)

@@ -6,7 +6,7 @@ The paper's words are :mod:`reward_fns.exclusion`'s ``published``. The code diff
 
 ``value``            1 for a candidate but the positive, 0 for the positive, -0.5 for what is no candidate, -1 without an answer.
                      A candidate is named by its exact text, the first line of the last ``<answer>``.
-``format_constant``  -1: the code matches the whole layout from the beginning of prompt and response, where it never stands.
+``format_constant``  -1: the code matches the whole layout from the beginning of prompt and response, where it never is.
 ``tag_weight``       0.25 for each of four tags with the white space around them: ``<think>`` and white space; ``</think>`` between
                      white space and a line feed; ``<answer>`` after a line feed; ``</answer>`` after white space. A right exclusion
                      earns 0, -0.25, … -1 by white space alone.

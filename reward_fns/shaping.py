@@ -43,7 +43,7 @@ STATUS_PARTS = {
 
 @dataclass(frozen=True)
 class Shaping:
-    """The terms beside the value of an answer, each a reward_kwarg. Raise ValueError where a malformed response would not earn the least."""
+    """The terms besides the value of an answer, each a reward_kwarg. Raise ValueError where a malformed response would not earn the least."""
 
     malformed: float = MALFORMED
     format_weight: float = FORMAT_WEIGHT

@@ -116,7 +116,7 @@ def flat(lists: pa.ListArray) -> tuple[np.ndarray, pa.Array]:
 
 
 def queries(columns: dict[str, pa.Array]) -> pa.Array:
-    """Return each row's query: a passage's context is its query; a routing context says more, and its group is the query."""
+    """Return each row's query: a passage's context is its query; a routing context also has the preference, so its group is the query."""
     return pc.if_else(pc.equal(columns["scenario"], "passage"), columns["context"], columns["group"])
 
 

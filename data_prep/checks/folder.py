@@ -65,7 +65,7 @@ def check_folder(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
             "history", "each row's candidates with its own history: no item and no shown text is in both", train, test
         ),
         _times(train, test),
-        _rows("candidate ids", "the candidate ids of each row with each other: none is there twice", train, test),
+        _rows("candidate ids", "the candidate ids of each row with each other: none occurs twice", train, test),
         _rows("candidate texts", "equal texts among the candidates of each row: all have one relevance", train, test),
         _position(train, test),
     ]
@@ -171,7 +171,7 @@ def _on_both_sides(train: Side, test: Side) -> Iterator[str]:
 
 
 def _too_often(side: Side, orders: int) -> Iterator[str]:
-    """Check that no row is there twice: a task's states differ in size; rows of one size differ in order only."""
+    """Check that no row occurs twice: a task's states differ in size; rows of one size differ in order only."""
     found = side.tasks.table()
     for row in found.filter(pc.greater(found["count"], orders)).sort_by("row").slice(0, 1).to_pylist():
         yield f"{shown(row['task_id'])} of {row['dataset']} is {row['count']} times in {side.name}, first in row {row['row']}"

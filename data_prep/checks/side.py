@@ -74,7 +74,7 @@ class Side:
     offences: dict[str, str] = field(default_factory=dict)
 
     def look(self, name: str, count: int, bad: np.ndarray, start: int, what: Callable[[int], str]) -> None:
-        """Record a look at ``count`` rows of a batch, of which those at ``bad`` are wrong; ``what(row)`` says how."""
+        """Count ``count`` checked rows of a batch, of which those at ``bad`` are wrong; ``what(row)`` describes the fault."""
         self.counted[name] += count
         if len(bad) and name not in self.offences:
             row = int(bad.min())
@@ -139,7 +139,7 @@ def _ids(side: Side, columns: Columns, start: int) -> None:
     again = np.ones(len(row), bool)
     again[np.unique(keys, return_index=True)[1]] = False
     count = len(columns["candidate_ids"])
-    side.look("candidate ids", count, row[again], start, lambda at: f"candidate {text(again, at)} is there twice")
+    side.look("candidate ids", count, row[again], start, lambda at: f"candidate {text(again, at)} occurs twice")
 
 
 def _texts(side: Side, columns: Columns, start: int) -> None:
@@ -185,7 +185,7 @@ def _compared(
 
 
 def _history_texts(columns: Columns) -> tuple[np.ndarray, pa.Array]:
-    """Return ``(row of each text, texts)`` of the items that contexts list, where each item can be told from the next."""
+    """Return ``(row of each text, texts)`` of the items that contexts list, where items can be separated."""
     parts = pc.split_pattern(pc.fill_null(columns["context"], ""), HISTORY_SEPARATOR)
     past = lengths(columns["history_ids"])
     told = np.flatnonzero((past > 0) & (lengths(parts) == past))  # a title may hold the separator

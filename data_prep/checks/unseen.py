@@ -21,7 +21,7 @@ from iranker_verl.errors import UserError
 class Unseen:
     """``shared_queries``: queries of test whose words are also those of a query of training, of ``queries`` in all.
 
-    They are no leak of a task (another scenario asks something else about them), but are worth knowing of.
+    They are no leak of a task (the other scenario has another question about them), but worth reporting.
     """
 
     trained: tuple[str, ...]

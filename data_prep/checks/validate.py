@@ -68,7 +68,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What was found in the first ``rows`` rows of a file. ``notes`` say how verl takes what is missing."""
+    """What was found in the first ``rows`` rows of a file. ``notes`` say how verl treats missing columns."""
 
     path: Path
     rows: int = 0
@@ -208,14 +208,14 @@ def _truth(row: Row) -> Iterator[Finding]:
 
 
 def _shown_twice(row: Row, texts: list[str], relevance: list[float]) -> Iterator[Finding]:
-    """Find candidates that read alike, or like an item of the history: a model sees texts, not ids."""
+    """Find candidates with equal texts, or with that of an item of the history: a model sees texts, not ids."""
     grades: dict[str, set[float]] = {}
     for text, grade in zip(texts, relevance, strict=True):
         grades.setdefault(text, set()).add(grade)
     if differing := [text for text, found in grades.items() if len(found) > 1]:
         yield Finding("candidates: one text with two relevances", _shown(differing[0]))
     elif len(grades) < len(texts):
-        yield Finding("candidates: a text is there twice", _shown(Counter(texts).most_common(1)[0][0]), error=False)
+        yield Finding("candidates: a text occurs twice", _shown(Counter(texts).most_common(1)[0][0]), error=False)
     context, ids = _inside(row, "extra_info", "context"), _inside(row, "extra_info", "history_ids")
     past = context.split(HISTORY_SEPARATOR) if isinstance(context, str) else []
     if not isinstance(ids, list) or len(ids) != len(past):  # items of the history cannot be told apart

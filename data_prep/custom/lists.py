@@ -19,7 +19,7 @@ from iranker_verl.errors import UserError
 
 @dataclass(frozen=True)
 class Listed:
-    """One list: where it stands, what it is ranked for, and ``{id: text}`` of its candidates, in their order."""
+    """One list: its place in the file, what it is ranked for, and ``{id: text}`` of its candidates, in their order."""
 
     row: int
     id: str
@@ -28,7 +28,7 @@ class Listed:
 
 
 def read_lists(path: Path) -> list[Listed]:
-    """Return the lists of a file, in the order of their first rows. Raise UserError with file and row for what is none."""
+    """Return the lists of a file, in the order of their first rows. Raise UserError with file and row for an invalid one."""
     if suffix_of(path) not in (".csv", *JSON_SUFFIXES):
         raise UserError(f"{path}: lists are read from .csv and .jsonl files (either also as .gz)")
     found: dict[str, Listed] = {}
@@ -37,8 +37,8 @@ def read_lists(path: Path) -> list[Listed]:
         one = Listed(query.row, query.id or str(query.row), query.text, texts)
         if (other := found.setdefault(one.id, one)) is not one:
             raise UserError(
-                f"{path} row {one.row}: a list called {shown(one.id)} was there before, in row {other.row} (without a query id, "
-                "one is called by its row); give all of them ids of their own, or none"
+                f"{path} row {one.row}: list {shown(one.id)} occurred before, in row {other.row} (a list without a query "
+                "id is named by its row); give each list its own id, or none of them an id"
             )
     if not found:
         raise UserError(f"{path}: there is no list in it")

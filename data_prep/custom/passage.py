@@ -6,7 +6,7 @@ queries stand together one query is in memory (and a short hash of each), of one
 
 A row a query: ``{"query": …, "candidates": [{"id": …, "text": …, "relevance": …}, …]}`` and perhaps ``query_id`` and
 ``split``. The id of a passage may be called ``docid``, ``_id``, ``doc_id`` or ``passage_id`` as well, as retrieval tools do;
-one without an id is called by its place.
+one without an id is named by its position.
 
 Relevance is a number from 0, the more the better. A dataset called like one of the paper's keeps to its rules
 (:mod:`data_prep.scenarios.passage`). Of any other, queries that cannot be ranked are dropped and counted: less than two passages,
@@ -59,7 +59,7 @@ def _unfit(one: passage.Query, options: Options) -> str | None:
 
 @dataclass
 class Open:
-    """A query whose passages are being read, ``{id: (text, relevance)}``. ``id`` is "" where it is called by its row."""
+    """A query whose passages are being read, ``{id: (text, relevance)}``. ``id`` is "" where it is named by its row."""
 
     path: Path
     row: int
@@ -69,7 +69,7 @@ class Open:
     passages: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def add(self, id: Any, told: Any, relevance: Any, row: int, dropped: Counter[str]) -> None:
-        """Take a passage in: its id ("" for one that is called by its place), text and relevance (None: not judged)."""
+        """Add a passage: its id ("" for one that is named by its position), text and relevance (None: not judged)."""
         given = identified(id, self.path, row, "passage id")
         name = given or str(len(self.passages))
         told = text(told, self.path, row, "passage")
@@ -82,8 +82,8 @@ class Open:
             dropped["rows: repeated passage"] += 1
         else:
             raise UserError(
-                f"{self.path} row {row}: passage {shown(name)} was there before for this query, with another text or "
-                "relevance (without an id, one is called by its place); correct the row, or give all of them ids or none"
+                f"{self.path} row {row}: passage {shown(name)} occurred before for this query, with another text or "
+                "relevance (a passage without an id is named by its position); correct the row, or give all passages ids, or none"
             )
 
     def query(self) -> passage.Query:

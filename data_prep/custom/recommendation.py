@@ -33,7 +33,7 @@ def own_interactions(dataset: str, path: Path) -> Interactions:
     stem = stem_of(path) + ITEMS_FILE
     items = [other for other in sorted(path.parent.iterdir()) if stem_of(other) == stem and other.is_file()]
     if len(items) > 1:
-        raise UserError(f"{path}: its items are there twice, as {items[0].name} and as {items[1].name}; remove one")
+        raise UserError(f"{path}: its items occur twice, as {items[0].name} and as {items[1].name}; remove one")
     if not items and not sniff(path).has("title"):
         raise UserError(f"{path}: no titles; add a column title, or a file {stem}.csv with item_id,title beside it")
     return Interactions(dataset, (path,), tuple(items or [path]), read_events, read_items)

@@ -60,7 +60,7 @@ def read_own_routing(path: Path) -> tuple[Results, dict[str, Described]]:
 
 
 def _describe(described: dict[str, Described], llm: str, values: Sequence[Any], path: Path, row: int) -> None:
-    """Take in what a row says: ``values`` are description and price, "" where it says nothing."""
+    """Add a row's ``values``, description and price, "" where it has none."""
     known = described.get(llm, Described())
     given = {"text": one_line(text(values[0], path, row, "description")), "price": one_line(str(values[1]))}
     for name, new in given.items():

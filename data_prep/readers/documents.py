@@ -1,4 +1,4 @@
-"""JSON in whatever form it stands in a file, streamed: an item at a time is in memory, and time is linear in the bytes.
+"""JSON of any form in a file, streamed: an item at a time is in memory, and time is linear in the bytes.
 
 ==========  ===============================================================================================
 ``lines``   JSON lines, one object a line
@@ -38,7 +38,7 @@ _BLOCK = 1 << 16
 
 
 def parse_json(text: bytes) -> Any:
-    """Return the value of a JSON text. Raise ValueError where it is none; NaN and Infinity are named."""
+    """Return the value of a JSON text. Raise ValueError where it is invalid; the message names NaN and Infinity."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -94,7 +94,7 @@ def _is_columns(value: Any) -> bool:
 
 
 def _parsed(text: bytes) -> Any:
-    """Return the value of a text that may be spoilt in ways that reading it will tell of; None where it cannot be told."""
+    """Return the value of a text with faults that reading it will report; None where it cannot be parsed."""
     try:
         return json.loads(text.decode("utf-8", "replace").rstrip(", \r\n"), strict=False)
     except NOT_JSON:
@@ -192,7 +192,7 @@ def json_parts(path: Path, depth: int) -> Iterator[tuple[tuple[Any, ...], bytes]
 
 
 def _keyed(path: Path, row: int, text: bytes, walked: Sequence[bytes]) -> tuple[Any, bytes]:
-    """Return the name that a text begins with, where it stands in an object, and what is left of the text."""
+    """Return the name that a text begins with, if it is in an object, and the rest of the text."""
     if not walked or walked[-1] == b"[":
         return None, text
     if not (key := _KEY.match(text)):

@@ -138,7 +138,7 @@ def _decoded(line: bytes, path: Path, row: int, encoding: str) -> str:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield ``(row, line)`` of each UTF-8 line without its end; blank ones, which say nothing, are passed over."""
+    """Yield ``(row, line)`` of each UTF-8 line without its end; blank ones are skipped."""
     for row, line in lines(path):
         text = _decoded(line, path, row, "utf-8").rstrip("\r\n")
         if text.strip():
@@ -162,10 +162,10 @@ def table_header(path: Path, separator: str, parse: ParseHeader = plain_names) -
 
 
 def places(path: Path, names: list[str], columns: Sequence[Sequence[str]], required: int) -> list[int]:
-    """Return where each of ``columns`` stands, every one given by the names it may have; -1 for one that is absent.
+    """Return the index of each of ``columns``, given by the names that each may have; -1 for one that is absent.
 
     A name that is there as it is written goes before one that differs in case or blanks. Raise UserError where one of the
-    first ``required`` is absent, or any is there twice.
+    first ``required`` is absent, or any occurs twice.
     """
     keys = [column_key(name) for name in names]
     found: list[int] = []
@@ -176,13 +176,13 @@ def places(path: Path, names: list[str], columns: Sequence[Sequence[str]], requi
             raise UserError(f"{path}: no column {' or '.join(choices)}; its columns are {shown_names(names)}")
         known, name = (names, written) if written is not None else (keys, alike)
         if name is not None and known.count(name) > 1:
-            raise UserError(f"{path}: the column {name} is there twice; rename or remove one")
+            raise UserError(f"{path}: the column {name} occurs twice; rename or remove one")
         found.append(-1 if name is None else known.index(name))
     return found
 
 
 def check_columns(wanted: Iterable[str], names: Iterable[str], path: Path, hint: str) -> None:
-    """Raise UserError where one of the columns is not among the names; ``hint`` says what the file is to look like."""
+    """Raise UserError where one of the columns is not among the names; ``hint`` describes the file's form."""
     keys = {column_key(name) for name in names}
     if missing := [column for column in wanted if column_key(column) not in keys]:
         raise UserError(f"{path}: no column {missing[0]!r}; {hint}, separated by commas")

@@ -1,6 +1,6 @@
 """Parquet files, streamed: every error names the file and, as far as it is known, the row (1-based).
 
-A text cannot be longer than the page that it stands in, and a page's header tells its size: so one that is far too long is
+A text cannot be longer than the page that contains it, and a page's header tells its size: so one that is far too long is
 refused before anything of it is in memory.
 """
 
@@ -61,7 +61,7 @@ def parquet_batches(
 def check_pages(
     file: pq.ParquetFile, path: Path, columns: Sequence[str] = (), groups: Sequence[int] | None = None
 ) -> None:
-    """Raise UserError for a page of text that has so many bytes that it has to hold texts that are too long.
+    """Raise UserError for a page of text whose size proves that a text is too long.
 
     ``columns`` (none: all) and ``groups`` are as in :func:`parquet_batches`.
     """

@@ -1,4 +1,4 @@
-"""What is a file? One function tells form, columns and delimiter; the sources choose by it, and readers read what it found.
+"""What is a file? One function detects form, columns and delimiter; sources choose by them, and readers use them.
 
 Nothing is refused here. A file that nothing can be told of has no ``columns``, and ``problem`` says why, so that discovery
 names it as not read.
@@ -38,7 +38,7 @@ class RawFile:
     ``form`` is ``parquet``, ``arrow``, one of JSON's (:mod:`data_prep.readers.documents`), ``table`` for all other text, or
     "" for what cannot be read. ``columns`` are a table's header, or the names of the first object. ``rows`` are a table's
     first rows as fields, ``first`` is the first JSON value, ``start`` a text's first line that is not blank. One with a ``problem`` is
-    ``broken`` where it is called like data, so that it is not to be left aside.
+    ``broken`` where its name is that of data, so that it must not be ignored.
     """
 
     path: Path
@@ -94,7 +94,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class NotRead:
-    """A file that a source knows and leaves aside, and why."""
+    """A file that a source recognises and does not read, and why."""
 
     path: Path
     reason: str
@@ -130,7 +130,7 @@ def sniff(path: Path) -> RawFile:
 
 
 def arrow_stream(path: Path) -> pa.RecordBatchReader:
-    """Return a reader of Arrow as ``datasets`` saves it, a stream. Raise UserError where it is none."""
+    """Return a reader of Arrow as ``datasets`` saves it, a stream. Raise UserError for another file."""
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path)))
     except (pa.ArrowException, OSError) as error:
@@ -152,7 +152,7 @@ def _table(path: Path, suffix: str, lines: list[bytes]) -> RawFile:
 
 
 def _fields(texts: list[str], separator: str) -> Iterator[list[str]]:
-    """Yield rows of fields, as far as they can be told."""
+    """Yield rows of fields, as far as they can be parsed."""
     csv.field_size_limit(opened.MAX_TEXT)
     try:
         yield from csv.reader(texts, delimiter=separator, skipinitialspace=True)

@@ -25,7 +25,7 @@ DESCRIPTIONS = ("llm_descriptions.json", "LLM_Descriptions.json")
 
 @dataclass(frozen=True)
 class Described:
-    """What people know of an LLM. ``input_price`` and ``output_price`` are dollars per million tokens, NaN if unknown."""
+    """What is known of an LLM. ``input_price`` and ``output_price`` are dollars per million tokens, NaN if unknown."""
 
     text: str = ""
     price: str | None = None

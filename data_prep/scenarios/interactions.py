@@ -71,7 +71,7 @@ def dataset_of(path: Path, raw: Path, name: str) -> str:
 
 
 def folder_dataset(path: Path, raw: Path) -> str:
-    """Return the nearest folder, up to ``raw`` itself, that is called like a recommendation dataset; "" for none."""
+    """Return the nearest folder, up to ``raw`` itself, with the name of a recommendation dataset; "" for none."""
     top = raw.parent if raw.is_file() else raw
     names = [top.resolve().name, *path.relative_to(top).parts[:-1]]
     return next((name for name in reversed(names) if DATASETS.get(name) == "recommendation"), "")

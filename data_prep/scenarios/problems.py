@@ -10,7 +10,7 @@ passage         the query between ``Here is a query:`` and ``and candidate passa
 routing         lines ``# LLM: description``; then the query between ``Here is a query:`` and ``and LLM condidates``
 ==============  =====================================================================================================
 
-The context is what stands between the marks, so that a prompt's listing of the candidates and its instructions are gone.
+The context is the text between the marks, so that a prompt's listing of the candidates and its instructions are gone.
 It looks as it does in tasks made from raw data: titles joined by "; ", a routing query with the preference that the
 dataset means, an LLM's description after its name. A routing prompt without marks is the query as a whole.
 """

@@ -21,7 +21,6 @@ columns: memory is bounded by the largest bucket, and the buckets run side by si
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from data_prep.scenarios.interactions import Interactions
 from data_prep.split import TEST, TRAIN
 from data_prep.tasks import TASKS, Dropped, Source, Unit
 from data_prep.work import Job, Work
+from iranker_verl.files import read_json
 
 BUCKET_BYTES = 32 << 20  # of raw events: some hundred MB of memory while a bucket is sampled
 CHUNK = 2048  # users sampled at a time
@@ -125,7 +125,7 @@ def sample_bucket(
     counts = dropped[dataset]
     if bucket == 0:  # what the first stage dropped, once
         for folder in (catalogue, *folders):
-            counts.update(json.loads((folder / "dropped.json").read_text(encoding="utf-8")))
+            counts.update(read_json(folder / "dropped.json"))
     popularity = sum((np.load(folder / "popularity.npy") for folder in folders), np.zeros(len(ids), np.int64))
     touched = np.flatnonzero(popularity)
     ids, texts, popularity = ids.take(pa.array(touched)), texts.take(pa.array(touched)), popularity[touched]
@@ -214,7 +214,7 @@ def _eligible(
     of: np.ndarray | None = None,
     when: str = "",
 ) -> np.ndarray:
-    """Return the users (all, or those ``of`` says) who can make a task; the others are counted."""
+    """Return the users (all, or those in ``of``) who can make a task; the others are counted."""
     length = sequences.ends - sequences.starts
     asked = np.ones(len(length), bool) if of is None else of
     short = asked & (length < options.history + 1)

@@ -12,9 +12,9 @@
 ``meta_C.json``, ``meta_C.jsonl``             the titles, needed with all of them: ``asin`` or ``parent_asin``, ``title``
 ============================================  =======================================================================
 
-C is the category: CDs_and_Vinyl is rec-music, Video_Games is rec-game; in a folder called like a dataset any category
-will do, and other files are left alone. All may be gzipped (``….gz``), or be called so and be unpacked. The meta file
-lies beside the reviews, or is the only one of its name in the raw folder.
+C is the category: CDs_and_Vinyl is rec-music, Video_Games is rec-game; in a folder named like a dataset any category
+will do, and other files are ignored. All may be gzipped (``….gz``), or have that name and be unpacked. The meta file
+is beside the reviews, or is the only one of its name in the raw folder.
 
 Policy. Every review is an interaction, whatever its rating; of a product only the title is shown, without HTML. Lines
 that are no JSON are read as Python literals (the 2014 files are), never evaluated. Products without a title and ids that
@@ -129,14 +129,14 @@ def _user_and_item(path: Path) -> tuple[int, int]:
     items = [place for place in (0, 1) if all(_ASIN.fullmatch(fields[place]) for fields in first)]
     if len(items) != 1:
         raise UserError(
-            f"{path} row 1: {shown(','.join(first[0]))}: it cannot be told which column is the item (10 capitals and "
+            f"{path} row 1: {shown(','.join(first[0]))}: it is unclear which column is the item (10 capitals and "
             "digits in every row); write a header user_id,parent_asin,rating,timestamp in the right order above it"
         )
     return 1 - items[0], items[0]
 
 
 def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
-    """Yield the items of the meta file; a title that is a piece of a page's script is none."""
+    """Yield the items of the meta file; a title that is a piece of a page's script counts as missing."""
     for row, record in json_records(path, dropped, parse_record):
         item = identifier(record.get("parent_asin", record.get("asin")), path, row, "item")
         title = record.get("title")

@@ -7,7 +7,7 @@
 ``query, llm, effect, cost``                         routing (:mod:`data_prep.custom.routing`)
 ===================================================  ================================================================
 
-A dataset is called like its file, ``clicks`` for ``clicks.csv``: in lower case, with ``-`` for what is not a letter,
+A dataset has the name of its file, ``clicks`` for ``clicks.csv``: in lower case, with ``-`` for what is not a letter,
 digit, ``-``, ``_`` or ``.``. Interactions in a folder called like a dataset of the paper are that one.
 
 A ``.csv`` or ``.jsonl`` file that lacks one of the columns is refused, and so is any that separates them by something
@@ -82,7 +82,7 @@ def _scenario(file: RawFile) -> str | None:
         return scenario
     for columns, scenario in kinds if file.suffix in _USUAL else ():
         missing = [column for column in columns if not file.has(column)]
-        # One of two says nothing, and a user and a time are in many files.
+        # One column of two proves nothing, and many files have a user and a time.
         if len(missing) == 1 and len(columns) > 2 and missing != ["item_id"]:
             raise UserError(f"{path}: no column {missing[0]}; a {scenario} file has {','.join(columns)}")
         keys = {column_key(column) for column in columns}

@@ -53,7 +53,7 @@ Parts = tuple[tuple[Path, str | None, int], ...]
 
 @dataclass(frozen=True)
 class Row:
-    """An object of a file, and where it stands: the line, or the place in the array, from 1."""
+    """An object of a file, and its position: the line, or the index in the array, from 1."""
 
     path: Path
     at: int
@@ -64,7 +64,7 @@ class Row:
         return UserError(f"{self.path} row {self.at}: {what}; correct or remove the row")
 
     def number(self, given: object, column: str, least: float = -math.inf) -> float:
-        """Return a number of the row; raise UserError if it is none, or below ``least``."""
+        """Return a number of the row; raise UserError if it is invalid, or below ``least``."""
         return optional_number(given, self.path, self.at, column, least)
 
     def llm(self, given: object) -> str:

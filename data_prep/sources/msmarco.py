@@ -10,7 +10,7 @@ JSON columns (v2.1's own form)         ``{"passages": {"0": [{…}, …], …}, 
 
 JSON may be gzipped. All files of one folder (of folders ``train/``, ``test/``, … beside each other) and of one form are
 one source. Where names say train and test these are the sides of the split; a test file without labels (v2.1's: all flags
-are -1 or absent) gives way to the validation or dev file. Otherwise the split is by query.
+are -1 or absent) is replaced by the validation or dev file. Otherwise the split is by query.
 
 Policy. What a preset takes and what it drops is in :mod:`data_prep.scenarios.passage`; no passage or several selected, an empty
 query and an empty passage are dropped and counted. A query whose passages all lack ``is_selected``, or have -1, has none

@@ -77,7 +77,7 @@ def fetch_from_hub(name: str, cache: Path) -> Path:
             local_dir=target,
             allow_patterns=[f"*{config}*{suffix}" for suffix in _SUFFIXES],
         )
-    except Exception as error:  # whatever it is that the network, the hub or its client has to say
+    except Exception as error:  # any error of the network, the hub or its client
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(f"hf://datasets/{name}: cannot be fetched ({reason}); try again, {by_hand}") from error
     return target
@@ -106,7 +106,7 @@ def find_ranking_bench(files: Sequence[RawFile], raw: Path) -> Iterator[Source |
 
 
 def _config(path: Path, raw: Path) -> str:
-    """Return the config by a folder's name below ``raw``, raw's own, or the file's name; "" where nothing says."""
+    """Return the config by a folder's name below ``raw``, raw's own, or the file's name; "" where none names it."""
     names = [path.name.lower(), *(parent.name.lower() for parent in path.parents if parent.is_relative_to(raw))]
     return next((config for name in names for config in CONFIGS if config in name), "")
 

@@ -5,7 +5,7 @@ The first line names and types the columns: ``name:type``.
 ``X.inter`` needs ``user_id``, ``item_id`` and ``timestamp``; ``X.item`` needs ``item_id`` and a title (``title``,
 ``movie_title`` or ``name``); it may have a year (``release_year``) and genres (``class``, ``genre``, ``genres``: words
 with spaces between). Other columns are not read: every row is an interaction, whatever its rating. An ``.inter`` with
-``item_id_list`` holds sequences that were cut already, without times, and is left alone.
+``item_id_list`` holds sequences that were cut already, without times, and is ignored.
 
 By X, ``ml…`` or ``…movie…`` is rec-movie, ``…CDs…`` or ``…music…`` rec-music, ``…games…`` rec-game; a folder called like
 a dataset goes before that. Blank lines are skipped and counted. Refused are a line with another number of fields (a
@@ -36,7 +36,7 @@ ITEMS = (("item_id",), ("title", "movie_title", "name"), ("release_year",), ("cl
 
 
 def find_recbole(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]:
-    """Yield the pairs among ``files``. Raise UserError where the dataset cannot be told, or an ``.item`` is missing."""
+    """Yield the pairs among ``files``. Raise UserError where the dataset is unknown, or an ``.item`` is missing."""
     for file in files:
         path, stem = file.path, stem_of(file.path)
         if file.suffix != ".inter":
@@ -60,7 +60,7 @@ def read_items(path: Path, dropped: Counter[str]) -> Iterator[Item]:
 
 
 def _names(fields: list[str], where: str) -> list[str]:
-    """Return the names in a header. Raise UserError where it is none of RecBole's."""
+    """Return the names in a header. Raise UserError where it is not RecBole's."""
     fields = [field.strip(' "') for field in fields]
     if not all(re.fullmatch(r"[^:,;|]+:\w+", field) for field in fields):
         raise UserError(

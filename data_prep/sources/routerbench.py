@@ -41,7 +41,7 @@ _HINT = f"RouterBench has {','.join(COLUMNS)} with NAME and NAME{_COST} for each
 
 
 def find_routerbench(files: Sequence[RawFile], raw: Path) -> Iterator[Source]:
-    """Yield Parquet and CSV with RouterBench's columns, or called ``routerbench…``; and its pickles, unless converted beside."""
+    """Yield Parquet and CSV with RouterBench's columns, or named ``routerbench…``, and its pickles without a converted file beside them."""
     converted = {stem_of(file.path) for file in files if file.suffix in _CONVERTED}
     for file in files:
         path, named = file.path, file.name.lower().startswith("routerbench")

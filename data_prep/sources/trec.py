@@ -32,7 +32,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from data_prep.options import Options
@@ -41,6 +40,7 @@ from data_prep.readers.filenames import stem_of, suffix_of
 from data_prep.readers.lines import identifier, limited_number, number, plain_text, text_lines
 from data_prep.readers.sniff import NotRead, RawFile
 from data_prep.readers.text import shown
+from data_prep.readers.trec import BEIR_COLUMNS, qrels_lines, run_lines
 from data_prep.scenarios import passage
 from data_prep.split import TEST
 from data_prep.tasks import Draft, Dropped, Source, Unit
@@ -54,13 +54,12 @@ _ROLE_WORDS = (
 )
 _RUN_LINE = re.compile(rb"\S+[ \t]+[Qq]0[ \t]+\S+[ \t]+\d+[ \t]+[-+\d.eE]+[ \t]+\S+[ \t]*(?:\r?\n|$)")
 _TABBED_LINE = re.compile(rb"[^\t\n]+\t[^\t\n]+(?:\n|$)")
-_BEIR_QRELS = ("query-id", "corpus-id", "score")
 _BEIR_TEXTS = {"_id", "text"}
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A candidate. ``text`` is None where it stands in the collection."""
+    """A candidate. ``text`` is None where the collection has it."""
 
     id: str
     rank: float
@@ -89,7 +88,7 @@ def find_trec(files: Sequence[RawFile], raw: Path) -> Iterator[Source | NotRead]
     """Yield a source for each test collection. Raise UserError where one has no judgements, no candidates, or no text."""
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     texts = []
-    beir = {_beir_folder(file.path): _key(file) for file in files if file.has(*_BEIR_QRELS)}
+    beir = {_beir_folder(file.path): _key(file) for file in files if file.has(*BEIR_COLUMNS)}
     for file in files:
         if (role := _role(file)) == "texts":
             texts.append(file.path)
@@ -118,7 +117,7 @@ def _best_split(qrels: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 def _role(file: RawFile) -> str | None:
     """Return ``qrels``, ``hits``, ``run``, ``topics`` or ``texts``; None for a file of something else."""
     name, start = file.name.lower(), file.start.lstrip()
-    if file.has(*_BEIR_QRELS):
+    if file.has(*BEIR_COLUMNS):
         return "qrels"
     if file.suffix not in _SUFFIXES and "qrel" not in name:
         return None
@@ -137,13 +136,13 @@ def _role(file: RawFile) -> str | None:
 
 
 def _key(file: RawFile) -> str:
-    """Return what a file's name says about the collection: ``dl19``, or what its role leaves of it, or its folder's name."""
+    """Return what a file's name says about the collection: ``dl19``, or the rest of it without the words of its role, or its folder's name."""
     name, folder = file.name.lower(), file.path.resolve().parent
     if year := _DL_YEAR.search(name):
         return f"dl{year[1] or year[2] or year[3]}"
     stem = stem_of(file.path).lower() if file.suffix in _SUFFIXES else name
     words = [word for word in re.split(r"[^a-z0-9]+", stem) if word and not re.fullmatch(_ROLE_WORDS, word)]
-    if file.has(*_BEIR_QRELS) or {*file.columns} >= _BEIR_TEXTS:
+    if file.has(*BEIR_COLUMNS) or {*file.columns} >= _BEIR_TEXTS:
         words, folder = [], _beir_folder(file.path)
     return "-".join(words) or re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("-") or "own"
 
@@ -195,7 +194,7 @@ def collection_drafts(
     seen = set()
     for id, text, hits in queries:
         if id and id in seen:
-            raise UserError(f"{collection.hits or collection.run}: query {shown(id)} is there twice; keep one of them")
+            raise UserError(f"{collection.hits or collection.run}: query {shown(id)} occurs twice; keep one of them")
         seen.add(id)
         full = [hit for hit in hits if hit.text and hit.text.strip()]
         counts["passages: empty"] += len(hits) - len(full)
@@ -223,22 +222,13 @@ def best_hits(hits: Sequence[Hit], count: int) -> list[Hit]:
 def read_qrels(path: Path) -> dict[str, dict[str, float]]:
     """Return grades by query and passage id."""
     grades: dict[str, dict[str, float]] = defaultdict(dict)
-    for row, fields in _judgements(path):
-        query, document, given = fields[0], fields[-2], fields[-1]
+    for row, (query, document, given) in qrels_lines(path):
         value = limited_number(given, path, row, "grade")
         if grades[query].setdefault(document, value) != value:
             raise UserError(f"{path} row {row}: passage {shown(document)} of query {shown(query)} has a second grade")
     if not grades:
         raise UserError(f"{path}: the file is empty; fetch it again")
     return dict(grades)
-
-
-def _judgements(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the fields of TREC's four columns, or of BEIR's three below a header."""
-    first = next((text.split() for _, text in text_lines(path)), [])
-    beir = [name.strip('"').lower() for name in first] == list(_BEIR_QRELS)
-    count, names = (3, "query-id, corpus-id, score") if beir else (4, "query, 0, passage, grade")
-    yield from islice(_columns(path, count, names), int(beir), None)
 
 
 def read_hits(path: Path) -> Iterator[tuple[str, str, list[Hit]]]:
@@ -266,9 +256,7 @@ def _with_text(collection: Collection, count: int) -> Iterator[tuple[str, str, l
     """Yield the same from a run, its topics and the passages' texts; only the texts that are needed are kept."""
     assert collection.run and collection.topics and collection.texts
     runs: dict[str, dict[str, Hit]] = defaultdict(dict)
-    for row, (query, _, document, rank, score, _) in _columns(
-        collection.run, 6, "query, Q0, passage, rank, score, name"
-    ):
+    for row, (query, _, document, rank, score, _) in run_lines(collection.run):
         place, value = (number(text, collection.run, row, name) for name, text in (("rank", rank), ("score", score)))
         _add(runs[query], Hit(document, place, value), f"{collection.run} row {row}")
     hits = {query: best_hits(list(found.values()), count) for query, found in runs.items()}
@@ -304,23 +292,12 @@ def _tabbed_texts(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _json_texts(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield BEIR's texts: a title, where there is one, stands before its text."""
+    """Yield BEIR's texts: a title, where there is one, precedes its text."""
     for row, record in json_records(path, Counter()):
         parts = [plain_text(record.get(key) or "", f"{path} row {row}", key) for key in ("title", "text")]
         yield row, identifier(record.get("_id"), path, row, "_id"), " ".join(filter(None, parts))
 
 
-def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
-    for row, text in text_lines(path):
-        fields = text.split()
-        if len(fields) != count:
-            raise UserError(
-                f"{path} row {row}: {shown(text)} has {len(fields)} columns, not the {count} of TREC ({names}), separated "
-                "by white space"
-            )
-        yield row, fields
-
-
 def _add(found: dict[str, Hit], hit: Hit, where: str) -> None:
     if found.setdefault(hit.id, hit) is not hit:
-        raise UserError(f"{where}: passage {shown(hit.id)} is there twice for one query; keep one of them")
+        raise UserError(f"{where}: passage {shown(hit.id)} occurs twice for one query; keep one of them")

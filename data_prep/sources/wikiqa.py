@@ -5,7 +5,7 @@ Every question is a task of the dataset ``wikiqa``: the query is the question, t
 document, and those with label 1 are relevant (several make the task graded). ``options.passages`` does not apply.
 
 Where the files of one folder are called train and test (or dev), these are the sides of the split; otherwise the split is
-by question. A file without labels gives way to one of the same split with labels, ``WikiQA-test.tsv`` to
+by question. A file without labels is replaced by one of the same split with labels, ``WikiQA-test.tsv`` to
 ``WikiQA-test-gold.tsv``, and is refused without one.
 
 Policy. Dropped and counted: a question without an answer, with nothing but answers, with one sentence, empty, or whose
@@ -69,7 +69,7 @@ def wikiqa_drafts(
             )
         own = sentences.setdefault(question, {})
         if id in own:
-            raise UserError(f"{path} row {row}: SentenceID {shown(id)} is there twice; correct or remove the row")
+            raise UserError(f"{path} row {row}: SentenceID {shown(id)} occurs twice; correct or remove the row")
         own[id] = (sentence, float(label))
     for question, own in sentences.items():
         full = [(id, text, relevance) for id, (text, relevance) in own.items() if text.strip()]

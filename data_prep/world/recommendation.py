@@ -49,7 +49,7 @@ def catalogue(random: Random, title: Titler, genres: tuple[str, ...], prefix: st
         for word in words.WORDS[topic]:
             genre = genres[number % len(genres)] if random.random() < 0.25 else random.choice(genres)
             items.append(Item("", topic, title(random, word.capitalize()), genre))
-    random.shuffle(items)  # else an item's number would tell its topic
+    random.shuffle(items)  # else an item's number would reveal its topic
     return [Item(f"{prefix}{i + 1}", item.topic, item.title, item.genre) for i, item in enumerate(items)]
 
 

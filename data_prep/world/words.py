@@ -1,4 +1,4 @@
-"""The words of the toy world: twelve topics, and everything that says nothing about a topic.
+"""The words of the toy world: twelve topics, and the words without a topic.
 
 A topic's first four words ask (queries), its last six tell (passages); titles use all ten. So a query and the passage
 that answers it share a topic but, as a rule, no topic word: what counts is what a word is about, not how it is spelled.

@@ -86,7 +86,7 @@ class Task:
         return truth, extra
 
     def reordered(self, order: Sequence[int]) -> Task:
-        """Return the task with the candidates at the indices ``order``, and all that the row says of each of them."""
+        """Return the task with the candidates at the indices ``order``, and the row's other values of each of them."""
         count = len(self.texts)
 
         def follow(values: Any) -> Any:
@@ -139,12 +139,12 @@ class Dialect(NamedTuple):
         return [f"[{label(i)}]" if self.by_label else task.texts[i] for i in indices]
 
     def answer_of_items(self, items: Sequence[str], reasoning: str = "One fits worst.") -> str:
-        """Return the answer with these items, whatever they are."""
+        """Return the answer with these items, valid or not."""
         between = "\n" if not self.by_label else " > " if self.ranking else ", "
         return self.write(between.join(items), reasoning)
 
     def write(self, answer: str, reasoning: str = "One fits worst.") -> str:
-        """Return ``answer``, whatever it is, in this dialect's form."""
+        """Return any ``answer`` in this dialect's form."""
         written = f"<answer>\n{answer}\n</answer>" if self.tags else answer
         return f"<think>\n{reasoning}\n</think>\n{written}" if self.reasoning else written
 

@@ -76,13 +76,11 @@ def fixed_order(tasks: Sequence[tuple[str, Task]]) -> Verdict:
             continue
         examined = True
         fixed = sum(len(counts) == 1 for counts in often)
-        text = (
-            f"in {split} rows of {source} {fixed} of {len(often)} pairs often shown together stand in one order always"
-        )
+        text = f"in {split} rows of {source} {fixed} of {len(often)} pairs often shown together are always in one order"
         worst = max(worst, (fixed / len(often), text))
     if not examined:
         return Verdict("fixed order", None, "no candidates are shown together often enough")
-    return Verdict("fixed order", worst[0] > FIXED, worst[1] or "no pair stands in one order always")
+    return Verdict("fixed order", worst[0] > FIXED, worst[1] or "no pair is always in one order")
 
 
 def place_of_the_best(tasks: Sequence[tuple[str, Task]]) -> Verdict:

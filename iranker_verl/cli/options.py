@@ -19,7 +19,7 @@ CONSTRAINED = "read answers from the labels' log-probs: none is malformed"
 
 
 def per_call_of(given: str) -> Any:
-    """Return ``--per-call`` as a number, or as it is; whoever takes it checks it."""
+    """Return ``--per-call`` as a number, or unchanged; its user checks it."""
     return int(given) if given.isdecimal() else given
 
 

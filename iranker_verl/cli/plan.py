@@ -50,7 +50,7 @@ def plan(
     *,
     rates: Rates,
 ) -> None:
-    """Count what a recipe takes of GPUs, hosts, disk and time; refuse what cannot fit, and say what would make it fit."""
+    """Count the GPUs, hosts, disk and time that a recipe takes; refuse what cannot fit, and name what would make it fit."""
     from iranker_verl.plan import duration, planner
     from iranker_verl.plan.placement import supervised, work_of
     from iranker_verl.preflight import check

@@ -59,7 +59,7 @@ def evaluate_systems(
 ) -> dict[str, Any]:
     """Evaluate baselines, then models; write ``results.json`` and TREC files into ``out``, and return the results.
 
-    What earlier calls finished in ``out`` on the same tasks stands beside them; what is finished on other tasks is left out, and
+    The results include what earlier calls finished in ``out`` on the same tasks; what is finished on other tasks is left out, and
     ``log`` says so. Prices are not kept: dollars of such systems are None.
 
     Args:
@@ -189,7 +189,7 @@ def _fit_and_rank(
 
 
 def _made_of(name: str, context: Context) -> dict[str, Any]:
-    """Return what a baseline's rankings depend on, beside the tasks."""
+    """Return what a baseline's rankings depend on, besides the tasks."""
     weights = context.models.get(name)
     known = weights is not None and Path(weights).is_dir()
     return {

@@ -22,12 +22,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from iranker_verl import provenance
-from iranker_verl.errors import NOT_JSON, UserError
-from iranker_verl.files import check_replaceable, make_folder, marked, write_json, write_jsonl
+from iranker_verl.errors import UserError
+from iranker_verl.files import (
+    check_replaceable,
+    json_object,
+    make_folder,
+    marked,
+    read_json,
+    write_json,
+    write_jsonl,
+)
 
 SYNC_S = 5.0
 HEADER = ".header.json"
 EPISODES = "episodes-"
+_REMEDY = "remove the file and begin again"
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def finished(run_dir: Path) -> Iterator[Finished]:
     """Yield the systems that are finished in a folder, by name."""
     for path in sorted(run_dir.glob(f"{EPISODES}*{HEADER}")):
         system = path.name.removeprefix(EPISODES).removesuffix(HEADER)
-        header, lines = _parsed(path.read_bytes(), str(path)), of_system(run_dir, system)
+        header, lines = read_json(path, _REMEDY), of_system(run_dir, system)
         if header.get("took") is not None and lines.is_file():
             yield Finished(system, header.get("fingerprint") or {}, header["took"], lines)
 
@@ -77,11 +86,11 @@ class Journal:
 
     def _open(self) -> list[dict[str, Any]]:
         check_replaceable(self._header)
-        header = _parsed(self._header.read_bytes(), str(self._header)) if self._header.is_file() else {}
+        header = read_json(self._header, _REMEDY) if self._header.is_file() else {}
         for path in (self.path, self._part):
             if path.is_symlink() or (not header and path.exists()):
                 raise UserError(
-                    f"{path} is there already, and no {self._header.name} beside it says whose it is; choose another"
+                    f"{path} exists, and no {self._header.name} beside it says what made it; choose another"
                 )
         done = header.get("took") is not None and self.path.is_file()
         begun = bool(header) and self._part.is_file() and self._part.stat().st_size > 0
@@ -148,14 +157,5 @@ def _lines(path: Path, *, cut: bool = False) -> list[dict[str, Any]]:
         if not cut:
             raise UserError(f"{path}: its last line is not finished; remove {path} and begin again")
         os.truncate(path, whole)
-    return [_parsed(line, f"{path} row {row}") for row, line in enumerate(content[:whole].split(b"\n")[:-1], 1)]
-
-
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except NOT_JSON as error:
-        raise UserError(f"{where}: not valid JSON ({error}); remove the file and begin again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: not a JSON object; remove the file and begin again")
-    return value
+    rows = enumerate(content[:whole].split(b"\n")[:-1], 1)
+    return [json_object(line, f"{path} row {row}", _REMEDY) for row, line in rows]

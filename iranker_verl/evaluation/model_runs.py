@@ -71,9 +71,7 @@ def check_model(system: ModelSystem, tasks: Sequence[RankingTask], seed: int = 0
         shown = [task for _, task in _in_orders(system, tasks, seed)]
         return needed_length(system.model, shown, system.template, system.max_new_tokens, system.reads_log_probs)
     if system.shards > 1:
-        raise UserError(
-            "shards are engines of our own; a server is asked from here (--concurrency says how much at once)"
-        )
+        raise UserError("shards have no effect with an endpoint; leave them out, and set --concurrency")
     return None
 
 
@@ -201,12 +199,12 @@ def _fingerprint(system: ModelSystem, tasks: Sequence[RankingTask], seed: int) -
 
 
 def check_tasks(tasks: Sequence[RankingTask]) -> None:
-    """Raise UserError for no task, one that is there twice, and one that cannot be measured."""
+    """Raise UserError for no task, one that occurs twice, and one that cannot be measured."""
     if not tasks:
         raise UserError("there is no task to evaluate")
     seen: set[tuple[str, str]] = set()
     for task in tasks:
         if (task.dataset, task.id) in seen:
-            raise UserError(f"task {task.id!r} of {task.dataset!r} is there twice; ids have to be unique")
+            raise UserError(f"task {task.id!r} of {task.dataset!r} occurs twice; ids have to be unique")
         task_gains(task)  # refused before a model is loaded
         seen.add((task.dataset, task.id))

@@ -21,7 +21,7 @@ class Price:
     output: float
 
     def dollars(self, prompt_tokens: float, new_tokens: float) -> float:
-        """Return what so many tokens cost, in dollars."""
+        """Return the price of these tokens, in dollars."""
         return (self.input * prompt_tokens + self.output * new_tokens) / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Numbers that others published (``published.yaml``), to stand beside ours. They enter no mean and no test of ours."""
+"""Numbers that others published (``published.yaml``), shown beside ours, and in no mean or test of ours."""
 
 from __future__ import annotations
 

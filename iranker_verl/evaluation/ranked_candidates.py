@@ -8,7 +8,7 @@ truth (``….test.inter``)    RecBole's header ``user_id:token``, ``item_id_list
 ==========================  =========================================================================================
 
 A user's right item that is not among the candidates counts 0. Only users that the candidates name are scored. An item that
-stands twice in a line, as in the file that joins several methods, counts where it stands first.
+occurs twice in a line, as in the file that joins several methods, counts at its first occurrence.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def read_candidates(path: Path) -> Run:
         if not user or not items:
             raise UserError(f"{path} row {row}: a user and candidates are needed; correct or remove the row")
         if user in run:
-            raise UserError(f"{path} row {row}: user {user} stands twice; remove one")
+            raise UserError(f"{path} row {row}: user {user} occurs twice; remove one")
         run[user] = {item: float(len(items) - index) for index, item in enumerate(items)}
     return run
 
@@ -49,7 +49,7 @@ def read_truth(path: Path, users: Run) -> Qrels:
         if user not in users:
             continue
         if user in truth:
-            raise UserError(f"{path} row {row}: user {user} stands twice; remove one")
+            raise UserError(f"{path} row {row}: user {user} occurs twice; remove one")
         truth[user] = {item: 1}
     if missing := [user for user in users if user not in truth]:
         raise UserError(f"{path}: no user {missing[0]} ({len(missing)} of the candidates' users are missing)")

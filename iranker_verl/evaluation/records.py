@@ -100,7 +100,7 @@ class Record:
     def from_json(cls, line: Mapping[str, Any], template: Template | None = None) -> Record:
         """Return the record of a line.
 
-        With the ``template`` that a model was asked with, its episode is run again from its responses. Raise UserError, ValueError,
+        With the ``template`` that a model was prompted with, its episode is run again from its responses. Raise UserError, ValueError,
         KeyError or TypeError where the line is none of an evaluation, or its responses now make another ranking.
         """
         task = RankingTask(
@@ -175,7 +175,7 @@ class SystemResult:
     role: Role = Role.MODEL
 
     def summary(self) -> dict[str, Any]:
-        """Return what is kept beside the records."""
+        """Return what is stored with the records."""
         return {name: getattr(self, name) for name in ("seconds", "fit_seconds", "rank_seconds", "role")}
 
     @classmethod

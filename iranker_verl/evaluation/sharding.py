@@ -77,7 +77,7 @@ class ModelJob:
             if type(error).__name__ != "EngineDeadError":  # vLLM's, which is not imported here
                 raise
             raise UserError(
-                f"{model}: vLLM's engine died (was it killed, or is memory full?); what it said is above; the same command resumes"
+                f"{model}: vLLM's engine died (was it killed, or is memory full?); its output is above; the same command resumes"
             ) from error
         finally:
             heart.cancel()

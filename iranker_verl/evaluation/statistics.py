@@ -29,7 +29,7 @@ EXACT = 16  # queries that differ, up to which all 2^n sign assignments are take
 _BATCH = 500
 _TIE = 1e-10  # sums of the same numbers in another order differ by less; what is this close counts as extreme
 MACRO = "macro"
-REST = "\0"  # what stands behind it in a task's key tells apart tasks of one query
+REST = "\0"  # separates a query's key from what distinguishes its tasks
 
 Values = Mapping[str, Mapping[str, float]]  # dataset -> task id -> value
 

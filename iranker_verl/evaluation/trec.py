@@ -12,20 +12,18 @@ a score, so they are handed ranks and never the scores. The rank column is not u
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.readers.lines import number, text_lines
+from data_prep.readers.lines import number
 from data_prep.readers.text import shown
+from data_prep.readers.trec import qrels_lines, run_lines
 from iranker_verl.errors import UserError, first_line
 from iranker_verl.files import write_text
 
 STANDARD = ("nDCG@10", "RR", "Success@1")
-RUN_COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
-QRELS_COLUMNS = ("query", "iteration", "document", "grade")
-BEIR_COLUMNS = ("query-id", "corpus-id", "score")
 INT32 = 2**31  # trec_eval's grades, cutoffs and levels are C ints: what is greater wraps around without a word
 
 Run = dict[str, dict[str, float]]  # query -> document -> score
@@ -39,7 +37,7 @@ def read_run(path: Path) -> Run:
     Raise UserError, by file and row, for a line of other columns, a number that is none, a document twice.
     """
     run: Run = {}
-    for row, (query, _, document, rank, score, _) in _rows(path, RUN_COLUMNS):
+    for row, (query, _, document, rank, score, _) in run_lines(path):
         number(rank, path, row, "rank")
         _put(run.setdefault(query, {}), document, number(score, path, row, "score"), path, row, query)
     return run
@@ -52,8 +50,7 @@ def read_qrels(path: Path) -> Qrels:
     twice.
     """
     qrels: Qrels = {}
-    for row, fields in _rows(path, QRELS_COLUMNS, BEIR_COLUMNS):
-        query, document, grade = fields[0], *fields[-2:]
+    for row, (query, document, grade) in qrels_lines(path):
         value = number(grade, path, row, "grade")
         if value != int(value):
             raise UserError(f"{path} row {row}: grade is {shown(grade)}, not a whole number; correct or remove the row")
@@ -134,7 +131,7 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = STANDARD) -> Scores:
 
 
 def _falling(ranking: Sequence[str]) -> dict[str, float]:
-    """Return scores that fall by one a rank: the same order for every library, whatever it makes of ties and precision."""
+    """Return scores that fall by one a rank: the same order for every library, however it treats ties and precision."""
     return {document: float(len(ranking) - index) for index, document in enumerate(ranking)}
 
 
@@ -185,34 +182,9 @@ def _check_gdeval(name: str, measure: Any, run: Run, qrels: Qrels) -> None:
             )
 
 
-def _rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """Yield row numbers and fields of ``columns``; of those of ``header`` where the first line holds these names."""
-    empty, separator = True, None
-    for row, line in text_lines(path):
-        fields = line.split(separator)
-        if empty and header and _is_header(fields, header):
-            columns, separator = header, "\t" if "\t" in line else None
-            empty = False
-            continue
-        if len(fields) != len(columns):
-            under = f", or BEIR's three under the header {' '.join(header)}" if header and columns is not header else ""
-            raise UserError(
-                f"{path} row {row}: {len(fields)} columns, {len(columns)} expected ({' '.join(columns)}{under}), "
-                f"in {shown(' '.join(fields))}"
-            )
-        empty = False
-        yield row, [field.strip() for field in fields]
-    if empty:
-        raise UserError(f"{path}: the file is empty")
-
-
-def _is_header(fields: Sequence[str], header: Sequence[str]) -> bool:
-    return [f.strip("\"' ").lower().replace("_", "-") for f in fields] == list(header)
-
-
 def _put(table: dict[str, Number], document: str, value: Number, path: Path, row: int, query: str) -> None:
     if document in table:
-        raise UserError(f"{path} row {row}: document {document} stands twice under query {query}; remove one")
+        raise UserError(f"{path} row {row}: document {document} occurs twice under query {query}; remove one")
     table[document] = value
 
 

@@ -42,7 +42,7 @@ class Refused(UserError):
 
 
 class Endpoint:
-    """One model of a server. Use it with ``async with``; it can be used again. UserError for an address that is none."""
+    """One model of a server. Use it with ``async with``; it can be used again. UserError for an invalid address."""
 
     def __init__(self, url: str, model: str, *, retries: int = RETRIES, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
@@ -105,7 +105,7 @@ class Endpoint:
         return self._read(answer)
 
     async def _complete(self, messages: Messages, max_new_tokens: int, sampling: dict[str, Any]) -> Any:
-        """Ask, and ask again where the server refuses an option by name."""
+        """Send the request, and send it again where the server refuses an option by name."""
         from openai import BadRequestError
 
         while True:
@@ -130,9 +130,9 @@ class Endpoint:
         choices, usage = getattr(answer, "choices", None), getattr(answer, "usage", None)
         prompt_tokens, new_tokens = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion"))
         if not choices or getattr(choices[0], "message", None) is None:
-            raise UserError(f"{self.url}: it answers without a choice; is it an OpenAI-compatible /v1 address?")
+            raise UserError(f"{self.url}: its answer has no choices; is it an OpenAI-compatible /v1 address?")
         if not isinstance(prompt_tokens, int | float) or not isinstance(new_tokens, int | float):
-            raise UserError(f"{self.url}: it answers without usage.prompt_tokens and usage.completion_tokens")
+            raise UserError(f"{self.url}: its answer has no usage.prompt_tokens and usage.completion_tokens")
         # Without text all tokens went into reasoning that the server hides.
         text = whole(_text(choices[0].message.content))
         return Generation(text, (), int(prompt_tokens), counted=int(new_tokens))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import itertools
-import json
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,8 @@ from typing import Any
 import psutil
 
 from iranker_verl import vllm_cpu
-from iranker_verl.errors import NO_FILE, NOT_JSON, UserError, first_line
+from iranker_verl.errors import UserError, first_line
+from iranker_verl.files import read_json
 from iranker_verl.inference.orphans import ProcessGuard, remove_shared_memory, shared_memory_of
 from iranker_verl.ranking import RankingTask
 from iranker_verl.ranking.chat import ChatEncoder
@@ -116,12 +116,9 @@ def check_model(model: Path) -> dict[str, Any]:
     """Return a model folder's ``config.json``. Raise UserError for a missing folder, configuration, tokenizer or weights."""
     if not model.is_dir():
         raise UserError(f"{model}: no such model folder")
-    try:
-        config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except NO_FILE as error:
-        raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder") from error
-    except NOT_JSON as error:
-        raise UserError(f"{model}/config.json: not valid JSON ({error})") from error
+    if not (model / "config.json").is_file():
+        raise UserError(f"{model}: no config.json; this is not a Hugging Face model folder")
+    config = read_json(model / "config.json", "fetch or export the model again")
     check_tokenizer(model)
     if not any(model.glob("*.safetensors")) and not any(model.glob("*.bin")):
         raise UserError(f"{model}: no weights (*.safetensors); is the export complete?")

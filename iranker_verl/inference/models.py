@@ -24,7 +24,7 @@ INSIDE_A_RUN = ("model", "huggingface", "actor", "checkpoints")
 
 
 def model_folder(model: str) -> Path:
-    """Return the Hugging Face folder that ``model`` means. Raise UserError where there is none, saying what to do.
+    """Return the Hugging Face folder that ``model`` means. Raise UserError where there is none, with what to do.
 
     ``model`` is such a folder; a folder of verl's checkpoints, or one of them (``global_step_N``, or its ``actor``), whose
     Hugging Face files are taken; or a name on the Hugging Face hub, from the local cache or, where it can be reached, the hub.
@@ -38,7 +38,7 @@ def model_folder(model: str) -> Path:
         return hub_folder(model)
     except Exception as error:  # whatever the hub's client raises
         raise UserError(
-            f"{model}: neither a folder here, nor in the Hugging Face cache, nor to be had from the hub "
+            f"{model}: neither a folder here, nor in the Hugging Face cache, nor available from the hub "
             f"({first_line(error)}); give the folder of a model that is on this machine"
         ) from error
 
@@ -133,7 +133,7 @@ def _cached_or_fetched(name: str, patterns: tuple[str, ...]) -> Path:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a trained model's folder says of its training: the template, and how long an answer could be (None: it does not say).
+    """What a trained model's folder records of its training: the template, and the longest answer (None: unknown).
 
     A ``constrained`` model has learned what comes after the common beginning of all labels, so it is asked for that.
     """

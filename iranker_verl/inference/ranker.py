@@ -40,14 +40,14 @@ from iranker_verl.ranking.text import clean
 WINDOW = 20  # candidates of the paper's prompts at most
 UNTRAINED = "think-label"  # the template for an instruct model that was not trained here
 MAX_NEW_TOKENS = 1024
-MAX_MODEL_LEN = 8192  # of a model that admits more: what a longer context costs in memory is asked for, not taken
+MAX_MODEL_LEN = 8192  # of a model that admits more: a longer context, which costs memory, has to be requested
 HOLD_IDS = ("pool", "excluded", "also", "chosen", "named")
 SHORT = 100_000  # characters of a list whose tokens are counted in milliseconds
 CHARACTERS = 32  # more than a token has on the average, of any text
 
 
 class Unrankable(UserError):
-    """What was given cannot be ranked: an empty text, texts that are too long, a scenario that is none."""
+    """What was given cannot be ranked: an empty text, texts that are too long, an unknown scenario."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class AsyncRanker:
         return limit
 
     def about(self) -> dict[str, Any]:
-        """Return what a ranking depends on beside its texts: the hashes of model and template, and the limits."""
+        """Return what a ranking depends on besides its texts: the hashes of model and template, and the limits."""
         if isinstance(self.model, Endpoint):
             own = {"model": self.model.model, "endpoint": self.model.url}
         else:
@@ -201,7 +201,7 @@ class AsyncRanker:
         ``scenario``, and for texts that are too long for the model.
         """
         if not (context := clean(query)):
-            raise Unrankable("the query is empty; say what the candidates are to be ranked for")
+            raise Unrankable("the query is empty; give what the candidates are to be ranked for")
         cleaned = ((index, clean(text)) for index, text in enumerate(candidates))
         shown = tuple(Candidate(str(index), text) for index, text in cleaned if text)
         if scenario not in SCENARIOS and scenario not in DATASETS:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from iranker_verl.errors import UserError, first_line
 from iranker_verl.evaluation.journal import of_system
 from iranker_verl.evaluation.records import records_of
 from iranker_verl.evaluation.systems import Role
-from iranker_verl.files import locked, replacing_folder, write_json, write_text
+from iranker_verl.files import locked, read_json, replacing_folder, write_json, write_text
 from iranker_verl.inference.models import STAMP, Stamp, trained_with
 from iranker_verl.job.model_card import model_card
 from iranker_verl.job.starts import read_config
@@ -112,17 +111,17 @@ def write_card(config: DictConfig, run: Path) -> None:
 
 def base_path(run: Path) -> str:
     """Return the folder of the model that a run's reinforcement learning starts from."""
-    return str(json.loads((run / "base.json").read_text(encoding="utf-8"))["path"])
+    return str(read_json(run / "base.json")["path"])
 
 
 def _exported_step(model: Path) -> int | None:
     path = model / STAMP
-    return json.loads(path.read_text(encoding="utf-8")).get("step") if path.is_file() else None
+    return read_json(path).get("step") if path.is_file() else None
 
 
 def base_dtype(model: Path) -> str:
     """Return the precision that a model's ``config.json`` declares, e.g. ``bfloat16``; float32 where it declares none."""
-    content: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    content = read_json(model / "config.json")
     return str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from iranker_verl.files import read_json
 from iranker_verl.inference.models import STAMP, Stamp, model_hash
 from iranker_verl.training.metrics_log import read_metrics
 
@@ -97,4 +97,4 @@ def _numbers(run: Path, step: int, results: dict[str, Any]) -> Iterator[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from typing import Any
 from iranker_verl import provenance, vllm_cpu
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain import compare, side, tasks
-from iranker_verl.files import claimed, write_json
+from iranker_verl.files import claimed, read_json, write_json
 from iranker_verl.inference.engine import check_model
 from iranker_verl.inference.models import model_hash
 from iranker_verl.job import supervise
@@ -169,7 +168,7 @@ def _check_same(settings: dict[str, Any], out: Path) -> None:
     path = out / "settings.json"
     if not path.exists():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
     kept = [
         n for n in settings["tasks"] if any("metrics" in (side.read_task_result(out, one, n) or {}) for one in SIDES)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from iranker_verl import preflight, provenance, vllm_cpu
 from iranker_verl.evaluation.journal import Journal, of_system
 from iranker_verl.evaluation.systems import Role
-from iranker_verl.files import claimed, write_json
+from iranker_verl.files import claimed, read_json, write_json
 from iranker_verl.inference.models import HUB_NAME, trainable_folder
 from iranker_verl.job import supervise
 from iranker_verl.job.export import write_card
@@ -105,7 +104,7 @@ class Stage:
         """Return ``{"done", "seconds", "peak_rss_bytes"}``."""
         nothing = {"done": False, "seconds": 0.0, "peak_rss_bytes": 0}
         path = self._path()
-        return nothing | json.loads(path.read_text(encoding="utf-8")) if path.exists() else nothing
+        return nothing | read_json(path) if path.exists() else nothing
 
     def _path(self) -> Path:
         return self.run / "stages" / f"{self.name}.json"
@@ -228,7 +227,7 @@ def environment(stage: str, run: Path) -> dict[str, str]:
 
 def rl_environment(config: DictConfig, run: Path) -> dict[str, str]:
     """Return what the stage ``rl`` has besides: one run of Weights & Biases over all starts; threads on a CPU."""
-    started = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][0]["time"]
+    started = read_json(run / "run.json")["starts"][0]["time"]
     variables = {
         "WANDB_RUN_ID": provenance.digest({"run": str(run), "started": started}),
         "WANDB_RESUME": "allow",
@@ -245,12 +244,12 @@ def report(config: DictConfig, run: Path) -> Path:
     from iranker_verl.evaluation.report.page import time_shares, write_report
 
     evaluation = read_results(run)
-    base = json.loads((run / "base.json").read_text(encoding="utf-8"))
+    base = read_json(run / "base.json")
     manifest = read_manifest(run / "data")
     stages = {name: Stage(name, run).record() for name in STAGES}
     steps = read_metrics(run / "metrics.jsonl")
     seconds = {name: record["seconds"] for name, record in stages.items()}
-    started = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    started = read_json(run / "run.json")
     results = evaluation | {
         "seed": config.iranker.seed,
         "versions": provenance.versions(),
@@ -278,7 +277,7 @@ def _zero_shot(evaluation: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return what a zero-shot run adds to ``results.json``: the trained model's numbers, and what is known of the test."""
     from data_prep.schema import read_manifest
 
-    unseen = json.loads((run / "unseen.json").read_text(encoding="utf-8"))
+    unseen = read_json(run / "unseen.json")
     return {
         "zero_shot": {name: systems["after"] for name, systems in evaluation["datasets"].items()},
         "unseen": unseen | {"data_hash": read_manifest(run / "unseen")["data_hash"]},

@@ -168,7 +168,7 @@ def learner(config: DictConfig) -> str:
 def about_tiny(
     report: dict[str, Any], template: templates.Template, learner: str = "reinforcement learning"
 ) -> list[str]:
-    """Return what the report says of the tiny base, in plain words; of what was not measured it says nothing."""
+    """Return the report's sentences about the tiny base, from what was measured."""
     ask, what, drawn, sampled = _ASKED[template.kind]
     best, chances = report["best_of_n"], report["exclusion"]
     real = report.get("circuits", False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from iranker_verl.console import MARK, WAITS
 from iranker_verl.errors import UserError
+from iranker_verl.files import read_json
 from iranker_verl.job.starts import read_config
 from iranker_verl.training import checkpoints
 from iranker_verl.training.metrics_log import read_metrics
@@ -80,12 +80,12 @@ def read_status(run: Path) -> dict[str, Any]:
 
 def _done(run: Path, stage: str) -> bool:
     path = run / "stages" / f"{stage}.json"
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["done"])
+    return path.is_file() and bool(read_json(path)["done"])
 
 
 def _starts(run: Path) -> list[Any]:
     path = run / "run.json"
-    return list(json.loads(path.read_text(encoding="utf-8")).get("starts", [])) if path.is_file() else []
+    return list(read_json(path).get("starts", [])) if path.is_file() else []
 
 
 def _age(path: Path) -> float | None:
@@ -121,7 +121,7 @@ class Collector:
         self._run = run.resolve()
 
     def collect(self) -> Iterator[Any]:
-        """Yield a gauge ``iranker_run_…`` for each number that is known, and one that says which stage is not done."""
+        """Yield a gauge ``iranker_run_…`` for each number that is known, and one that names the stage that is not done."""
         from prometheus_client.core import GaugeMetricFamily
 
         status = read_status(self._run)

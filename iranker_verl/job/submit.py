@@ -65,7 +65,7 @@ class Submission:
         return shlex.join([*start, *_JOINS, f"iranker.base.cache={self.run}/cache", *self.overrides])
 
     def _own(self) -> Path:
-        """Return where a recipe from elsewhere stands in the bundle: beside ours, on which it can build."""
+        """Return the path of a recipe from elsewhere in the bundle: beside ours, on which it can build."""
         return Path("recipes", "own", self.recipe.name)
 
     def environment(self) -> dict[str, str]:
@@ -132,21 +132,21 @@ def _address(overrides: Sequence[str]) -> str:
 
 
 def send_token_if_any() -> None:
-    """Have Ray's client send the token that is here, unless ``RAY_AUTH_MODE`` says otherwise; a head without one ignores it."""
+    """Make Ray's client send this machine's token, unless ``RAY_AUTH_MODE`` says otherwise; a head without one ignores it."""
     named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if named or TOKEN_FILE.is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _check_listens(address: str) -> None:
-    """Raise UserError where nobody listens: Ray itself would try for minutes."""
+    """Raise UserError where nothing listens: Ray itself would try for minutes."""
     url = urlsplit(address)
     try:
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         socket.create_connection((url.hostname or "", port), 20).close()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{address}: nobody listens there; is the head up (ray start --head), and is its dashboard to be reached from here?"
+            f"{address}: nothing listens there; is the head up (ray start --head), and can its dashboard be reached from here?"
         ) from error
 
 

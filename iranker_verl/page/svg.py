@@ -1,4 +1,4 @@
-"""Figures drawn with matplotlib as SVG that lives in a page.
+"""Figures drawn with matplotlib as SVG to be put into a page.
 
 Colours leave here as CSS variables and texts as texts, so that a figure takes the page's font and its light or dark
 colours.

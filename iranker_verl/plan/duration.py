@@ -152,7 +152,7 @@ def _loading(role: Role, rates: Rates, *, states: bool) -> float:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A step on so many nodes."""
+    """A step on a number of nodes."""
 
     nodes: int
     devices: int

@@ -17,7 +17,7 @@ from iranker_verl.plan.placement import Engine, Machine, Role, Work
 from iranker_verl.plan.shape import Shape
 
 GIB = 2**30
-# What no config tells. The first four are usual sizes with GPUs of compute capability 8 and 9; none was measured here.
+# What no config has. The first four are usual sizes with GPUs of compute capability 8 and 9; none was measured here.
 CONTEXT = int(0.6 * GIB)  # a process's CUDA context and cuBLAS workspace
 NCCL = int(0.6 * GIB)  # its communicators' buffers, with more than one rank
 GRAPHS = int(0.8 * GIB)  # vLLM's CUDA graphs, which stay while it sleeps

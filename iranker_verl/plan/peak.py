@@ -109,7 +109,7 @@ class Pass:
 
     @property
     def peak(self) -> int:
-        """Return the most that is alive at once: log-probs stand beside ``kept``, and are gone when the layers go back."""
+        """Return the most that is alive at once: log-probs exist together with ``kept``, and are freed before the backward pass of the layers."""
         return max(self.kept + self.head, self.layers)
 
 
@@ -144,7 +144,7 @@ def count(
 def _layers(
     shape: Shape, batch: Batch, dtype: torch.dtype, layers: int, learns: bool, checkpointing: bool
 ) -> tuple[int, int]:
-    """Return bytes alive after forward, and at most, of a model of so many layers without its head."""
+    """Return bytes alive after forward, and at most, of a model with this number of layers, without its head."""
     model = shape.build(layers, dtype, ATTENTION)
     body = _body(model)
     if checkpointing and learns:

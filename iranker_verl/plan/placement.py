@@ -102,7 +102,7 @@ def shape_of(config: DictConfig) -> Shape:
 
 
 def _made(name: str) -> dict[str, Any]:
-    """Return the ``config.json`` of a base that a run makes (:mod:`iranker_verl.toy`), with the most tokens that it may know."""
+    """Return the ``config.json`` of a base that a run makes (:mod:`iranker_verl.toy`), with its largest vocabulary."""
     from iranker_verl.toy.base import architecture
     from iranker_verl.toy.real import BASES
 
@@ -234,7 +234,7 @@ class Engine:
 
 
 def engine_of(config: DictConfig) -> Engine | None:
-    """Return what a recipe says of vLLM, None where it generates nothing. Raise UserError where its GPUs cannot be shared out."""
+    """Return what a recipe sets for vLLM, None where it generates nothing. Raise UserError where its GPUs cannot be shared out."""
     if supervised(config):
         return None
     rollout, machine = config.actor_rollout_ref.rollout, machine_of(config)
@@ -260,7 +260,7 @@ def engine_of(config: DictConfig) -> Engine | None:
 
 @dataclass(frozen=True)
 class Work:
-    """What a step works on: ``episodes`` of ``rows`` rows each at most, of so many tokens on average."""
+    """What a step works on: ``episodes`` of at most ``rows`` rows each, with the mean numbers of tokens."""
 
     episodes: int
     rows: int

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
-from iranker_verl.errors import NOT_JSON, UserError
+from iranker_verl.errors import UserError
+from iranker_verl.files import read_json
 
 MODELS = Path(__file__).with_name("models")
 SUFFIXES = ("-Instruct", "-Instruct-2507", "-Base")
@@ -42,10 +43,7 @@ def find_config(path: str) -> dict[str, Any]:
                 "give a folder with the model's config.json"
             )
         file = found[0]
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except NOT_JSON as error:
-        raise UserError(f"{file}: no JSON ({error})") from error
+    return read_json(file)
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Shape:
 
     @property
     def vocabulary(self) -> int:
-        """Return the number of tokens that the model knows."""
+        """Return the size of the model's vocabulary."""
         return int(self._settings.vocab_size)
 
     @property
@@ -163,7 +161,7 @@ def _count(shape: Shape, trainable: bool) -> Parameters:
 
 
 def _set_layers(config: Any, layers: int) -> None:
-    """Give a config so many layers. Lists with an entry a layer, e.g. ``layer_types``, are cut, or go on with their last entry."""
+    """Set a config's number of layers. Lists with an entry a layer, e.g. ``layer_types``, are cut, or extended by their last entry."""
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and value and len(value) == config.num_hidden_layers:
             setattr(config, name, (value + value[-1:] * layers)[:layers])

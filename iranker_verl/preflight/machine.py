@@ -1,6 +1,6 @@
 """Whether this machine has what a recipe asks for: device, model, data, packages, Ray's resources, attention and room.
 
-An oversubscribed Ray waits for ever and says nothing, so :func:`check_fits` refuses before anything is started.
+An oversubscribed Ray waits for ever without a message, so :func:`check_fits` refuses before anything is started.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def lacks_flash(config: Any) -> bool:
 
 
 def check_attention(config: Any) -> None:
-    """Raise UserError where :func:`lacks_flash`: verl would say so only after minutes, in a worker's traceback."""
+    """Raise UserError where :func:`lacks_flash`: verl reports it only after minutes, in a worker's traceback."""
     if lacks_flash(config):
         raise UserError(
             f"the recipe asks for {FLASH}, but the package flash_attn is not installed. Set "

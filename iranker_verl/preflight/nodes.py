@@ -1,4 +1,4 @@
-"""What every node of a Ray cluster needs: asked of all of them before anything starts, and shown as a table where it is not so.
+"""What every node of a Ray cluster needs: checked on all of them before anything starts, and shown as a table where it fails.
 
 ==========================  =====================================================================================
 the same on all nodes       Python and the packages of :data:`iranker_verl.provenance.PACKAGES`; this package's code;
@@ -42,7 +42,7 @@ SHOWN_NODES = 4
 
 
 class Fact(NamedTuple):
-    """What a node says of one thing, and what is wrong with it, whatever the others say."""
+    """What a node reports of one thing, and what is wrong with it, independently of the others."""
 
     value: str
     wrong: str = ""
@@ -53,7 +53,7 @@ Facts = Mapping[str, Fact]
 
 @dataclass(frozen=True)
 class Question:
-    """What each node is asked about; all of it travels as text."""
+    """What is checked on each node; all of it is sent as text."""
 
     template: str
     run: str
@@ -61,7 +61,7 @@ class Question:
     model: str | None
 
     def answer(self) -> dict[str, Fact]:
-        """Return what this process's node says."""
+        """Return the report of this process's node."""
         facts = {name: Fact(version) for name, version in versions().items()}
         facts["code"] = Fact(_code_hash())
         facts["template"] = _or_wrong(self._template_hash)
@@ -124,7 +124,7 @@ def _code_hash() -> str:
 
 
 def _gpu_facts() -> dict[str, Fact]:
-    """Return the GPUs and the driver, as ``nvidia-smi`` tells."""
+    """Return the GPUs and the driver, as ``nvidia-smi`` reports."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -239,7 +239,7 @@ def problems(found: Mapping[str, Facts]) -> list[Row]:
 
 
 def _said(found: Mapping[str, Facts], name: str) -> Iterator[tuple[str, Fact]]:
-    """Yield the nodes with what they say of one thing. Those without GPUs, which may be there for the others, say nothing of GPUs."""
+    """Yield the nodes with what they report of one thing. Nodes without GPUs, which may serve the others, report nothing of GPUs."""
     for node, facts in found.items():
         if name in ("answer", *GPU):
             if (fact := facts.get(name)) and fact.value != NO_GPU:

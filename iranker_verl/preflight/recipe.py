@@ -18,7 +18,7 @@ from iranker_verl.training.config.schema import Composed
 
 # The module whose engine computes the log-probs of all labels.
 ENGINE = "iranker_verl.training.answer_engine"
-# verl's estimators whose baseline is the other rollouts of a task: with a single one they hand on the bare reward, in silence.
+# verl's estimators whose baseline is the other rollouts of a task: with a single one they silently use the bare reward.
 _NEED_ROLLOUTS = (
     *("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "gpg"),
     *("rloo", "rloo_vectorized", "opo", "reinforce_plus_plus_baseline"),
@@ -106,7 +106,7 @@ def _check_trainer(config: DictConfig) -> None:
             "set iranker.curriculum.first_pool=null"
         )
     if config.reward.reward_model.enable and not config.reward.num_workers:
-        raise UserError("reward.reward_model.enable=true needs workers that ask it: set reward.num_workers=8")
+        raise UserError("reward.reward_model.enable=true needs workers that call it: set reward.num_workers=8")
     kept = config.actor_rollout_ref.actor.checkpoint.save_contents or ()
     if missing := [part for part in ("model", "optimizer", "extra") if part not in kept]:
         raise UserError(
@@ -195,8 +195,7 @@ def _check_label_estimator(config: DictConfig) -> None:
         )
     if model.use_fused_kernels:
         raise UserError(
-            f"actor_rollout_ref.model.use_fused_kernels keeps the logits to itself, and {estimator} needs them; "
-            "set it to false"
+            f"actor_rollout_ref.model.use_fused_kernels hides the logits, which {estimator} needs; set it to false"
         )
     correction = config.algorithm.rollout_correction or {}
     for name in ("rollout_is", "rollout_rs"):

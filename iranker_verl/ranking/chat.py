@@ -3,7 +3,7 @@
     encoder = ChatEncoder(tokenizer)
     ids = encoder.encode(template.messages(state))
 
-A tokenizer turns ``<|im_end|>`` into the token that ends a turn wherever it stands, in a document as well. Here only the chat
+A tokenizer turns ``<|im_end|>`` into the token that ends a turn wherever it occurs, in a document as well. Here only the chat
 template's own markers become such tokens. A marker inside a text is cut after its first character and the pieces are encoded
 apart, so that decoding still gives the text. Where no text holds a marker, the ids are those of ``apply_chat_template``.
 

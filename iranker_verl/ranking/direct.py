@@ -67,7 +67,7 @@ class DirectRanking:
         return self.task.ground_truth()
 
     def step(self, response: str) -> DirectStep:
-        """Rank as ``response`` says; candidates that it does not name come last, in the task's order. ValueError once ``done``."""
+        """Rank by ``response``; candidates that it does not name come last, in the task's order. ValueError once ``done``."""
         if self.done:
             raise ValueError(f"task {self.task.id!r} is ranked: a direct ranking is one answer")
         answer = parse_ranking(response, [c.text for c in self.pool])

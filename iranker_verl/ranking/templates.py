@@ -232,7 +232,7 @@ def parse(source: str, name: str) -> Template:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"template {name}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
-        raise UserError(f"template {name}: it needs the fields {', '.join(_FIELDS)}, and is no mapping")
+        raise UserError(f"template {name}: it has to be a mapping with the fields {', '.join(_FIELDS)}")
     content = _DEFAULTS | content
     known = {*_FIELDS, *_DEFAULTS}
     if wrong := sorted(map(str, set(content) ^ known)):

@@ -60,7 +60,7 @@ class AccessControl:
         self._key = None if api_key is None else api_key.strip().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that is refused; hand on all others."""
+        """Answer a request that is refused; pass on all others."""
         app: ASGIApp = self._app
         if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) not in OPEN:
             try:

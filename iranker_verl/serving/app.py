@@ -157,13 +157,13 @@ def create_app(
             if failed.done():
                 raise Refusal(503, str(watch.reason))
             if stopping.done():
-                raise Refusal(503, "the server is ending; ask another one")
+                raise Refusal(503, "the server is ending; use another one")
             raise Refusal(504, f"the ranking was not done within {timeout_s:.0f} seconds")
         finally:
             await cancel_and_wait(job, *ends)
 
     async def failure(error: Exception) -> Refusal:
-        """Say what a client may know.
+        """Return the refusal that a client gets.
 
         The address and the words of a server behind --endpoint are not for clients, and its words, which may repeat a request's
         texts, not for the log either.

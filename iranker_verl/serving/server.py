@@ -21,7 +21,7 @@ HEAD_S = 10.0  # for a request's line and headers to arrive
 HEAD_BYTES = 16 << 10
 SEND_S = 60.0  # for a client to take what it was sent
 CONNECTIONS = 900  # below the usual limit of open files; further ones get 503
-DRAIN_S = 15.0  # for rankings under way, once the server is told to end; then they get 503
+DRAIN_S = 15.0  # for rankings under way, once the server is to end; then they get 503
 SWITCH_S = 0.0005  # Python's threads take turns: the event loop waits this long for those that parse and count tokens
 SHUTDOWN_S = 20  # until uvicorn ends what does not end by itself; Kubernetes kills after 30
 
@@ -54,7 +54,7 @@ class LimitedProtocol(H11Protocol):
             self._unread = None
 
     def data_received(self, data: bytes) -> None:
-        """Take data, and go on waiting where it does not end a head."""
+        """Take data, and keep waiting where it does not complete a head."""
         super().data_received(data)
         self._watch()
 

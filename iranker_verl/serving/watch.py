@@ -14,7 +14,7 @@ PATIENCE_S = 5.0  # for the engine's own health check, which takes milliseconds
 
 
 class EngineWatch:
-    """Runs ``ranker.check_alive`` again and again. ``reason`` says what is wrong; None where nothing is."""
+    """Runs ``ranker.check_alive`` again and again. ``reason`` is what is wrong, or None."""
 
     def __init__(self, ranker: AsyncRanker) -> None:
         self._ranker = ranker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config,
 
 from iranker_verl import provenance
 from iranker_verl.errors import UserError
-from iranker_verl.files import locked, replacing_folder, write_json
+from iranker_verl.files import locked, read_json, replacing_folder, write_json
 from iranker_verl.ranking import RankingTask, by_dataset
 from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
@@ -127,7 +126,7 @@ def make_base(
     folder = out / f"tiny-base-{key}"
     with nullcontext() if (folder / REPORT).is_file() else locked(folder, wait=True):
         if (folder / REPORT).is_file():  # of before, or of another job that this one waited for
-            report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+            report = read_json(folder / REPORT)
             progress(f"base: {folder.name} is there already")
             return {**report, "path": str(folder), "cached": True}
         threads = torch.get_num_threads()

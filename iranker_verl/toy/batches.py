@@ -48,7 +48,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> lis
 
 
 def _pieces(chat: ChatEncoder, sample: Sample) -> list[str]:
-    """Return the prompt, cut behind every line that has an aside; nothing where the sample is plain text."""
+    """Return the prompt, cut after every line that has an aside; nothing where the sample is plain text."""
     if sample.messages is None:
         return []
     prompt = chat.text(sample.messages)

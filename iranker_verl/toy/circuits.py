@@ -189,7 +189,7 @@ def copy_values(model: Qwen2ForCausalLM) -> None:
 
 @torch.no_grad()
 def look_back(model: Qwen2ForCausalLM, offsets: Sequence[int]) -> None:
-    """Let heads of the first layer attend to the token ``offsets`` places back, one head an offset, whatever the tokens are.
+    """Let heads of the first layer attend to the token ``offsets`` places back, one head an offset, for any tokens.
 
     A model that names candidates by their labels has to join a label to the title that follows it. Heads that look at what
     was before are what in-context learning waits for, and their late appearance is its phase change (Olsson et al.,

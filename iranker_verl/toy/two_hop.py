@@ -25,7 +25,6 @@ from reward_fns.answers import label
 
 KEYS = ["mip", "dul", "tas", "rok", "fen", "gub", "lax", "nov", "pim", "sep", "tor", "wil"]
 KINDS = ["red", "green", "blue", "black", "white", "pink", "brown", "grey"]
-THINGS = ["hat", "bag", "cup", "box", "pen", "car", "toy", "key"]
 CANDIDATES = 6
 
 _TEMPLATE = """

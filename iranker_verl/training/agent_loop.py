@@ -119,7 +119,7 @@ class RankingAgentLoop(AgentLoopBase):
         return Random(f"{self.config.iranker.seed}:{row['global_steps']}:{task}:calls").random() < self.one_call
 
     def _start(self, row: dict[str, Any]) -> State:
-        """Return the state before the first prompt, of a shortened task where the trainer's curriculum says so.
+        """Return the state before the first prompt, of a task that the trainer's curriculum may have shortened.
 
         Raise UserError where the row was prepared with another template, or for another kind of template.
         """
@@ -229,7 +229,7 @@ class RankingAgentLoop(AgentLoopBase):
 
 
 def overlong_penalty(tokens: int, most: int, buffer: int) -> float:
-    """Return what a response of so many tokens loses of its reward: 0 until ``most - buffer`` tokens, and 1 at ``most``, linearly.
+    """Return the penalty on a response of this many tokens: 0 until ``most - buffer`` tokens, and 1 at ``most``, linearly.
 
     DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13). A response of ``most`` tokens is cut off, and its reasoning may have
     been right: without a warning on the way there it is noise to be punished for it.

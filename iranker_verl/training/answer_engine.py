@@ -66,7 +66,7 @@ class AnswerOnlyEngine(FSDPEngineWithLMHead):
         self.hook_head()
 
     def forget_attention(self) -> None:
-        """Keep the name of the attention out of saved configurations: verl writes it there, and others do not know ours."""
+        """Keep the name of the attention out of saved configurations: verl writes it there, and other programs do not have ours."""
         vars(self.module.config).pop("attn_implementation", None)
 
     def hook_head(self) -> None:

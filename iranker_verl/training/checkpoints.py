@@ -94,7 +94,7 @@ class SavedBy:
 
 
 def saved_by(folder: Path) -> SavedBy:
-    """Return who saved the model in ``folder`` (``global_step_N/actor``). Raise UserError where the folder does not say."""
+    """Return what saved the model in ``folder`` (``global_step_N/actor``). Raise UserError where the folder does not say."""
     try:
         content = json.loads((folder / SAVED_BY).read_text(encoding="utf-8"))
         return SavedBy(int(content["world_size"]), int(content.get("FSDP_version", 1)))
@@ -237,7 +237,7 @@ def _size(folder: Path) -> int:
 
 
 def lack_of_room(config: Any, saves: int = 1, partial: int = 0) -> str | None:
-    """Return the numbers where the disk has no room for so many more checkpoints; None where it has, or nobody knows.
+    """Return the numbers where the disk has no room for this many more checkpoints; None where it has, or it is unknown.
 
     Args:
         config: the recipe.
@@ -267,7 +267,7 @@ def check_room(config: Any, saves: int = 1, partial: int = 0) -> None:
 
 
 def check_room_for_all(config: Any) -> None:
-    """Raise UserError where the disk has no room for all checkpoints that a run keeps, and the one that it saves meanwhile."""
+    """Raise UserError where the disk has no room for all checkpoints that a run keeps and the one that it is saving."""
     validated = config.trainer.test_freq > 0
     most = (limit(config) or 1) + 1 + validated
     steps = config.trainer.total_training_steps

@@ -337,7 +337,7 @@ def register() -> None:
 
     verl hands a registered estimator token rewards, the response mask and the prompt's uid. That does not say which step of
     which session a row is, nor its candidates, so the functions above cannot run there:
-    :mod:`iranker_verl.training.trainer` calls them. The registered functions raise a UserError that says so.
+    :mod:`iranker_verl.training.trainer` calls them. The registered functions raise a UserError with this reason.
     """
     from verl.trainer.ppo.core_algos import register_adv_est
 

@@ -97,7 +97,7 @@ def _groups(made_of: type, prefix: str = "") -> Iterator[str]:
 
 
 def _in_one_line(error: Exception) -> str:
-    """Return what Hydra or OmegaConf says; of an option of ours, what there is, or what its value has to be."""
+    """Return Hydra's or OmegaConf's message; for our options, the known names, or what the value has to be."""
     text = str(error if error.__cause__ is None else f"{error}\n{error.__cause__}")
     if found := re.search(
         r"full_key: iranker\.(\S+)|Could not (?:override|append to config\.|find) '?iranker\.([\w.]+)", text
@@ -155,7 +155,7 @@ def run(config: DictConfig) -> None:
 
 
 def worker_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return what Ray's workers get of a driver's environment: loggers' settings and what NCCL is told, and no keys.
+    """Return what Ray's workers get of a driver's environment: settings of loggers and of NCCL, and no keys.
 
     On a running cluster they do not inherit it. What the job itself has set (``ray job submit``) reaches them without this, and Ray
     refuses a variable that is given twice.

@@ -23,7 +23,7 @@ def steps_per_epoch(train_batch_size: int, role: Any) -> int:
 
 
 def parts(train_batch_size: int, roles: Iterable[Any]) -> int:
-    """Return the number of equal parts of a batch of which every role's optimiser steps are made."""
+    """Return the number of equal parts of a batch that make every role's optimiser steps."""
     return math.lcm(*(steps_per_epoch(train_batch_size, role) for role in roles))
 
 
@@ -40,7 +40,7 @@ def batch_multiple(train_batch_size: int, roles: Iterable[Any], passes: Iterable
 
 
 def update_settings(train_batch_size: int, role: Any, rows: int, real_rows: int, temperature: float) -> dict[str, Any]:
-    """Return what verl's workers read of a batch of ``rows`` rows, of which ``real_rows`` are no padding."""
+    """Return what verl's workers read of a batch of ``rows`` rows, of which ``real_rows`` are not padding."""
     steps = steps_per_epoch(train_batch_size, role)
     return {
         # what verl's seq-mean losses divide by (policy, entropy, KL, value): the real rows

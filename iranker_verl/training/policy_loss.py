@@ -70,7 +70,7 @@ from iranker_verl.training.step_record import StepRecord
 LABEL_VALUES, LABEL_TOKENS = "label_values", "label_tokens"
 # In place of the values, for exclusion_order: the gains g.
 LABEL_GAINS = "label_gains"
-# Stands among the label tokens for all other tokens.
+# Represents all other tokens among the label tokens.
 ANY_OTHER = -1
 # A mean value below this has no gradient: its logarithm's would be noise.
 SMALLEST = 1e-30

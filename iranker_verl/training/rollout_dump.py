@@ -26,7 +26,7 @@ def ranking_field(step: StepRecord, extra_info: Mapping[str, Any], ground_truth:
 
 
 def whole_answers(inputs: Sequence[str], outputs: Sequence[str], prefix: str) -> tuple[list[str], list[str]]:
-    """Return prompts and responses in which ``prefix``, what all labels begin with, stands in the response and not in the prompt.
+    """Return prompts and responses in which ``prefix``, what all labels begin with, is in the response and not in the prompt.
 
     The agent loop puts it at the end of the prompt where a tokenizer has no single token for a label.
 

@@ -1,4 +1,4 @@
-"""verl's synchronous trainer, which saves as a run needs it that is left alone.
+"""verl's synchronous trainer, with the checkpoints that an unattended run needs.
 
 * The step's line of metrics is written before its checkpoint, so that a resumed run has every line up to it.
 * Room on the disk is checked before a checkpoint, and for the next one after it: the run then ends with nothing lost.
@@ -61,7 +61,7 @@ class SavingTrainer(PPOTrainerSync):
             with checkpoints.all_kept(self.config):
                 super()._save_checkpoint()
         except Exception:
-            checkpoints.check_room(self.config, partial=step)  # a full disk is told as one
+            checkpoints.check_room(self.config, partial=step)  # a full disk is reported as one
             raise
         self._saved = step
         checkpoints.prune(self.config)

@@ -264,7 +264,7 @@ class EliminationTrainer(SavingTrainer):
         sample_turns: list,
         expected_acc_counts: dict | None = None,
     ) -> dict[str, Any]:
-        """Return verl's metrics, and the sessions that failed: verl leaves them out of its means without a word."""
+        """Return verl's metrics, and the sessions that failed: verl silently leaves them out of its means."""
         metrics = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
         )

@@ -195,8 +195,8 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         ([*common, *model, "--method", "listwise"], ["unknown method"]),
         ([*common, *model, "--template", "lable"], ["unknown template 'lable'"]),
         (["--data", tmp_path, "--out", out], ["manifest.json"]),
-        (["--data", data, "--out", run_file], ["a.run: cannot be made a folder", "choose another"]),
-        (["--data", data, "--out", run_file / "sub"], ["a.run: cannot be made a folder"]),
+        (["--data", data, "--out", run_file], ["a.run: the folder cannot be made", "choose another"]),
+        (["--data", data, "--out", run_file / "sub"], ["a.run: the folder cannot be made"]),
         ([*common, *model, "--shards", "2"], ["a server is asked from here"]),
     ):
         line = refused(*arguments)

@@ -156,7 +156,7 @@ def test_nothing_of_the_users_is_overwritten(run, server, tmp_path):
     before = path.read_text()
     for out in (path, notes, tmp_path / "folder.jsonl"):
         code, _, err = run("--endpoint", server.url, "--model", "fake", "--lists", path, "--out", out)
-        assert code == 2 and f"{out} is there already" in err
+        assert code == 2 and f"{out} exists" in err
     assert path.read_text() == before and notes.read_text() == "mine" and server.requests == []
     assert (
         "cannot be written"

@@ -90,7 +90,7 @@ def test_columns_that_cannot_be_told_apart(tmp_path, line):
     write(tmp_path / "Video_Games.csv", line + "\n")
     write(tmp_path / "meta_Video_Games.json", META_2018)
     data, _ = interactions(amazon.find_amazon, tmp_path)
-    with pytest.raises(UserError, match=f"Video_Games.csv row 1: '{line}': it cannot be told which column is the item"):
+    with pytest.raises(UserError, match=f"Video_Games.csv row 1: '{line}': it is unclear which column is the item"):
         events(data)
 
 

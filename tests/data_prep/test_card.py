@@ -360,7 +360,7 @@ def test_places_that_cannot_be_written(tmp_path, content):
     with pytest.raises(UserError, match=r"the card is HTML; give a file name like card\.html"):
         write_card(tmp_path / "card.json", content)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made a folder"):
+    with pytest.raises(UserError, match="the folder cannot be made"):
         write_card(tmp_path / "file" / "card.html", content)
     write_card(tmp_path / "new" / "card.html", content)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["card.html", "card.json"]

@@ -339,7 +339,7 @@ def test_items_twice(tmp_path):
     write(tmp_path, "x.csv", "user_id,item_id,timestamp\n1,2,3\n")
     for end in ("csv", "jsonl"):
         write(tmp_path, f"x.items.{end}", "item_id,title\n")
-    with pytest.raises(UserError, match=r"x.csv: its items are there twice, as x.items.csv and as x.items.jsonl"):
+    with pytest.raises(UserError, match=r"x.csv: its items occur twice, as x.items.csv and as x.items.jsonl"):
         found(tmp_path / "x.csv")
 
 
@@ -476,8 +476,8 @@ def test_a_dataset_of_the_paper_keeps_to_its_rules(tmp_path):
         ("q,a,1,,,train\nq,b,0,,,test", "row 3: another split than in row 2, which is of the same query"),
         ("q,a,1,0,,\nr,b,0,0,,", "row 3: another query than in row 2, which is of the same query"),
         ("q,a,1,7,,\nr,b,0,7,,", "row 3: another query than in row 2, which is of the same query"),
-        ("q,a,1,,x,\nq,b,1,,x,", "row 3: passage 'x' was there before for this query, with another text or relevance"),
-        ("q,a,1,,x,\nq,a,0,,x,", "row 3: passage 'x' was there before"),
+        ("q,a,1,,x,\nq,b,1,,x,", "row 3: passage 'x' occurred before for this query, with another text or relevance"),
+        ("q,a,1,,x,\nq,a,0,,x,", "row 3: passage 'x' occurred before"),
         ("q,a,1,,x", "row 2: 5 fields separated by commas, 6 expected"),
     ],
 )

@@ -63,19 +63,19 @@ def test_white_space_and_repeats_are_as_in_preparation(tmp_path):
         (
             "x.jsonl",
             [{"query": "a", "candidates": ["b", {"id": "0", "text": "c"}]}],
-            "row 1: passage '0' was there before for this query",
+            "row 1: passage '0' occurred before for this query",
         ),
         (
             "x.jsonl",
             [{"query": "a", "candidates": [], "query_id": "q"}, {"query": "b", "candidates": [], "query_id": "q"}],
-            "row 2: a list called 'q' was there before, in row 1",
+            "row 2: list 'q' occurred before, in row 1",
         ),
         (
             "x.jsonl",
             [{"query": "a", "candidates": [{"id": "1", "text": "x"}, "y"]}],
-            "passage '1' was there before .*by its place",
+            "passage '1' occurred before .*by its position",
         ),
-        ("x.csv", "query,passage,passage_id\na,x,p\na,y,p\n", "row 3: passage 'p' was there before"),
+        ("x.csv", "query,passage,passage_id\na,x,p\na,y,p\n", "row 3: passage 'p' occurred before"),
         ("x.csv", "query_id,query,passage\nq,a,x\nq,b,y\n", "row 3: another query than in row 2"),
         ("x.csv", "query,candidates\na,b\n", "no column passage"),
         ("x.csv", "query,passage\n", "no list|no row|empty"),

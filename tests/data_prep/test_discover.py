@@ -96,7 +96,7 @@ def test_two_sources_of_one_dataset(tmp_path, first, second, dataset):
     touch(tmp_path, first, second, *partners)
     with pytest.raises(UserError) as error:
         discover(tmp_path)
-    assert f"{dataset} is there twice, as {tmp_path / first} and as {tmp_path / second}; give the path" in str(
+    assert f"{dataset} occurs twice, as {tmp_path / first} and as {tmp_path / second}; give the path" in str(
         error.value
     )
 

@@ -105,7 +105,7 @@ def both(path, layout):
         return read, outcome(path, layout)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files(), st.sampled_from([48, 200, events.BLOCK_BYTES]), st.sampled_from([1, 3, events.BATCH]))
 def test_fast_and_slow_agree_on_any_file(tmp_path, file, block, batch):
     layout, content = file
@@ -134,7 +134,7 @@ def test_fast_and_slow_agree_on_a_file_with_one_wrong_field_or_end(tmp_path, lay
             assert fast == slow, path.read_bytes()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1), SHORT_TIMES)))
 def test_any_ids_come_back(tmp_path, rows):
     """Independent of both readers: what was written is what is read, unless the format cannot hold it."""

@@ -160,7 +160,7 @@ BEIR = {
         (TREC, "collection.tsv", "d1\tone\n", None),
         (TREC, "collection.tsv", "d1\ttwo\n", "collection.tsv row 3: 'd1' is 'two', but 'one' in row 2"),
         (TREC, "collection.tsv", "d7\ta\nd7\tb\n", None),  # not needed
-        (TREC, "x.run", "1 Q0 d0 3 7 r\n", "x.run row 3: passage 'd0' is there twice"),
+        (TREC, "x.run", "1 Q0 d0 3 7 r\n", "x.run row 3: passage 'd0' occurs twice"),
         (TREC, "x.qrels.txt", "1 0 d0 1\n", None),
         (TREC, "x.qrels.txt", "1 0 d0 2\n", "row 3: passage 'd0' of query '1' has a second grade"),
         (

@@ -90,7 +90,7 @@ def test_columns_are_found_by_name(tmp_path):
         list(table_columns(path, ",", (("a",), ("x", "y")), 2, Counter()))
     # The earlier name goes before the later one.
     assert places(path, ["title", "name"], (("name", "title"),), 1) == [1]
-    with pytest.raises(UserError, match="file: the column a is there twice"):
+    with pytest.raises(UserError, match="file: the column a occurs twice"):
         places(path, ["a", "b", "a"], (("a",),), 1)
 
 

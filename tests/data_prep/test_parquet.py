@@ -17,7 +17,7 @@ from iranker_verl.errors import UserError
 WRITE = """
 import sys
 import pyarrow as pa, pyarrow.parquet as pq
-table = pa.table({"query": ["q"] * 50, "candidates": [["y", "x" * (200 << 20)]] + [["y", "z"]] * 49})
+table = pa.table({"query": ["q"] * 50, "candidates": [["y", "x" * (64 << 20)]] + [["y", "z"]] * 49})
 pq.write_table(table, sys.argv[1], compression="zstd", use_dictionary=sys.argv[2] == "True", data_page_version=sys.argv[3])
 """
 READ = """
@@ -39,7 +39,7 @@ print(most() - before)
 
 
 @pytest.mark.parametrize(("dictionary", "version"), [(True, "1.0"), (False, "2.0")])
-def test_a_cell_of_200_mb_is_refused_before_it_is_in_memory(tmp_path, dictionary, version):
+def test_a_cell_of_64_mb_is_refused_before_it_is_in_memory(tmp_path, dictionary, version):
     path = tmp_path / "cell.parquet"
     subprocess.run([sys.executable, "-c", WRITE, path, str(dictionary), version], check=True)
     assert path.stat().st_size < 1 << 20
@@ -47,7 +47,7 @@ def test_a_cell_of_200_mb_is_refused_before_it_is_in_memory(tmp_path, dictionary
     *errors, grown = found.stdout.splitlines()
     assert len(errors) == 2
     for error in errors:
-        assert "cell.parquet: candidates.list.element has a page of 200 MB in row group 1, and a text may have" in error
+        assert "cell.parquet: candidates.list.element has a page of 64 MB in row group 1, and a text may have" in error
     assert int(grown) <= opened.MAX_TEXT >> 20
 
 

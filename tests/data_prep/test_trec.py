@@ -237,9 +237,9 @@ def test_two_collections(tmp_path):
     [
         (
             "7 0 a 1\n7 a 1\n",
-            "row 2: '7 a 1' has 3 columns, not the 4 of TREC .query, 0, passage, grade., separated by",
+            r"row 2: 3 columns, 4 expected .*or BEIR's three under the header .*, in '7 a 1'; correct or remove the row",
         ),
-        ("7,0,a,1\n", "row 1: '7,0,a,1' has 1 columns"),
+        ("7,0,a,1\n", "row 1: 1 columns, 4 expected .* in '7,0,a,1'"),
         ("7 0 a good\n", "row 1: grade is 'good', not a number"),
         ("7 0 a nan\n", "row 1: grade is 'nan', not a number"),
         ("7 0 a 1\n\n7 0 a 2\n", "row 3: passage 'a' of query '7' has a second grade"),
@@ -259,7 +259,7 @@ def test_bad_judgements(tmp_path, qrels, message):
 @pytest.mark.parametrize(
     ("hits", "message"),
     [
-        ([hit("a", 1, 1), hit("a", 2, 0)], "passage 'a' is there twice for one query"),
+        ([hit("a", 1, 1), hit("a", 2, 0)], "passage 'a' occurs twice for one query"),
         ([hit("a", 1, 1), hit("b", 2, 0, qid=8)], "its hits have different qids, '7', '8'"),
         ([hit("a", "first", 1)], "rank is 'first', not a number"),
         ([hit("a", 1, None)], "score is 'None', not a number"),
@@ -278,15 +278,15 @@ def test_bad_candidates(tmp_path, hits, message):
 
 def test_a_query_twice(tmp_path):
     write(tmp_path, {"q": [hit("a", 1, 1), hit("b", 2, 0)], "q again": [hit("a", 1, 1), hit("b", 2, 0)]})
-    with pytest.raises(UserError, match=r"retrieve_results_dl19.json: query '7' is there twice"):
+    with pytest.raises(UserError, match=r"retrieve_results_dl19.json: query '7' occurs twice"):
         run(trec.find_trec, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("bm25.dl19.run", RUN + "7 Q0 a 5 1 bm25\n", "bm25.dl19.run row 5: passage 'a' is there twice for one query"),
-        ("bm25.dl19.run", RUN + "7 Q0 x 5 1\n", "bm25.dl19.run row 5: .* has 5 columns, not the 6"),
+        ("bm25.dl19.run", RUN + "7 Q0 a 5 1 bm25\n", "bm25.dl19.run row 5: passage 'a' occurs twice for one query"),
+        ("bm25.dl19.run", RUN + "7 Q0 x 5 1\n", "bm25.dl19.run row 5: 5 columns, 6 expected"),
         ("bm25.dl19.run", RUN + "7 Q0 x five 1 b\n", "bm25.dl19.run row 5: rank is 'five', not a number"),
         ("bm25.dl19.run", RUN + "7 Q0 x 5 inf b\n", "bm25.dl19.run row 5: score is 'inf', not a number"),
         ("collection.tsv", "a\tx\nb\ty\nc z\n", "collection.tsv row 3: 'c z' has no tab between id and text"),

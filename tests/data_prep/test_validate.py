@@ -161,7 +161,7 @@ def test_what_reads_alike(save):
     assert found(texts, 0) == {"candidates: the best one is shown in the history, too": (True, "'Heat (1995)'")}
     assert found(texts, 1) == {"candidates: one is in the history, too": (True, "'Heat (1995)'")}
     twice = [texts[1], texts[2], texts[2]]
-    assert found(twice, 0) == {"candidates: a text is there twice": (False, "'Brazil (1985)'")}
+    assert found(twice, 0) == {"candidates: a text occurs twice": (False, "'Brazil (1985)'")}
     assert found(twice, 1) == {"candidates: one text with two relevances": (True, "'Brazil (1985)'")}
 
 

@@ -113,7 +113,7 @@ def test_a_file_without_labels(tmp_path):
         (("b\t1", "b\t"), "row 3: Label is '', not 0 or 1"),
         (("b\t1", "b\tc\t1"), "row 3: 8 fields separated by tabs, 7 expected"),
         (("\tD1\tSome title\tD1-1\tb\t1", ""), "row 3: 2 fields separated by tabs, 7 expected"),
-        (("D1-1", "D1-0"), "row 3: SentenceID 'D1-0' is there twice"),
+        (("D1-1", "D1-0"), "row 3: SentenceID 'D1-0' occurs twice"),
     ],
 )
 def test_what_is_refused(tmp_path, change, message):

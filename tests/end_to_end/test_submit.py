@@ -34,7 +34,7 @@ def submit(*arguments: str, seconds: float = 60, **variables: str) -> subprocess
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, now."""
+    """Ports on which nothing listens now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -116,7 +116,7 @@ def test_nothing_to_evaluate_is_refused(tmp_path):
 
 
 def test_a_task_twice_is_refused(tasks, tmp_path):
-    with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' is there twice"):
+    with pytest.raises(UserError, match=r"'task 0' of 'rec-movie' occurs twice"):
         evaluate_baselines([], [*tasks, tasks[0]], tmp_path)
 
 

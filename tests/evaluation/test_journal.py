@@ -84,7 +84,7 @@ def test_lines_without_a_header_are_not_ours_and_stay(tmp_path):
     part = half_done(tmp_path)
     before = part.read_bytes()
     (tmp_path / "episodes-after.header.json").unlink()
-    with pytest.raises(UserError, match=r"episodes-after.jsonl.unfinished is there already"):
+    with pytest.raises(UserError, match=r"episodes-after.jsonl.unfinished exists"):
         Journal(of_system(tmp_path, "after"), PRINT)
     assert part.read_bytes() == before
 
@@ -100,7 +100,7 @@ def test_a_header_that_it_did_not_make_stays(tmp_path):
 def test_a_file_that_it_did_not_make_stays(tmp_path):
     theirs = tmp_path / "mine.jsonl"
     theirs.write_text("of somebody")
-    with pytest.raises(UserError, match=r"mine.jsonl is there already, and no mine.header.json beside it"):
+    with pytest.raises(UserError, match=r"mine.jsonl exists, and no mine.header.json beside it"):
         Journal(theirs, PRINT)
     assert theirs.read_text() == "of somebody" and len(list(tmp_path.iterdir())) == 1
 
@@ -119,7 +119,7 @@ def test_killed_while_finishing(tmp_path):
 @pytest.mark.parametrize("folder", ["file", "file/sub"])
 def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, folder):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=f"{folder}: cannot be made a folder .*choose another"):
+    with pytest.raises(UserError, match=f"{folder}: the folder cannot be made .*choose another"):
         Journal(of_system(tmp_path / folder, "after"), PRINT)
 
 

@@ -33,11 +33,11 @@ def test_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("candidates", "truth", "message"),
     [
-        ("u1\t5 7\nu1\t5\n", "u1\t1\t5\n", "row 2: user u1 stands twice"),
+        ("u1\t5 7\nu1\t5\n", "u1\t1\t5\n", "row 2: user u1 occurs twice"),
         ("u1\t \n", "u1\t1\t5\n", "row 1: a user and candidates"),
         ("u1 5 7\n", "u1\t1\t5\n", "row 1: 1 fields"),
         ("u1\t5 7\n", "u2\t1\t5\n", "no user u1"),
-        ("u1\t5 7\n", "u1\t1\t5\nu1\t1\t6\n", "row 3: user u1 stands twice"),
+        ("u1\t5 7\n", "u1\t1\t5\nu1\t1\t6\n", "row 3: user u1 occurs twice"),
     ],
 )
 def test_refused(tmp_path, candidates, truth, message):

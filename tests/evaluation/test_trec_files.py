@@ -39,7 +39,7 @@ def test_gzipped(tmp_path):
     [
         (read_run, "q Q0 d 1 2.0\n", 1, "5 columns, 6 expected"),
         (read_run, "q Q0 d 1 2.0 tag more\n", 1, "7 columns"),
-        (read_run, "q Q0 d 1 2.0 tag\nq Q0 d 2 1.0 tag\n", 2, "d stands twice under query q"),
+        (read_run, "q Q0 d 1 2.0 tag\nq Q0 d 2 1.0 tag\n", 2, "d occurs twice under query q"),
         (read_run, "q Q0 d 1 high tag\n", 1, "score is 'high', not a number"),
         (read_run, "q Q0 d 1 nan tag\n", 1, "score is 'nan'"),
         (read_run, "q Q0 d first 1 tag\n", 1, "rank is 'first'"),
@@ -52,7 +52,7 @@ def test_gzipped(tmp_path):
         (read_qrels, "query-id\tcorpus-id\tscore\nq\td\t1\nq\t0\te\t1\n", 3, "4 columns, 3 expected"),
         (read_qrels, "query-id\tcorpus-id\tscore\nq\td\tgood\n", 2, "grade is 'good'"),
         (read_qrels, "q 0 d 1\nquery-id corpus-id score\n", 2, "3 columns, 4 expected"),
-        (read_qrels, "q 0 d 1\nq 0 d 1\n", 2, "stands twice"),
+        (read_qrels, "q 0 d 1\nq 0 d 1\n", 2, "occurs twice"),
         (read_qrels, "q 0 d 0.5\n", 1, "grade is '0.5', not a whole number"),
         (read_qrels, "q 0 d good\n", 1, "grade is 'good'"),
         (read_qrels, b"q 0 d 1\nq 0 \xff 1\n", 2, "not utf-8"),

@@ -227,7 +227,7 @@ def test_the_token_that_is_here_is_sent_unless_the_user_says_otherwise(monkeypat
 
 
 def test_a_head_that_is_not_there_is_said_at_once():
-    with pytest.raises(UserError, match="nobody listens there"):
+    with pytest.raises(UserError, match="nothing listens there"):
         submit._check_listens("http://127.0.0.1:1")
 
 

@@ -67,7 +67,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made a folder"):
+    with pytest.raises(UserError, match="the folder cannot be made"):
         check_room(tmp_path / "file" / "run")
 
 

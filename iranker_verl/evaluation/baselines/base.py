@@ -23,7 +23,7 @@ Model = TypeVar("Model")
 
 
 class Unavailable(Exception):
-    """A baseline cannot run here, with the reason (missing weights or library), which stands in its row of a table."""
+    """A baseline cannot run here, with the reason (missing weights or library), which its row of a table shows."""
 
 
 def default_device() -> str:
@@ -53,7 +53,7 @@ class Context:
 
 
 class Baseline(Protocol):
-    """What evaluation asks of a baseline: it ranks tasks after it has seen the training tasks.
+    """The interface of a baseline: it ranks tasks after it has seen the training tasks.
 
     It is deterministic for a seed (on a GPU up to rounding), and :meth:`rank` reads neither a task's relevance nor the order of
     its candidates.

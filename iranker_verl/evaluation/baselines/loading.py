@@ -39,7 +39,7 @@ def resolve_model(named: str, baseline: str, log: Callable[[str], None]) -> Path
         return folder
     if folder.is_absolute() or named.startswith((".", "~")) or named.count("/") > 1:
         raise Unavailable(f"{baseline}: {named} is no folder; {_way_out(baseline)}")
-    with unavailable_on_error(baseline, named, "is no folder here and cannot be had from the Hugging Face Hub"):
+    with unavailable_on_error(baseline, named, "is no folder here and cannot be fetched from the Hugging Face Hub"):
         log(f"{baseline}: looking for {named} in the Hugging Face cache and on the Hub")
         return hub_folder(named, pickles=True)
 

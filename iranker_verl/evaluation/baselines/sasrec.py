@@ -11,7 +11,7 @@ embedding is multiplied by the root of its width. Two things differ:
   negative. A drawn negative is mostly an easy one, and the model grows overconfident; with the softmax the same network
   ranks clearly better (Klenitskiy & Vasilev 2023, arXiv 2309.07602; Petrov & Macdonald 2023, arXiv 2308.07192). The
   softmax needs batch x length x items numbers of memory, which the catalogues here allow.
-* a start token stands before the first item, so that a history without known items has a prediction too.
+* a start token precedes the first item, so that a history without known items has a prediction too.
 
 Training stops when the loss of users held out from it no longer falls; the best state is kept. Sequences keep their last
 ``longest`` items. ``fit`` leaves out tasks without history ids, and ``rank`` returns None for them, as for a dataset

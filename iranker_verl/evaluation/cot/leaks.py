@@ -50,7 +50,7 @@ class Proof:
     threshold: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the proof as it stands in ``results.json``."""
+        """Return the proof in the form of ``results.json``."""
         return asdict(self)
 
 

@@ -5,11 +5,11 @@
 
 It is used like the template that it is over, by evaluation, the episode loop and the engine alike.
 
-*Where the examples stand.* The system message is unchanged, and shared by all prompts. The user message begins with the
+*Position of the examples.* The system message is unchanged, and shared by all prompts. The user message begins with the
 examples, followed by the template's own text: context, then candidates. Retrieval depends on the task's context alone, so
 all steps of an episode begin with the same text up to the first candidate that differs, and a prefix cache computes the
 examples once a task, not once a step. The examples are not turns of the chat, because chat templates of reasoning models
-(Qwen3, DeepSeek-R1) cut the reasoning out of earlier turns. The most similar example stands last, next to the task.
+(Qwen3, DeepSeek-R1) cut the reasoning out of earlier turns. The most similar example is last, next to the task.
 """
 
 from __future__ import annotations

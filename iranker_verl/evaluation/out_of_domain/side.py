@@ -6,7 +6,6 @@ questions' hashes and each metric's sums and counts, one a question; or the reas
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from iranker_verl.console import say
 from iranker_verl.errors import UserError
 from iranker_verl.evaluation.out_of_domain.tasks import Unavailable, load_task
-from iranker_verl.files import write_json
+from iranker_verl.files import read_json, write_json
 
 BACKENDS = ("vllm", "hf")
 HF_BATCH = 8  # on a CPU; a GPU finds its own
@@ -27,7 +26,7 @@ HF_BATCH = 8  # on a CPU; a GPU finds its own
 
 def evaluate_side(out: Path, side: str) -> None:
     """Evaluate every task of the settings that is not completed. An unavailable task is recorded and skipped."""
-    settings = json.loads((out / "settings.json").read_text(encoding="utf-8"))
+    settings = read_json(out / "settings.json")
     data = Path(settings["data_folder"]) if settings["data_folder"] else None
     if data and settings["allow_code_execution"] and (data / "code_eval" / "code_eval.py").is_file():
         os.chdir(data)  # evaluate.load("code_eval"), which lm-eval calls, looks here first
@@ -57,7 +56,7 @@ def evaluate_side(out: Path, side: str) -> None:
 def read_task_result(out: Path, side: str, name: str) -> dict[str, Any] | None:
     """Return what is kept of a task; None where there is nothing yet."""
     path = out / side / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def load_language_model(backend: str, model: Path, max_model_len: int | None, seed: int) -> Any:

@@ -93,7 +93,7 @@ def tests(runs: Sequence[Run], seed: int = 0) -> list[dict[str, Any]]:
 
 
 def warnings(runs: Sequence[Run]) -> list[str]:
-    """Return what a reader has to know before comparing."""
+    """Return warnings for a reader who compares the runs."""
     found = []
     for key, what in (("data_hash", "data"), ("template_hash", "prompt template")):
         hashes = {run.name: run.results.get(key) for run in runs}

@@ -50,7 +50,7 @@ def diagnose(systems: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any
 
 
 def diagnosis(records: Iterable[Record], popularity: Ranks | None = None) -> dict[str, Any]:
-    """Return one system's diagnosis; ``popularity`` says at which rank popularity puts the best candidate of a task."""
+    """Return one system's diagnosis; ``popularity`` is the rank that popularity gives to the best candidate of a task."""
     survival: dict[int, _Survival] = defaultdict(_Survival)
     regrets: dict[str, list[float]] = defaultdict(list)
     random_regrets: list[float] = []

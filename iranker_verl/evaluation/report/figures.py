@@ -1,4 +1,4 @@
-"""The report's figures, drawn with matplotlib as SVG that lives in the page.
+"""The report's figures, drawn with matplotlib as SVG in the page.
 
 Each function takes plain numbers and returns an ``<svg>``, or None where there is nothing to draw.
 """

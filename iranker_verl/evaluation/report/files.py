@@ -13,6 +13,7 @@ from iranker_verl.evaluation.baselines import BASELINES
 from iranker_verl.evaluation.journal import EPISODES, of_system
 from iranker_verl.evaluation.records import Record, records_of
 from iranker_verl.evaluation.systems import Role, role_by_name
+from iranker_verl.files import read_json
 
 NUMBERS = ("rr", "ndcg@5", "ndcg@10", "hit@1", "n")  # of every system, beside its ci95
 
@@ -23,9 +24,9 @@ def read_results(run_dir: Path) -> dict[str, Any]:
     Of an earlier version, which had no ``roles``, a system's role is that of its name.
     """
     path = run_dir / "results.json"
-    results = read_object(path)
-    if results is None:
+    if not path.is_file():
         raise UserError(f"{path}: no such file; {run_dir} holds no finished evaluation")
+    results = read_json(path, "evaluate the run again")
     if not isinstance(results.get("datasets"), dict) or not isinstance(results.get("macro"), dict):
         raise UserError(f"{path}: it needs `datasets` and `macro`; evaluate the run again")
     for where, found in [("macro", results["macro"]), *results["datasets"].items()]:
@@ -49,7 +50,7 @@ def _role(path: Path, results: dict[str, Any], system: str) -> Role:
 
 
 def _missing(numbers: Any) -> str | None:
-    """Return the first of a system's numbers that is none, if any."""
+    """Return the name of a system's first missing or invalid number, if any."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -60,19 +61,6 @@ def _missing(numbers: Any) -> str | None:
     there = {name: is_number(numbers.get(name)) for name in NUMBERS}
     there["ci95"] = isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends))
     return next((name for name, good in there.items() if not good), None)
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a file, None where there is no such file. Raise UserError where it is anything else."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except NOT_JSON as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: it has to hold a JSON object, not a {type(content).__name__}")
-    return content
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:

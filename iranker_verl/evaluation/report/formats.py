@@ -14,7 +14,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def stars(p: float) -> str:
-    """Return ``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; they stand beside their p and nowhere else."""
+    """Return ``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05; used only beside their p."""
     return next((" " + "*" * n for n, level in ((3, 0.001), (2, 0.01), (1, 0.05)) if p < level), "")
 
 

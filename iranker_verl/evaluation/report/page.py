@@ -34,7 +34,7 @@ they are there. Whatever is absent is not shown.
 ``episodes-<system>.jsonl``
     one object a task: see :meth:`iranker_verl.evaluation.records.Record.to_json`.
 
-The page is one file: its style and its figures are in it, and it asks for nothing from elsewhere.
+The page is one file: its style and its figures are in it, and it loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from iranker_verl.evaluation.report.diagnosis import POSITIONS, diagnose
 from iranker_verl.evaluation.results import values_by_task
 from iranker_verl.evaluation.statistics import MACRO, comparisons
 from iranker_verl.evaluation.systems import Role, main_system, with_role
-from iranker_verl.files import mark, write_text
+from iranker_verl.files import mark, read_json, write_text
 from iranker_verl.inference.episode import AnsweredStep
 
 
@@ -82,11 +82,12 @@ def write_tables(run_dir: Path, against: str | None = None) -> list[Path]:
 
 
 def complete(run_dir: Path, against: str | None = None) -> dict[str, Any]:
-    """Return ``results.json`` with what other files of the folder know: comparisons, diagnosis, tasks other than ranking."""
+    """Return ``results.json`` with what other files of the folder hold: comparisons, diagnosis, tasks other than ranking."""
     results = report_files.read_results(run_dir)
     if "generic" not in results:
         for name in ("out_of_domain", "generic"):  # the second is the former name
-            if found := report_files.read_object(run_dir / name / f"{name}.json"):
+            if (file := run_dir / name / f"{name}.json").is_file():
+                found = read_json(file)
                 results["generic"], results["generic_unavailable"] = found["tasks"], found.get("unavailable") or {}
                 break
     if "diagnosis" in results and "comparisons" in results and against is None:
@@ -241,7 +242,7 @@ def _finite(value: Any) -> bool:
 def _headline(
     results: Mapping[str, Any], datasets: Mapping[str, Any], main: str | None, before: str | None
 ) -> dict[str, Any]:
-    """Return what the page's first lines say of ``main``, the same model ``before`` training, and the baselines."""
+    """Return the page's first lines about ``main``, the same model ``before`` training, and the baselines."""
     macro = results["macro"]
     old, new = macro.get(before), macro.get(main)
     pairs = [(d[before]["rr"], d[main]["rr"]) for d in datasets.values() if before in d and main in d]

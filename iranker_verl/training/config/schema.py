@@ -1,6 +1,6 @@
 """The options of a recipe: ours, and limits of verl's.
 
-:class:`Recipe` is what stands under ``iranker:``. It is registered with Hydra as ``iranker_options``, which ``iranker.yaml``
+:class:`Recipe` is the content of ``iranker:``. It is registered with Hydra as ``iranker_options``, which ``iranker.yaml``
 takes into every recipe, so that Hydra refuses options that there are not, and values of another type.
 """
 
@@ -107,7 +107,7 @@ class Credit:
 
 @dataclass
 class Recipe:
-    """What stands under ``iranker:``."""
+    """The content of ``iranker:``."""
 
     template: str = option(
         "label",

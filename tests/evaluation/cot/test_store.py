@@ -50,7 +50,7 @@ def test_a_broken_store_is_named(tmp_path):
         (tmp_path / "manifest.json").write_text(manifest)
         with pytest.raises(UserError):
             read_traces(tmp_path)
-    with pytest.raises(UserError, match="cannot be made a folder"):
+    with pytest.raises(UserError, match="the folder cannot be made"):
         write_traces(store(), path)
 
 

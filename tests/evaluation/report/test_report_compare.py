@@ -74,7 +74,7 @@ def test_a_folder_is_no_page(runs, tmp_path):
     with pytest.raises(UserError, match=r"--out .*: it is a folder; give the page's file"):
         write_comparison(runs[:2], tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file: cannot be made a folder"):
+    with pytest.raises(UserError, match="file: the folder cannot be made"):
         write_comparison(runs[:2], tmp_path / "file" / "page.html")
 
 

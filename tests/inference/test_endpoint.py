@@ -65,9 +65,9 @@ def test_what_passes_by_itself_is_tried_again():
         (401, {"error": {"message": "who?"}}, "who.*OPENAI_API_KEY", 1),
         (404, {"error": {"message": "no such model"}}, "'fake' one of its models", 1),
         (400, {"error": {"message": "the context is 4096 tokens"}}, "the context is 4096 tokens", 1),
-        (200, answer("x", choices=[]), "without a choice", 1),
+        (200, answer("x", choices=[]), "no choices", 1),
         (200, answer("x", usage=None), "usage.prompt_tokens", 1),
-        (200, b"<html>a proxy</html>", "not OpenAI's form|without a choice", 1),
+        (200, b"<html>a proxy</html>", "not OpenAI's form|no choices", 1),
     ],
 )
 def test_given_up_with_a_reason(status, body, message, tries):

@@ -168,6 +168,6 @@ def test_a_name_that_cannot_be_fetched_is_unavailable_at_once(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     started = time.monotonic()
-    with pytest.raises(Unavailable, match="rankbert: nobody/no-such-model is no folder here and cannot be had"):
+    with pytest.raises(Unavailable, match="rankbert: nobody/no-such-model is no folder here and cannot be fetched"):
         baseline("nobody/no-such-model").fit(tiny.passages(2))
     assert time.monotonic() - started < 20

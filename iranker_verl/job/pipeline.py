@@ -128,8 +128,7 @@ class Stage:
 
     def way_on(self, config: DictConfig) -> str:
         """Return what to do after a failure, and what the stage then continues from."""
-        step = checkpoints.last_step(Path(config.trainer.default_local_dir))
-        if self.name == "rl" and step:
+        if self.name == "rl" and (step := checkpoints.last_step(Path(config.trainer.default_local_dir))):
             return f"{AGAIN} to continue from the checkpoint of step {step}"
         return f"{AGAIN} {WAYS_ON[self.name]}"
 

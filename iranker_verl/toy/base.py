@@ -25,7 +25,7 @@ from iranker_verl.toy import questions, skills
 from iranker_verl.toy.batches import Sampler, accumulate_gradient
 from iranker_verl.toy.circuits import CHANNELS, HEAD, READING_LAYERS, widen
 from iranker_verl.toy.muon import Muon
-from iranker_verl.toy.questions import BEST
+from iranker_verl.toy.questions import BEST, WORSE
 from iranker_verl.toy.tokenizer import LABELS, title_pieces, train_tokenizer
 from iranker_verl.toy.topics import DIMENSIONS, embeddings, initialise
 
@@ -146,7 +146,7 @@ def _made_of(tasks: Sequence[RankingTask], template: Template, seed: int, config
         "tasks_hash": tasks_hash(tasks),
         "template_id": template.id,
         "template_hash": template.hash,
-        "questions": BEST.hash,
+        "questions": [BEST.hash, WORSE.hash],
         "seed": seed,
         "config": asdict(config),
         "torch": version("torch"),
@@ -167,13 +167,15 @@ def _make(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(tokenizer, narrowed(config) if config.circuits else config)
-        initialise(model, embeddings(tokenizer, plain_texts(training), DIMENSIONS))
+        vectors = embeddings(tokenizer, plain_texts(training), DIMENSIONS, titles)
+        initialise(model, vectors, mean=config.circuits)
         stages = []
         if config.circuits:
             stages = _train(model, sampler, validation, config, config.stages[:1], progress)
             ids = tokenizer.get_vocab()
             labels, pieces = [ids[label] for label in LABELS], [ids[f" {title}"] for title in titles]
-            model = widen(model, new_model(tokenizer, config), labels, pieces)
+            [end] = tokenizer.encode("\n")
+            model = widen(model, new_model(tokenizer, config), labels, end, pieces)
         stages += _train(model, sampler, validation, config, config.stages[len(stages) :], progress)
     parameters = sum(p.numel() for p in model.parameters())
     model.eval()
@@ -246,7 +248,12 @@ def narrowed(config: BaseConfig) -> BaseConfig:
     """Return the sizes of the language model that becomes the ranker of ``config``."""
     heads = config.heads - CHANNELS // HEAD
     return replace(
-        config, hidden=config.hidden - CHANNELS, heads=heads, kv_heads=heads, layers=config.layers - READING_LAYERS
+        config,
+        hidden=config.hidden - CHANNELS,
+        heads=heads,
+        kv_heads=heads,
+        layers=config.layers - READING_LAYERS,
+        feed_forward=config.feed_forward - HEAD,
     )
 
 

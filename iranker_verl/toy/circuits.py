@@ -5,13 +5,17 @@ heads that join a label to its line, and one that looks up the line whose title 
 and suddenly (Olsson et al., In-context learning and induction heads, arXiv 2209.11895). On real data, where every answer is
 uncertain, it had hardly begun after 14 minutes. So these heads are written down here, and training continues from them:
 
-1. *line*: in the first layer, every token attends to the nearest label before it, at any distance, and copies its code;
-2. *match*: in two more layers, the query is the language model's prediction, the key is a token's own embedding, both in the
-   leading directions of the titles' embeddings, so that a score is nearly the title's logit; the value is the code of the line,
-   which is written where the output reads labels.
+1. *line*: in the first layer, every token attends to the nearest label or end of a line before it, at any distance, and copies
+   its code, which is none for an end;
+2. *amplify*: units of the first layer multiply that code with the token's own, so that only titles in lines have long ones;
+3. *match*: in two more layers, the query is the language model's prediction, the key is a title's code, both in the leading
+   directions of the titles' embeddings, so that a score is nearly the title's logit; the value is the code of the line, which is
+   written where the output reads labels;
+4. *gate*: units of the last layer take away what was written, or more of it, as far as the question says so: a question for the
+   worst has to say the opposite of a question for the best.
 
 The width is the language model's and three channels: a label's code (read by the output), the code of a token's line, and a
-token's embedding in the leading directions. The language model computes nearly what it did before.
+title's embedding in the leading directions. The language model computes nearly what it did before.
 
 :func:`copy_values`, :func:`look_back` and :func:`induce` are starts for a model that is not widened (``benchmarks/reasoning.py``).
 """
@@ -29,27 +33,28 @@ from transformers import Qwen2ForCausalLM
 HEAD = 32  # dimensions of a head, and of each channel
 CHANNELS = 3 * HEAD
 READING_LAYERS = 2
-LABEL_LENGTH = 3.0  # of a label's code, in mean lengths of an embedding
-CODE_LENGTH = 0.2  # of a token's code
+# Lengths of codes in mean lengths of an embedding: a label's, an end of line's, and a title's outside of a line.
+LABEL_LENGTH, END_LENGTH, CODE_LENGTH = 3.0, 0.3, 0.2
 # The score of the nearest label: FLOOR at a distance of REACH tokens, and SLOPE more for each e-fold that it is nearer.
 FLOOR, SLOPE, REACH = 20.0, 20.0, 400
+AMPLIFY = 1.0  # how much longer a title's code is in a line
+MATCH = 1.6  # how sharply the match looks
+WRITE = 11.5  # of the line that is looked at
+GATE = 0.5  # of what was written, that a unit takes away
 COPY_SCALE = 0.25
 LOOK_SCALE = 6.5
 INDUCE_SCALE = 4.0
 INDUCE_WRITE = 0.75
-MATCH = 25.0  # how sharply the match looks
-IN_LINE = 6.0  # how much more it looks at lines than at the history
-WRITE = 10.0  # of a line that it looks at alone, in lengths of its code
 
 
 def widen(
-    language: Qwen2ForCausalLM, model: Qwen2ForCausalLM, labels: Sequence[int], titles: Sequence[int]
+    language: Qwen2ForCausalLM, model: Qwen2ForCausalLM, labels: Sequence[int], end: int, titles: Sequence[int]
 ) -> Qwen2ForCausalLM:
     """Write ``language`` and the heads that read its predictions into ``model``; return ``model``.
 
     ``model`` is :data:`CHANNELS` wider and :data:`READING_LAYERS` deeper, with heads of :data:`HEAD` dimensions, each with its
-    own keys. ``labels`` are the tokens of at most :data:`HEAD` labels. ``titles`` are the tokens whose embeddings' leading
-    directions are used; all tokens' where they are too few.
+    own keys, and :data:`HEAD` more units. ``labels`` are the tokens of fewer than :data:`HEAD` labels, ``end`` is the newline's.
+    ``titles`` are the tokens that are looked up; all tokens where they are too few.
     """
     width = language.config.hidden_size
     with torch.no_grad():
@@ -60,31 +65,42 @@ def widen(
                 parameter.zero_()
             else:
                 parameter.normal_(0.0, 0.01)
-        directions, strength = _embed(language, model, labels, titles)
+        length = float(language.model.embed_tokens.weight.norm(dim=1).mean())
+        directions, scale = _embed(language, model, labels, end, titles, length)
         _copy(language, model)
-        _join_lines(model, width, labels)
+        _join_lines(model, width, labels, end)
+        _amplify(model.model.layers[0], width, language.config.intermediate_size)
         for layer in model.model.layers[-READING_LAYERS:]:
-            _match(layer, width, directions, strength)
+            _match(layer, width, directions, MATCH * length / scale, WRITE * length)
+        _gate(model.model.layers[-1], width)
     return model
 
 
 def _embed(
-    language: Qwen2ForCausalLM, model: Qwen2ForCausalLM, labels: Sequence[int], titles: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write the embeddings; return the leading directions, shape (HEAD, width), and their relative strengths."""
+    language: Qwen2ForCausalLM,
+    model: Qwen2ForCausalLM,
+    labels: Sequence[int],
+    end: int,
+    titles: Sequence[int],
+    length: float,
+) -> tuple[torch.Tensor, float]:
+    """Write the embeddings; return the leading directions, shape (HEAD, width), and the scale of titles' codes."""
     known, wide = language.model.embed_tokens.weight, model.model.embed_tokens.weight
     width = known.shape[1]
-    length = known.norm(dim=1).mean()
-    shown = known[list(titles)] if len(titles) >= 2 * HEAD else known
-    mean = shown.mean(0)
-    _, strength, directions = torch.linalg.svd(shown - mean, full_matrices=False)
-    codes = (known - mean) @ directions[:HEAD].T
+    shown = list(titles) if len(titles) >= 2 * HEAD else list(range(len(known)))
+    read = known[shown] * language.model.norm.weight  # as the output reads them
+    read -= read.mean(0)
+    directions = torch.linalg.svd(read, full_matrices=False)[2][:HEAD]
+    codes = read @ directions.T
+    scale = CODE_LENGTH * length / float(codes.norm(dim=1).mean())
     wide.zero_()
     wide[:, :width] = known
-    for place, token in enumerate(labels):
-        wide[token, width + place] = LABEL_LENGTH * length
-    wide[:, width + 2 * HEAD :] = CODE_LENGTH * length * codes / codes.norm(dim=1).mean()
-    return directions[:HEAD], strength[:HEAD] / strength[0]
+    wide[shown, width + 2 * HEAD :] = scale * codes
+    wide[list(labels)] = 0.0
+    wide[list(labels), :width] = known[list(labels)].mean(0)  # the output tells them apart by their codes alone
+    wide[list(labels), width + torch.arange(len(labels))] = LABEL_LENGTH * length
+    wide[end, width + len(labels)] = END_LENGTH * length
+    return directions, scale
 
 
 def _copy(language: Qwen2ForCausalLM, model: Qwen2ForCausalLM) -> None:
@@ -108,11 +124,12 @@ def _copy(language: Qwen2ForCausalLM, model: Qwen2ForCausalLM) -> None:
             wide.weight[:width, :width] = narrow.weight
             wide.bias[:width] = narrow.bias
         layer.self_attn.o_proj.weight[:width, :width] = known.self_attn.o_proj.weight
+        units = language.config.intermediate_size
         for name in ("gate_proj", "up_proj"):
             wide = getattr(layer.mlp, name).weight
-            wide[:, width:] = 0.0
-            wide[:, :width] = getattr(known.mlp, name).weight
-        layer.mlp.down_proj.weight[:width] = known.mlp.down_proj.weight
+            wide[:units] = 0.0
+            wide[:units, :width] = getattr(known.mlp, name).weight
+        layer.mlp.down_proj.weight[:width, :units] = known.mlp.down_proj.weight
 
 
 def distance_weights(frequencies: torch.Tensor) -> torch.Tensor:
@@ -123,49 +140,73 @@ def distance_weights(frequencies: torch.Tensor) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.float32)
 
 
-def _join_lines(model: Qwen2ForCausalLM, width: int, labels: Sequence[int]) -> None:
+def _join_lines(model: Qwen2ForCausalLM, width: int, labels: Sequence[int], end: int) -> None:
     """Let the first free head of the first layer copy the code of the nearest label before a token into the line's channel.
 
-    Only labels have keys, in the cosine part of each rotary frequency θ, and all queries are equal, so the score of a label Δ
-    tokens back is Σ w cos(θΔ).
+    Only labels and ends of lines have keys, in the cosine part of each rotary frequency θ, and all queries are equal, so the
+    score of a label Δ tokens back is Σ w cos(θΔ). An end has no value.
     """
     first: Any = model.model.layers[0]
     attention, rows = first.self_attn, slice(width, width + HEAD)
-    labelled = model.model.embed_tokens.weight[list(labels)]
-    code = labelled[0, width]
-    # What a label's code is after the norm, whose weights are one in the channels.
-    seen = code / labelled.pow(2).mean(dim=1).sqrt().mean()
+
+    def seen(tokens: Sequence[int], place: int) -> torch.Tensor:
+        """Return what a code is after the norm, whose weights are one in the channels."""
+        shown = model.model.embed_tokens.weight[list(tokens)]
+        return shown[0, place] / shown.pow(2).mean(dim=1).sqrt().mean()
+
+    last = width + len(labels)
+    code, ended = seen(labels, width), seen([end], last)
+    length = model.model.embed_tokens.weight[labels[0], width] / LABEL_LENGTH
     part = (distance_weights(model.model.rotary_emb.inv_freq.float().cpu()) * HEAD**0.5).sqrt()
-    zeros = torch.zeros_like(part)
+    cosines = torch.cat([part, torch.zeros_like(part)])
     for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
         projection.weight[rows] = 0.0
-    attention.q_proj.bias[rows] = torch.cat([part, zeros])
-    attention.k_proj.weight[rows, width : width + HEAD] = torch.cat([part, zeros])[:, None] / seen
-    attention.v_proj.weight[rows, width : width + HEAD] = torch.eye(HEAD) / seen
-    attention.o_proj.weight[width + HEAD : width + 2 * HEAD, rows] = torch.eye(HEAD) * code / LABEL_LENGTH
+    attention.q_proj.bias[rows] = cosines
+    attention.k_proj.weight[rows, width:last] = cosines[:, None] / code
+    attention.k_proj.weight[rows, last] = cosines / ended
+    attention.v_proj.weight[rows, width : width + HEAD] = torch.eye(HEAD) / code
+    attention.v_proj.weight[rows, last] = 0.0
+    attention.o_proj.weight[width + HEAD : width + 2 * HEAD, rows] = torch.eye(HEAD) * length
 
 
-def _match(layer: Any, width: int, directions: torch.Tensor, strength: torch.Tensor) -> None:
+def _amplify(layer: Any, width: int, units: int) -> None:
+    """Let units of the first layer repeat a token's code, longer, if it stands in a line."""
+    new, code = slice(units, units + HEAD), slice(width + 2 * HEAD, width + 3 * HEAD)
+    for projection in (layer.mlp.gate_proj, layer.mlp.up_proj):
+        projection.weight[new] = 0.0
+    layer.mlp.gate_proj.weight[new, width + HEAD : width + 2 * HEAD] = 1.0
+    layer.mlp.up_proj.weight[new, code] = torch.eye(HEAD)
+    layer.mlp.down_proj.weight[code, new] = AMPLIFY * torch.eye(HEAD)
+
+
+def _match(layer: Any, width: int, directions: torch.Tensor, sharpness: float, written: float) -> None:
     """Let two heads look up the lines whose titles are predicted, and write their codes where the output reads labels.
 
     A head's frequencies with periods of more than a list's length keep a product whatever the distance: its slow dimensions.
-    The heads share the directions between them, the strongest to both.
+    The heads share the directions between them, the strongest in the first.
     """
-    attention = layer.self_attn
-    half = HEAD // 2
-    *slow, inside = (*range(half - 10, half), *range(HEAD - 10, HEAD))
+    attention, half = layer.self_attn, HEAD // 2
+    slow = torch.tensor([*range(half - 10, half), *range(HEAD - 10, HEAD)])
     line = slice(width + HEAD, width + 2 * HEAD)
     for head, first in enumerate((0, HEAD - len(slow))):
-        rows, taken = slice(head * HEAD, (head + 1) * HEAD), slice(first, first + len(slow))
+        rows, taken = slice(head * HEAD, (head + 1) * HEAD), first + torch.arange(len(slow))
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
             projection.weight[rows] = 0.0
-        places = head * HEAD + torch.tensor(slow)
-        attention.q_proj.weight[places, :width] = MATCH * directions[taken] * strength[taken, None]
-        attention.k_proj.weight[places, width + 2 * HEAD + torch.arange(first, first + len(slow))] = 1.0
-        attention.q_proj.bias[head * HEAD + inside] = IN_LINE
-        attention.k_proj.weight[head * HEAD + inside, line] = 1.0
+        attention.q_proj.weight[head * HEAD + slow, :width] = sharpness**0.5 * directions[taken]
+        attention.k_proj.weight[head * HEAD + slow, width + 2 * HEAD + taken] = sharpness**0.5
         attention.v_proj.weight[rows, line] = torch.eye(HEAD)
-        attention.o_proj.weight[width : width + HEAD, rows] = WRITE * torch.eye(HEAD)
+        attention.o_proj.weight[width : width + HEAD, rows] = written * torch.eye(HEAD)
+
+
+def _gate(layer: Any, width: int) -> None:
+    """Let units of the last layer take away what the matches wrote, or more of it, as far as the question says so.
+
+    A unit multiplies its gate, which reads the question, with what was written for one label. Gates begin at nothing.
+    """
+    written = slice(width, width + HEAD)
+    layer.mlp.up_proj.weight[:HEAD] = 0.0
+    layer.mlp.up_proj.weight[:HEAD, written] = torch.eye(HEAD)
+    layer.mlp.down_proj.weight[written, :HEAD] = -GATE * torch.eye(HEAD)
 
 
 @torch.no_grad()

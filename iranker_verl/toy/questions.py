@@ -4,7 +4,8 @@
 ``best``       "Which fits best:" over a random part of a task's candidates, the positive among them; and at the end of
                every candidate's line, whether this candidate fits, yes or no
 ``choice``     the same question without the verdicts
-``name``       the same question, answered by the candidate's text
+``worse``      "Which fits worse:" of two, one of them the positive: what the opposite of the question above is
+``name``       the first question, answered by the candidate's text
 ``exclusion``  the real prompt with a valid label, uniformly at random: the form of an exclusion, not which is good
 """
 
@@ -17,19 +18,17 @@ from iranker_verl.ranking import Elimination, RankingTask
 from iranker_verl.ranking.templates import Message, Template, parse
 from reward_fns.answers import label
 
-BEST = parse(
-    """
-id: best
+_QUESTION = """
+id: WHICH
 answer: label
 candidate: "[{label}] {text}"
 system: null
 user:
-  recommendation: "History: {context}\\nCandidates:\\n{candidates}\\nWhich fits best:"
-  routing: "{context}\\nCandidates:\\n{candidates}\\nWhich fits best:"
-  passage: "Query: {context}\\nCandidates:\\n{candidates}\\nWhich fits best:"
-""",
-    "best",
-)
+  recommendation: "History: {context}\\nCandidates:\\n{candidates}\\nWhich fits WHICH:"
+  routing: "{context}\\nCandidates:\\n{candidates}\\nWhich fits WHICH:"
+  passage: "Query: {context}\\nCandidates:\\n{candidates}\\nWhich fits WHICH:"
+"""
+BEST, WORSE = (parse(_QUESTION.replace("WHICH", which), which) for which in ("best", "worse"))
 YES, NO = "yes", "no"
 
 
@@ -78,6 +77,13 @@ def choice(task: RankingTask) -> Sample:
     return replace(best(task), asides=())
 
 
+def worse(random: Random, task: RankingTask) -> Sample:
+    """Return the question for the worse of two candidates."""
+    state = Elimination(part_of(random, task, 2))
+    least = min(range(len(state.pool)), key=lambda place: state.task.relevance[place])
+    return Sample(WORSE.messages(state), f"[{label(least)}]")
+
+
 def name(task: RankingTask) -> Sample:
     """Return the question for the best candidate, answered by its text; of a passage, plain text."""
     if task.scenario == "passage":
@@ -93,13 +99,15 @@ def exclusion(random: Random, task: RankingTask, template: Template) -> Sample:
     return Sample(template.messages(state), template.answer_for(state, *indices))
 
 
-KINDS = ("language", "best", "choice", "name", "exclusion")
+KINDS = ("language", "best", "choice", "worse", "name", "exclusion")
 
 
 def make_sample(kind: str, random: Random, task: RankingTask, template: Template, largest: int | None = None) -> Sample:
     """Return a sample of a kind over a random part of a task's candidates, at most ``largest`` of them."""
     if kind == "language":
         return language(task)
+    if kind == "worse":
+        return worse(random, task)
     part = part_of(random, task, largest)
     if kind == "exclusion":
         return exclusion(random, part, template)

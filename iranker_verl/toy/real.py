@@ -4,7 +4,8 @@ What next item suits a history is learned soonest by language modelling over who
 single token. Learned through labels from nothing, the same knowledge took many times as long. So the stages are
 
 * ``language``: histories of titles (and queries with their positives) as plain text, and which of a list comes next, by name,
-* ``lists``: which of these fits best, by its label (:mod:`.circuits` makes the heads for it after the first stage),
+* ``lists``: which of these fits best, by its label (:mod:`.circuits` makes the heads for it after the first stage), and which of
+  two fits worse, since a model that cannot say the opposite of what it sees has to unlearn it,
 * ``format``: valid exclusions, uniformly at random.
 """
 
@@ -13,9 +14,10 @@ from __future__ import annotations
 from iranker_verl.toy.base import BaseConfig, Stage
 
 STAGES = (
-    Stage("language", 2400, (("language", 0.75), ("name", 0.25))),
-    Stage("lists", 2400, (("language", 0.1), ("choice", 0.9)), rate=0.5),
-    Stage("format", 800, (("language", 0.05), ("choice", 0.45), ("exclusion", 0.5)), rate=0.5),
+    Stage("language", 600, (("language", 0.75), ("name", 0.25)), rate=0.5),
+    # A rate of .5 unlearned in 200 steps what the heads of circuits could do at once.
+    Stage("lists", 1200, (("language", 0.1), ("choice", 0.6), ("worse", 0.3)), rate=0.1),
+    Stage("format", 400, (("language", 0.1), ("choice", 0.35), ("worse", 0.2), ("exclusion", 0.35)), rate=0.1),
 )
 REAL = BaseConfig(
     hidden=192,

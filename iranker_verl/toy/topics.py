@@ -1,7 +1,8 @@
 """Initial embeddings by latent semantic analysis of the training text.
 
 Words that occur together get similar vectors, in a second instead of minutes of gradient descent. The tiny base starts from
-these embeddings, and its attention from equal query and key matrices, by which tokens attend to similar ones.
+these embeddings, and its attention from equal query and key matrices, by which tokens attend to similar ones. A title that is one
+token also has the vectors of its words, which is all that is known of a rare one.
 """
 
 from __future__ import annotations
@@ -19,18 +20,30 @@ KEY_SCALE = 0.08
 EXACT = 2500  # tokens up to which all directions are computed; of more, by random projection (Halko et al. 2011)
 
 
-def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensions: int) -> torch.Tensor:
+def embeddings(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensions: int, titles: Sequence[str] = ()
+) -> torch.Tensor:
     """Return one row a token: the leading directions of positive pointwise mutual information over ``texts``.
 
-    Tokens in fewer than ``RARE`` texts get zeros; the others' mean length is one.
+    Tokens in fewer than ``RARE`` texts get zeros; the others' mean length is one. ``titles`` are tokens with the space before
+    them: each occurs together with its words, and the mean of their vectors, the rarer ones' for more, is added to its own.
     """
     size, chat = len(tokenizer), ChatEncoder(tokenizer)
+    words = {
+        token: torch.tensor(
+            sorted({i for ids in chat.encode_texts([f" {word}" for word in title.split()]) for i in ids})
+        )
+        for title in titles
+        for [token] in chat.encode_texts([f" {title}"])
+    }
     pairs, single = torch.zeros(size, size), torch.zeros(size)
     for at in range(0, len(texts), 1024):
         batch = chat.encode_texts(texts[at : at + 1024])
         present = torch.zeros(len(batch), size)
         for row, ids in zip(present, batch, strict=True):
             row[ids] = 1.0
+            for own in [words[i] for i in ids if i in words]:
+                row[own] = 1.0
         pairs += present.T @ present
         single += present.sum(0)
     known = single >= RARE
@@ -43,13 +56,24 @@ def embeddings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], dimensi
     else:
         directions, strength, _ = torch.svd_lowrank(information, q=2 * dimensions, niter=4)
     vectors = directions[:, :dimensions] * strength[:dimensions].sqrt()
+    rarity = torch.where(known, torch.log(len(texts) / single.clamp(min=1.0)), 0.0)[:, None]
+    composed = {
+        token: (vectors[own] * rarity[own]).sum(0) / rarity[own].sum().clamp(min=1e-6) for token, own in words.items()
+    }
+    for token, mean in composed.items():
+        vectors[token] += mean
+        known[token] |= bool(mean.any())
     length = vectors.norm(dim=1)[known].mean() if known.any() else torch.tensor(1.0)
     return vectors / length.clamp(min=1e-6)
 
 
 @torch.no_grad()
-def initialise(model: Qwen2ForCausalLM, vectors: torch.Tensor) -> None:
-    """Add ``vectors`` to the random embeddings, with their length and a random rotation, and set queries equal to keys."""
+def initialise(model: Qwen2ForCausalLM, vectors: torch.Tensor, mean: bool = False) -> None:
+    """Add ``vectors`` to the random embeddings, with their length and a random rotation, and set queries equal to keys.
+
+    With ``mean``, the first head of the first layer writes the mean of the vectors so far, so that the model begins by
+    predicting what is similar to all that was before.
+    """
     config = model.config
     width = config.hidden_size
     turn = torch.linalg.qr(torch.randn(width, vectors.shape[1]))[0]
@@ -61,3 +85,11 @@ def initialise(model: Qwen2ForCausalLM, vectors: torch.Tensor) -> None:
         heads = attention.k_proj.weight.view(keys, -1, width)
         shared = config.num_attention_heads // keys
         attention.q_proj.weight.copy_(heads.repeat_interleave(shared, 0).reshape(-1, width))
+    if mean:
+        attention, size = model.model.layers[0].self_attn, vectors.shape[1]
+        rows = slice(0, width // config.num_attention_heads)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            projection.weight[rows] = 0.0
+        attention.v_proj.weight[:size] = turn.T
+        attention.o_proj.weight[:, rows] = 0.0
+        attention.o_proj.weight[:, :size] = turn

@@ -23,7 +23,7 @@ from iranker_verl.toy.questions import BEST, best, exclusion, make_sample, part_
 from iranker_verl.toy.real import REAL
 from iranker_verl.toy.skills import likelihood
 from iranker_verl.toy.tokenizer import END, LABELS, title_pieces, train_tokenizer
-from iranker_verl.toy.topics import embeddings
+from iranker_verl.toy.topics import embeddings, initialise
 from reward_fns.answers import parse_exclusion
 
 TEMPLATE = load("label")
@@ -164,6 +164,30 @@ def test_counting_puts_words_that_go_together_together(tokenizer):
     assert (vectors[first] @ vectors[second].T < 0.5).all()
 
 
+def test_a_rare_title_is_known_by_its_words_and_a_new_model_predicts_what_is_like_its_history():
+    war, space = ([f"{word} Film {n}" for n in range(6)] for word in ("Trench", "Orbit"))
+    texts = [
+        "; ".join([f" {a}", f" {b}"])
+        for own in (war, space)
+        for a in own[:5]
+        for b in own[:5]
+        if a != b
+        for _ in range(5)
+    ]
+    titles = [*war, *space]
+    made = train_tokenizer(texts, 400, titles)
+    vectors = embeddings(made, texts, 4, titles)
+    token = {title: made.convert_tokens_to_ids(f" {title}") for title in titles}
+    rare, near, far = vectors[token[war[5]]], vectors[token[war[0]]], vectors[token[space[0]]]
+    assert torch.cosine_similarity(rare, near, dim=0) > torch.cosine_similarity(rare, far, dim=0) + 0.3
+    torch.manual_seed(0)
+    model = base.new_model(made, BaseConfig(hidden=96, heads=3, kv_heads=3, layers=1))
+    initialise(model, vectors, mean=True)
+    for own, other in ((war, space), (space, war)):
+        logits = model(torch.tensor([[token[title] for title in own[:4]]])).logits[0, -1]
+        assert min(logits[token[title]] for title in own[4:]) > max(logits[token[title]] for title in other)
+
+
 def test_validation_tasks_are_not_trained_on():
     training, validation = hold_out(TASKS, 5, 1)
     assert len(validation) == 5 and len(training) == 35
@@ -199,7 +223,8 @@ def wired():
     language = base.new_model(made, base.narrowed(config)).eval()
     labels = made.convert_tokens_to_ids(list(LABELS))
     titles = made.convert_tokens_to_ids([f" Title {n}" for n in range(60)])
-    return made, language, widen(language, base.new_model(made, config), labels, titles).eval()
+    [end] = made.encode("\n")
+    return made, language, widen(language, base.new_model(made, config), labels, end, titles).eval()
 
 
 def test_the_nearest_labels_score_is_highest_at_any_distance(wired):
@@ -255,6 +280,17 @@ def test_heads_that_look_back_attend_to_one_place_whatever_the_tokens_are():
         assert (weights[:, head].diagonal(-offset, dim1=1, dim2=2)[:, 2:] > 0.9).all()
     with pytest.raises(ValueError, match="3 offsets, but 2 heads"):
         look_back(model, (1, 2, 3))
+
+
+def test_the_worse_of_two_is_never_the_positive():
+    for number in range(20):
+        own = task(number)
+        sample = make_sample("worse", Random(number), own, TEMPLATE)
+        lines = [line for line in sample.messages[0]["content"].splitlines() if line.startswith("[")]
+        assert len(lines) == 2 and sample.messages[0]["content"].rstrip().endswith("Which fits worse:")
+        assert not next(line for line in lines if line.startswith(sample.answer)).endswith(
+            own.candidates[own.target].text
+        )
 
 
 def test_of_a_user_who_gave_several_tasks_validation_has_one_and_training_none():

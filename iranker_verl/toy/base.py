@@ -23,10 +23,11 @@ from iranker_verl.ranking.task import tasks_hash
 from iranker_verl.ranking.templates import Template
 from iranker_verl.toy import questions, skills
 from iranker_verl.toy.batches import Sampler, accumulate_gradient
-from iranker_verl.toy.circuits import CHANNELS, HEAD, READING_LAYERS, widen
+from iranker_verl.toy.circuits import CHANNELS, HEAD, READING_LAYERS
 from iranker_verl.toy.muon import Muon
 from iranker_verl.toy.questions import BEST, WORSE
-from iranker_verl.toy.tokenizer import LABELS, title_pieces, train_tokenizer
+from iranker_verl.toy.ranker import make_ranker
+from iranker_verl.toy.tokenizer import title_pieces, train_tokenizer
 from iranker_verl.toy.topics import DIMENSIONS, embeddings, initialise
 
 REPORT = "base_report.json"
@@ -172,10 +173,7 @@ def _make(
         stages = []
         if config.circuits:
             stages = _train(model, sampler, validation, config, config.stages[:1], progress)
-            ids = tokenizer.get_vocab()
-            labels, pieces = [ids[label] for label in LABELS], [ids[f" {title}"] for title in titles]
-            [end] = tokenizer.encode("\n")
-            model = widen(model, new_model(tokenizer, config), labels, end, pieces)
+            model = make_ranker(model, new_model(tokenizer, config), tokenizer, training, titles)
         stages += _train(model, sampler, validation, config, config.stages[len(stages) :], progress)
     parameters = sum(p.numel() for p in model.parameters())
     model.eval()

@@ -11,11 +11,12 @@ uncertain, it had hardly begun after 14 minutes. So these heads are written down
 3. *match*: in two more layers, the query is the language model's prediction, the key is a title's code, both in the leading
    directions of the titles' embeddings, so that a score is nearly the title's logit; the value is the code of the line, which is
    written where the output reads labels;
-4. *gate*: units of the last layer take away what was written, or more of it, as far as the question says so: a question for the
+4. *question*: heads beside the first match copy the last tokens of the prompt, where the question differs from others;
+5. *gate*: units of the last layer take away what was written, or more of it, as far as the question says so: a question for the
    worst has to say the opposite of a question for the best.
 
-The width is the language model's and three channels: a label's code (read by the output), the code of a token's line, and a
-title's embedding in the leading directions. The language model computes nearly what it did before.
+The width is the language model's and four channels: a label's code (read by the output), the code of a token's line, a title's
+embedding in the leading directions, and the question. The language model computes nearly what it did before.
 
 :func:`copy_values`, :func:`look_back` and :func:`induce` are starts for a model that is not widened (``benchmarks/reasoning.py``).
 """
@@ -31,7 +32,7 @@ from scipy.optimize import nnls
 from transformers import Qwen2ForCausalLM
 
 HEAD = 32  # dimensions of a head, and of each channel
-CHANNELS = 3 * HEAD
+CHANNELS = 4 * HEAD
 READING_LAYERS = 2
 # Lengths of codes in mean lengths of an embedding: a label's, an end of line's, and a title's outside of a line.
 LABEL_LENGTH, END_LENGTH, CODE_LENGTH = 3.0, 0.3, 0.2
@@ -39,8 +40,18 @@ LABEL_LENGTH, END_LENGTH, CODE_LENGTH = 3.0, 0.3, 0.2
 FLOOR, SLOPE, REACH = 20.0, 20.0, 400
 AMPLIFY = 1.0  # how much longer a title's code is in a line
 MATCH = 1.6  # how sharply the match looks
-WRITE = 11.5  # of the line that is looked at
+WRITE = 3.5  # of the line that is looked at
 GATE = 0.5  # of what was written, that a unit takes away
+OPEN = 8.0  # a gate at the question for the worse
+ABOVE = 3.0  # of labels' logits over the titles', at an answer
+QUESTION = 1.5  # of a token that is copied
+LAST = (
+    4,
+    5,
+    6,
+    7,
+    8,
+)  # how far before the answer the last words of a question are, a chat template's tokens between them
 COPY_SCALE = 0.25
 LOOK_SCALE = 6.5
 INDUCE_SCALE = 4.0
@@ -72,6 +83,7 @@ def widen(
         _amplify(model.model.layers[0], width, language.config.intermediate_size)
         for layer in model.model.layers[-READING_LAYERS:]:
             _match(layer, width, directions, MATCH * length / scale, WRITE * length)
+        _read_question(model, model.model.layers[-READING_LAYERS], width, QUESTION * length)
         _gate(model.model.layers[-1], width)
     return model
 
@@ -95,7 +107,7 @@ def _embed(
     scale = CODE_LENGTH * length / float(codes.norm(dim=1).mean())
     wide.zero_()
     wide[:, :width] = known
-    wide[shown, width + 2 * HEAD :] = scale * codes
+    wide[shown, width + 2 * HEAD : width + 3 * HEAD] = scale * codes
     wide[list(labels)] = 0.0
     wide[list(labels), :width] = known[list(labels)].mean(0)  # the output tells them apart by their codes alone
     wide[list(labels), width + torch.arange(len(labels))] = LABEL_LENGTH * length
@@ -198,15 +210,60 @@ def _match(layer: Any, width: int, directions: torch.Tensor, sharpness: float, w
         attention.o_proj.weight[width : width + HEAD, rows] = written * torch.eye(HEAD)
 
 
+def _read_question(model: Qwen2ForCausalLM, layer: Any, width: int, written: float) -> None:
+    """Let the heads after the two of the match copy the tokens at :data:`LAST`, each in other random directions."""
+    attention, frequencies = layer.self_attn, model.model.rotary_emb.inv_freq.float().cpu()
+    zeros = torch.zeros_like(frequencies)
+    for head, offset in enumerate(LAST, start=2):
+        rows, angles = slice(head * HEAD, (head + 1) * HEAD), frequencies * offset
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            projection.weight[rows] = 0.0
+        attention.k_proj.bias[rows] = LOOK_SCALE * torch.cat([zeros + 1.0, zeros])
+        attention.q_proj.bias[rows] = LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])
+        attention.v_proj.weight[rows, :width] = torch.randn(HEAD, width) / width**0.5
+        attention.o_proj.weight[width + 3 * HEAD :, rows] = written * torch.eye(HEAD)
+
+
 def _gate(layer: Any, width: int) -> None:
     """Let units of the last layer take away what the matches wrote, or more of it, as far as the question says so.
 
     A unit multiplies its gate, which reads the question, with what was written for one label. Gates begin at nothing.
     """
+    layer.mlp.gate_proj.weight[:HEAD] = 0.0
     written = slice(width, width + HEAD)
     layer.mlp.up_proj.weight[:HEAD] = 0.0
     layer.mlp.up_proj.weight[:HEAD, written] = torch.eye(HEAD)
     layer.mlp.down_proj.weight[written, :HEAD] = -GATE * torch.eye(HEAD)
+
+
+@torch.no_grad()
+def calibrate(
+    model: Qwen2ForCausalLM,
+    labels: Sequence[int],
+    end: int,
+    best: Sequence[Sequence[int]],
+    worse: Sequence[Sequence[int]],
+) -> None:
+    """Let a widened model answer the prompts ``best`` and ``worse``, token ids, by labels, and open its gates at the latter.
+
+    What the questions share raises all labels' logits above the titles'. What ``worse`` has and ``best`` has not opens gates.
+    """
+    mlp: Any = model.model.layers[-1].mlp
+    question = slice(-HEAD, None)
+    seen: list[torch.Tensor] = []
+    hook = mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, -1, question]))
+    hidden = [model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1] for ids in (*best, *worse)]
+    hook.remove()
+    shut, opened = torch.stack(seen[: len(best)]).mean(0), torch.stack(seen[len(best) :]).mean(0)
+    direction = opened - (opened @ shut) / (shut @ shut) * shut
+    mlp.gate_proj.weight[:HEAD, question] = OPEN * direction / (direction @ opened)
+
+    states = torch.stack(hidden)
+    logits = states @ model.model.embed_tokens.weight.T
+    wanted = logits.max(dim=1).values.mean() - logits[:, list(labels)].mean() + ABOVE
+    shared = states[:, question].mean(0)
+    model.model.embed_tokens.weight[list(labels), question] = wanted * shared / (shared @ shared)
+    _join_lines(model, model.config.hidden_size - CHANNELS, labels, end)
 
 
 @torch.no_grad()

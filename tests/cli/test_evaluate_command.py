@@ -197,7 +197,7 @@ def test_mistakes_are_one_line_and_leave_nothing(data, tmp_path):
         (["--data", tmp_path, "--out", out], ["manifest.json"]),
         (["--data", data, "--out", run_file], ["a.run: the folder cannot be made", "choose another"]),
         (["--data", data, "--out", run_file / "sub"], ["a.run: the folder cannot be made"]),
-        ([*common, *model, "--shards", "2"], ["a server is asked from here"]),
+        ([*common, *model, "--shards", "2"], ["shards have no effect with an endpoint"]),
     ):
         line = refused(*arguments)
         assert all(word in line for word in words), line

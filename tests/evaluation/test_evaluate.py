@@ -272,7 +272,7 @@ def test_what_may_and_what_may_not_change_in_between(tasks, tmp_path):
             evaluate_model(dataclasses.replace(served(server), template=load("direct-label")), tasks, **same)
         with pytest.raises(UserError, match=r"\(tasks was"):
             evaluate_model(served(server), tasks[1:], **same)
-        with pytest.raises(UserError, match="a server is asked from here"):
+        with pytest.raises(UserError, match="shards have no effect with an endpoint"):
             evaluate_model(served(server, shards=2), tasks, **same)
         with pytest.raises(UserError, match="orders is at least 1"):
             evaluate_model(served(server, orders=0), tasks, **same)

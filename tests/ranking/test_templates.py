@@ -341,9 +341,9 @@ def test_another_template_is_refused_with_both_hashes():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["no mapping"]),
-        ("just text", ["no mapping"]),
-        ("- a\n- b", ["no mapping"]),
+        ("", ["has to be a mapping"]),
+        ("just text", ["has to be a mapping"]),
+        ("- a\n- b", ["has to be a mapping"]),
         ("a: [", ["not valid YAML"]),
         ("a: b: c", ["not valid YAML"]),
         (source(extra=1), ["extra", "unknown"]),

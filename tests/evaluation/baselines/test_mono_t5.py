@@ -113,6 +113,6 @@ def test_the_default_needs_the_hub(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        Unavailable, match=r"^monot5: castorini/monot5-base-msmarco is no folder here and cannot be had"
+        Unavailable, match=r"^monot5: castorini/monot5-base-msmarco is no folder here and cannot be fetched"
     ):
         make_baselines(["monot5"], Context(log=lambda line: None))[0].fit([])

@@ -156,7 +156,9 @@ def test_what_is_missing_is_unavailable_with_a_way_out(folder, tmp_path, monkeyp
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(Unavailable, match=r"^dense: no model is named for it; name .* --models dense=FOLDER$"):
         Dense(Context()).fit([])
-    with pytest.raises(Unavailable, match=r"^contriever: facebook/contriever is no folder here and cannot be fetched .*"):
+    with pytest.raises(
+        Unavailable, match=r"^contriever: facebook/contriever is no folder here and cannot be fetched .*"
+    ):
         Contriever(Context(models={"dense": str(folder)}, log=lambda line: None)).fit([])
     with pytest.raises(Unavailable, match=r"^dense: /no/such/folder is no folder; name .* --models dense=FOLDER$"):
         baseline("/no/such/folder").fit([])

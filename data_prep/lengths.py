@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,8 +13,8 @@ import pyarrow.compute as pc
 
 from data_prep.schema import open_rows
 from data_prep.work import map_in_processes
-from iranker_verl.errors import NOT_JSON, UserError
-from iranker_verl.files import CannotWriteError, marked, write_json
+from iranker_verl.errors import UserError
+from iranker_verl.files import CannotWriteError, marked, read_json, write_json
 from iranker_verl.provenance import as_read_back, file_digest
 from iranker_verl.ranking.templates import Message, Template, check_hash
 
@@ -70,9 +69,9 @@ def check_files(
 def _kept(path: Path, made_of: dict[str, Any]) -> int | None:
     """Return the tokens that were kept of the same things; None where there are none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return int(content["tokens"]) if content["made_of"] == made_of else None
-    except (OSError, *NOT_JSON, KeyError, TypeError):
+    except (UserError, OSError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -45,13 +45,9 @@ GATE = 0.5  # of what was written, that a unit takes away
 OPEN = 8.0  # a gate at the question for the worse
 ABOVE = 3.0  # of labels' logits over the titles', at an answer
 QUESTION = 1.5  # of a token that is copied
-LAST = (
-    4,
-    5,
-    6,
-    7,
-    8,
-)  # how far before the answer the last words of a question are, a chat template's tokens between them
+LAST = range(
+    4, 9
+)  # how far before the answer the last words of a question are; a chat template's tokens are between them
 COPY_SCALE = 0.25
 LOOK_SCALE = 6.5
 INDUCE_SCALE = 4.0
@@ -144,6 +140,18 @@ def _copy(language: Qwen2ForCausalLM, model: Qwen2ForCausalLM) -> None:
         layer.mlp.down_proj.weight[:width, :units] = known.mlp.down_proj.weight
 
 
+def _clear(attention: Any, rows: slice) -> None:
+    """Let queries, keys and values of a head depend on nothing."""
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight[rows] = 0.0
+
+
+def _rotated(frequencies: torch.Tensor, offset: int) -> torch.Tensor:
+    """Return the bias of queries that look ``offset`` tokens back, at keys with the bias of 0 (:func:`look_back`)."""
+    angles = frequencies * offset
+    return LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])
+
+
 def distance_weights(frequencies: torch.Tensor) -> torch.Tensor:
     """Return weights w >= 0 of the rotary frequencies θ, such that Σ w cos(θΔ) falls with the logarithm of the distance Δ."""
     distances = np.unique(np.geomspace(1, REACH + 1, 200).round()) - 1
@@ -171,8 +179,7 @@ def _join_lines(model: Qwen2ForCausalLM, width: int, labels: Sequence[int], end:
     length = model.model.embed_tokens.weight[labels[0], width] / LABEL_LENGTH
     part = (distance_weights(model.model.rotary_emb.inv_freq.float().cpu()) * HEAD**0.5).sqrt()
     cosines = torch.cat([part, torch.zeros_like(part)])
-    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-        projection.weight[rows] = 0.0
+    _clear(attention, rows)
     attention.q_proj.bias[rows] = cosines
     attention.k_proj.weight[rows, width:last] = cosines[:, None] / code
     attention.k_proj.weight[rows, last] = cosines / ended
@@ -202,8 +209,7 @@ def _match(layer: Any, width: int, directions: torch.Tensor, sharpness: float, w
     line = slice(width + HEAD, width + 2 * HEAD)
     for head, first in enumerate((0, HEAD - len(slow))):
         rows, taken = slice(head * HEAD, (head + 1) * HEAD), first + torch.arange(len(slow))
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-            projection.weight[rows] = 0.0
+        _clear(attention, rows)
         attention.q_proj.weight[head * HEAD + slow, :width] = sharpness**0.5 * directions[taken]
         attention.k_proj.weight[head * HEAD + slow, width + 2 * HEAD + taken] = sharpness**0.5
         attention.v_proj.weight[rows, line] = torch.eye(HEAD)
@@ -213,13 +219,11 @@ def _match(layer: Any, width: int, directions: torch.Tensor, sharpness: float, w
 def _read_question(model: Qwen2ForCausalLM, layer: Any, width: int, written: float) -> None:
     """Let the heads after the two of the match copy the tokens at :data:`LAST`, each in other random directions."""
     attention, frequencies = layer.self_attn, model.model.rotary_emb.inv_freq.float().cpu()
-    zeros = torch.zeros_like(frequencies)
     for head, offset in enumerate(LAST, start=2):
-        rows, angles = slice(head * HEAD, (head + 1) * HEAD), frequencies * offset
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-            projection.weight[rows] = 0.0
-        attention.k_proj.bias[rows] = LOOK_SCALE * torch.cat([zeros + 1.0, zeros])
-        attention.q_proj.bias[rows] = LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])
+        rows = slice(head * HEAD, (head + 1) * HEAD)
+        _clear(attention, rows)
+        attention.k_proj.bias[rows] = _rotated(frequencies, 0)
+        attention.q_proj.bias[rows] = _rotated(frequencies, offset)
         attention.v_proj.weight[rows, :width] = torch.randn(HEAD, width) / width**0.5
         attention.o_proj.weight[width + 3 * HEAD :, rows] = written * torch.eye(HEAD)
 
@@ -302,12 +306,11 @@ def look_back(model: Qwen2ForCausalLM, offsets: Sequence[int]) -> None:
         raise ValueError(f"{len(offsets)} offsets, but {shared} heads share a key")
     frequencies = model.model.rotary_emb.inv_freq.float()
     attention.k_proj.weight[:size] = 0.0
-    attention.k_proj.bias[:size] = LOOK_SCALE * torch.cat([torch.ones_like(frequencies), torch.zeros_like(frequencies)])
+    attention.k_proj.bias[:size] = _rotated(frequencies, 0)
     for head, offset in enumerate(offsets):
         rows = slice(head * size, (head + 1) * size)
-        angles = frequencies * offset
         attention.q_proj.weight[rows] = 0.0
-        attention.q_proj.bias[rows] = LOOK_SCALE * torch.cat([angles.cos(), -angles.sin()])
+        attention.q_proj.bias[rows] = _rotated(frequencies, offset)
 
 
 @torch.no_grad()

@@ -29,12 +29,11 @@ def embeddings(
     them: each occurs together with its words, and the mean of their vectors, the rarer ones' for more, is added to its own.
     """
     size, chat = len(tokenizer), ChatEncoder(tokenizer)
+    spelled = list(dict.fromkeys(word for title in titles for word in title.split()))
+    pieces = dict(zip(spelled, chat.encode_texts([f" {word}" for word in spelled]), strict=True))
     words = {
-        token: torch.tensor(
-            sorted({i for ids in chat.encode_texts([f" {word}" for word in title.split()]) for i in ids})
-        )
-        for title in titles
-        for [token] in chat.encode_texts([f" {title}"])
+        token: torch.tensor(sorted({piece for word in title.split() for piece in pieces[word]}))
+        for title, [token] in zip(titles, chat.encode_texts([f" {title}" for title in titles]), strict=True)
     }
     pairs, single = torch.zeros(size, size), torch.zeros(size)
     for at in range(0, len(texts), 1024):

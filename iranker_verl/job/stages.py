@@ -185,19 +185,22 @@ def about_tiny(
         learned = (
             f"{report['titles']:,} frequent titles are tokens of their own. Its token embeddings start from co-occurrence counts of the "
             f"training text; then language modelling over whole histories. Heads that join labels to lines, and look up the line "
-            f"whose title the language model predicts, were written into it; then another question than {what} (which fits best); and"
+            f"whose title the language model predicts, were written into it; then other questions than {what} (which fits best; which "
+            "of two fits worse)."
         )
+        seen = f"It was not trained to {ask}"
     else:
         learned = (
             "Its token embeddings start from co-occurrence counts of the training text and its queries from its keys; then three "
             f"stages: language modelling on the training text; instruction tuning on other questions than {what} (which fits "
-            "best; and, at the end of every candidate's line, does this fit); and"
+            f"best; and, at the end of every candidate's line, does this fit); and the {what} prompt's format, from uniformly random "
+            f"{drawn}."
         )
+        seen = f"Asked to {ask}, it has only ever seen dice"
     return [
         f"The base is a Qwen2-architecture model of {report['parameters'] / 1e6:.2f} million parameters with a byte-level "
-        f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. {learned} "
-        f"the {what} prompt's format, from uniformly random {drawn}.",
-        f"{fits}Asked to {ask}, it has only ever seen dice{dice}. It has not been told which {what} is good, and it has "
+        f"BPE tokenizer of {report['vocabulary']} tokens, made from nothing for this run, from training tasks only. {learned}",
+        f"{fits}{seen}{dice}. It has not been told which {what} is good, and it has "
         f"seen no test task: what changes between before and after is {learner}'s.",
     ]
 

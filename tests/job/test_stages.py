@@ -182,3 +182,9 @@ def test_ray_does_not_put_the_present_folder_on_its_workers_path(monkeypatch):
     monkeypatch.setattr(job_config.JobConfig, "_runtime_env_has_working_dir", lambda self: False)
     main.keep_present_folder_out()
     assert job_config.JobConfig()._runtime_env_has_working_dir()
+
+
+def test_of_a_base_of_real_data_which_has_no_stage_of_exclusions():
+    text = about("label", circuits=True, titles=1456, likelihood={"rec-movie": 0.6})
+    assert "which of two fits worse). Asked which" in text and "dice" not in text
+    assert "It was not trained to exclude: sampled, it excludes the positive with probability 0.14" in text

@@ -43,7 +43,7 @@ MATCH = 1.6  # how sharply the match looks
 WRITE = 3.5  # of the line that is looked at
 GATE = 0.5  # of what was written, that a unit takes away
 OPEN = 8.0  # a gate at the question for the worse
-ABOVE = 3.0  # of labels' logits over the titles', at an answer
+ABOVE = 10.0  # of labels' logits over the titles', at an answer
 QUESTION = 1.5  # of a token that is copied
 LAST = range(
     4, 9
